@@ -1,0 +1,130 @@
+//! How an engine reads a store.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{Labels, Matcher, Samples, TimeRange};
+
+/// Which series, over which time.
+#[derive(Clone, Debug)]
+pub struct Selection<'a> {
+    /// Conditions, all of which must hold.
+    pub matchers: &'a [Matcher],
+    /// Series with no sample in here may be left out (and should be, where that is cheap).
+    pub range: TimeRange,
+}
+
+/// A failure to read.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Bytes on disk are not what they must be.
+    #[error("{}: {what}", path.display())]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// What is wrong with it, and which series and time are lost.
+        what: String,
+    },
+    /// The operating system refused a read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file that could not be read.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A part of the data is somewhere that cannot be reached.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The caller gave up.
+    #[error("query cancelled")]
+    Cancelled,
+}
+
+/// A consistent view of a store: it sees whole commits, and never changes while it lives.
+pub trait Querier: Send + Sync {
+    /// The series that fulfil all matchers, in ascending order of labels.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError>;
+
+    /// The names of all labels of the series that fulfil `matchers` and have samples in `range`, in
+    /// ascending order, at most `limit` of them (0: all).
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError>;
+
+    /// The values of label `name` over the series that fulfil `matchers` and have samples in `range`,
+    /// in ascending order, at most `limit` of them (0: all).
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError>;
+}
+
+/// Selected series, addressed by position, so that workers can share them out.
+///
+/// An implementation keeps only references (8 bytes a series or so); labels and samples are
+/// produced on demand.
+pub trait SeriesSet: Send + Sync {
+    /// The number of series.
+    fn len(&self) -> usize;
+
+    /// Whether there are no series.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `visit` with each label of series `index`, in ascending order of names. This is how
+    /// group keys and join signatures are computed without building a label set.
+    fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str));
+
+    /// The labels of series `index`.
+    fn labels(&self, index: usize) -> Labels {
+        let mut builder = Vec::new();
+        self.visit_labels(index, &mut |name, value| builder.push((name.to_owned(), value.to_owned())));
+        Labels::from_sorted(builder.iter().map(|(n, v)| (n.as_str(), v.as_str())))
+    }
+
+    /// Clears `into` and fills it with the samples of series `index` in `range`.
+    ///
+    /// # Errors
+    /// A chunk cannot be read.
+    fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError>;
+}
+
+/// A flag by which whoever started a query says that nobody waits for it any more.
+#[derive(Debug, Default)]
+pub struct QueryCancelled(AtomicBool);
+
+impl QueryCancelled {
+    /// A flag that is not set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Sets the flag.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the flag is set.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
