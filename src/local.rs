@@ -1,0 +1,71 @@
+//! This machine as a cluster of one node: where the Metrics API finds its objects when there is no
+//! Kubernetes, and the scrape jobs that feed it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use metrics_api::{NodeInfo, PodInfo, SystemInfo, Unavailable};
+use model::{Querier, Timestamp};
+use node_agent::Agent;
+use tsdb::Db;
+
+/// The node agent and the store, as the Metrics API sees them.
+pub(crate) struct LocalCluster {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) node_name: String,
+    pub(crate) store: Arc<OnceLock<Arc<Db>>>,
+    pub(crate) now: fn() -> Timestamp,
+}
+
+impl metrics_api::Source for LocalCluster {
+    fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
+        let store = self.store.get().ok_or_else(|| Unavailable("the store is being opened".to_owned()))?;
+        Ok(Box::new(store.snapshot()))
+    }
+
+    fn nodes(&self) -> Vec<NodeInfo> {
+        let machine = self.agent.machine();
+        let arch = match machine.arch.as_str() {
+            "x86_64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_owned(),
+        };
+        let labels = [
+            ("kubernetes.io/hostname", self.node_name.clone()),
+            ("kubernetes.io/os", machine.os.clone()),
+            ("kubernetes.io/arch", arch.clone()),
+        ];
+        vec![NodeInfo {
+            name: self.node_name.clone(),
+            labels: labels.map(|(name, value)| (name.to_owned(), value)).into(),
+            uid: String::new(),
+            created_ms: machine.boot_time_ms,
+            cpu_millicores: millicores(machine.cpus),
+            memory_bytes: machine.memory_bytes,
+            system: SystemInfo { kernel: machine.kernel, os: machine.os, arch },
+        }]
+    }
+
+    fn pods(&self) -> Vec<PodInfo> {
+        let pods = self.agent.pods().into_iter();
+        pods.map(|pod| PodInfo {
+            namespace: pod.namespace,
+            name: pod.name,
+            uid: pod.uid,
+            labels: pod.labels.into_iter().collect::<BTreeMap<_, _>>(),
+            created_ms: pod.start_time_ms,
+            node: self.node_name.clone(),
+            containers: pod.containers,
+        })
+        .collect()
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.now)()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn millicores(cpus: f64) -> u64 {
+    (cpus * 1000.0).round() as u64
+}
