@@ -1,0 +1,338 @@
+//! What to scrape and how, as plain validated data. Whoever reads configuration files builds this.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::{Labels, Timestamp};
+
+use crate::exposition::Format;
+use crate::relabel::Rule;
+
+/// Where timestamps come from: milliseconds since the epoch, now. Durations are measured on the
+/// runtime's monotonic clock instead.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Everything the scraper needs to know. Global defaults are already resolved into each job.
+#[derive(Clone)]
+pub struct Config {
+    /// The jobs, names unique.
+    pub jobs: Vec<ScrapeJob>,
+    /// Spreads several scrapers over the interval; each scrapes a target at its own moment.
+    pub seed: Seed,
+    /// Where timestamps come from.
+    pub clock: Clock,
+    /// Sent with each scrape.
+    pub user_agent: String,
+    /// CA certificates in PEM form for targets whose [`TlsOptions::ca`] is not set.
+    pub system_roots_pem: Vec<u8>,
+}
+
+impl Config {
+    /// A configuration without jobs.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            jobs: Vec::new(),
+            seed: Seed::default(),
+            clock,
+            user_agent: concat!("Pyrometer/", env!("CARGO_PKG_VERSION")).to_owned(),
+            system_roots_pem: Vec::new(),
+        }
+    }
+
+    /// Checks what the types do not say: unique job names, positive intervals, `timeout <= interval`.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut names = std::collections::HashSet::new();
+        for job in &self.jobs {
+            if job.name.is_empty() {
+                return Err(ConfigError::EmptyJobName);
+            }
+            if !names.insert(job.name.as_str()) {
+                return Err(ConfigError::DuplicateJob(job.name.clone()));
+            }
+            if job.interval_ms <= 0 || job.timeout_ms <= 0 || job.timeout_ms > job.interval_ms {
+                return Err(ConfigError::Interval {
+                    job: job.name.clone(),
+                    interval_ms: job.interval_ms,
+                    timeout_ms: job.timeout_ms,
+                });
+            }
+            if job.formats.is_empty() {
+                return Err(ConfigError::NoFormat(job.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A job without a name.
+    #[error("job_name is empty")]
+    EmptyJobName,
+    /// Two jobs of one name.
+    #[error("found multiple scrape configs with job name {0:?}")]
+    DuplicateJob(String),
+    /// `0 < timeout <= interval` does not hold.
+    #[error("job {job:?}: scrape timeout {timeout_ms} ms does not fit the interval {interval_ms} ms")]
+    Interval {
+        /// The job's name.
+        job: String,
+        /// Its interval.
+        interval_ms: i64,
+        /// Its timeout.
+        timeout_ms: i64,
+    },
+    /// No format is offered.
+    #[error("job {0:?}: scrape_protocols is empty")]
+    NoFormat(String),
+    /// A certificate, key or address that cannot be used.
+    #[error("job {job:?}: {what}")]
+    Http {
+        /// The job's name.
+        job: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// What makes this scraper's moments differ from those of its twins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seed {
+    /// The host's name.
+    pub host_name: String,
+    /// The configured external labels.
+    pub external_labels: Labels,
+}
+
+/// One entry of `scrape_configs`.
+#[derive(Clone, Debug)]
+pub struct ScrapeJob {
+    /// `job_name`
+    pub name: String,
+    /// `scrape_interval`
+    pub interval_ms: i64,
+    /// `scrape_timeout`
+    pub timeout_ms: i64,
+    /// `scheme`
+    pub scheme: Scheme,
+    /// `metrics_path`
+    pub metrics_path: String,
+    /// `params`: URL parameters in order.
+    pub params: Vec<(String, Vec<String>)>,
+    /// `honor_labels`
+    pub honor_labels: bool,
+    /// `honor_timestamps`
+    pub honor_timestamps: bool,
+    /// `track_timestamps_staleness`
+    pub track_timestamps_staleness: bool,
+    /// `scrape_protocols`, the best first.
+    pub formats: Vec<Format>,
+    /// `fallback_scrape_protocol`
+    pub fallback_format: Option<Format>,
+    /// `enable_compression`
+    pub compression: bool,
+    /// `extra_scrape_metrics`: whether the `scrape_*` series that are off by default are written.
+    pub extra_metrics: bool,
+    /// How native and classic histograms are taken.
+    pub histograms: HistogramOptions,
+    /// `metric_name_validation_scheme`
+    pub names: NameScheme,
+    /// The job's limits.
+    pub limits: Limits,
+    /// `relabel_configs`
+    pub relabel: Vec<Rule>,
+    /// `metric_relabel_configs`
+    pub metric_relabel: Vec<Rule>,
+    /// `static_configs`
+    pub targets: Vec<TargetGroup>,
+    /// How targets are reached.
+    pub http: HttpOptions,
+}
+
+impl ScrapeJob {
+    /// A job with the defaults of the Prometheus configuration file: every minute, 10 s, `/metrics`.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            interval_ms: 60_000,
+            timeout_ms: 10_000,
+            scheme: Scheme::Http,
+            metrics_path: "/metrics".to_owned(),
+            params: Vec::new(),
+            honor_labels: false,
+            honor_timestamps: true,
+            track_timestamps_staleness: false,
+            formats: Format::DEFAULT_ORDER.to_vec(),
+            fallback_format: None,
+            compression: true,
+            extra_metrics: false,
+            histograms: HistogramOptions::default(),
+            names: NameScheme::Utf8,
+            limits: Limits::default(),
+            relabel: Vec::new(),
+            metric_relabel: Vec::new(),
+            targets: Vec::new(),
+            http: HttpOptions::default(),
+        }
+    }
+}
+
+/// `http` or `https`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain TCP.
+    #[default]
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as it stands in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Which metric and label names a scraped page may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NameScheme {
+    /// Any UTF-8.
+    #[default]
+    Utf8,
+    /// `[a-zA-Z_:][a-zA-Z0-9_:]*`; a page with any other name fails.
+    Legacy,
+}
+
+/// How histograms are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HistogramOptions {
+    /// `scrape_native_histograms`: off, native histograms are read as their classic buckets.
+    pub native: bool,
+    /// `always_scrape_classic_histograms`: classic buckets are kept beside native ones.
+    pub always_classic: bool,
+    /// `native_histogram_bucket_limit`; 0 is none.
+    pub native_buckets_max: u64,
+}
+
+/// The job's limits; 0 is no limit. A page beyond one of them fails as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// `body_size_limit`: bytes of the uncompressed page.
+    pub body_bytes_max: u64,
+    /// `sample_limit`: samples left after metric relabelling.
+    pub samples_max: u64,
+    /// `label_limit`: labels of one series.
+    pub labels_max: u64,
+    /// `label_name_length_limit`
+    pub label_name_bytes_max: u64,
+    /// `label_value_length_limit`
+    pub label_value_bytes_max: u64,
+    /// `target_limit`: targets of the job after relabelling; with more of them all of them fail.
+    pub targets_max: u64,
+    /// `keep_dropped_targets`: how many targets dropped by relabelling are remembered for display.
+    pub dropped_targets_kept_max: u64,
+}
+
+/// One entry of `static_configs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetGroup {
+    /// Addresses, `host:port`.
+    pub targets: Vec<String>,
+    /// Labels of all of them.
+    pub labels: Labels,
+}
+
+/// How targets are reached.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// `basic_auth`, `authorization`
+    pub auth: Auth,
+    /// `http_headers`, sent with each scrape.
+    pub headers: Vec<(String, Secret)>,
+    /// `tls_config`
+    pub tls: TlsOptions,
+    /// `follow_redirects`
+    pub follow_redirects: bool,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { auth: Auth::None, headers: Vec::new(), tls: TlsOptions::default(), follow_redirects: true }
+    }
+}
+
+/// The `Authorization` header.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// None is sent.
+    #[default]
+    None,
+    /// `basic_auth`
+    Basic {
+        /// The user's name.
+        username: Secret,
+        /// The password.
+        password: Secret,
+    },
+    /// `authorization`; the type is `Bearer` by default.
+    Authorization {
+        /// The first word of the header.
+        kind: String,
+        /// The rest of it.
+        credentials: Secret,
+    },
+}
+
+/// A text that is not for display, given or to be read from a file at each use.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The text itself.
+    Inline(String),
+    /// A file that holds it; white space around it does not count. It is read again at each scrape.
+    File(PathBuf),
+}
+
+impl Secret {
+    #[expect(dead_code, reason = "the HTTP client uses it")]
+    pub(crate) fn read(&self) -> std::io::Result<String> {
+        match self {
+            Self::Inline(text) => Ok(text.clone()),
+            Self::File(path) => Ok(std::fs::read_to_string(path)?.trim().to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("<secret>"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// `tls_config`. Files are read when a connection is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// PEM of the authorities to trust; [`Config::system_roots_pem`] if not set.
+    pub ca: Option<Secret>,
+    /// PEM of the client certificate, leaf first.
+    pub cert: Option<Secret>,
+    /// PEM of the client certificate's key.
+    pub key: Option<Secret>,
+    /// The name to verify instead of the address's host.
+    pub server_name: Option<String>,
+    /// Takes any certificate.
+    pub insecure_skip_verify: bool,
+}
