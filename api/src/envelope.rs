@@ -78,7 +78,7 @@ impl From<QueryError> for ApiError {
         match error {
             QueryError::Storage(error) => error.into(),
             QueryError::Cancelled => Self::new(ErrorKind::Canceled, message),
-            QueryError::Timeout { .. } => Self::new(ErrorKind::Timeout, message),
+            QueryError::Timeout(_) => Self::new(ErrorKind::Timeout, message),
             _ => Self::new(ErrorKind::Execution, message),
         }
     }

@@ -50,7 +50,10 @@ impl Pieces {
         tail.push('}');
         for (key, notes) in [("warnings", &outcome.warnings), ("infos", &outcome.infos)] {
             if !notes.is_empty() {
-                tail.push_str(&format!(",\"{key}\":[{}]", notes.iter().map(|n| quote(n)).collect::<Vec<_>>().join(",")));
+                tail.push_str(&format!(
+                    ",\"{key}\":[{}]",
+                    notes.iter().map(|n| quote(n)).collect::<Vec<_>>().join(",")
+                ));
             }
         }
         tail.push('}');

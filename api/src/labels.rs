@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, State as Shared};
-use axum::response::Response;
 use axum::http::header;
 use axum::response::IntoResponse;
+use axum::response::Response;
 use model::{Labels, Matcher, Querier, Selection, StorageError, TimeRange};
 
 use crate::State;

@@ -63,8 +63,6 @@ pub struct Options {
     pub engine: Arc<Engine>,
     /// Command-line flags with their values, for `/api/v1/status/flags`.
     pub flags: BTreeMap<String, String>,
-    /// Default and largest time a query may take, in milliseconds.
-    pub query_timeout_ms: i64,
     /// Whether `/-/reload` and `/-/quit` may be used.
     pub lifecycle: bool,
     /// The retention as `/api/v1/status/runtimeinfo` shows it.
@@ -78,7 +76,6 @@ impl Default for Options {
             now: || 0,
             engine: Arc::new(Engine::new(promql::EngineOptions::default())),
             flags: BTreeMap::new(),
-            query_timeout_ms: 120_000,
             lifecycle: false,
             retention: String::new(),
         }
@@ -171,6 +168,13 @@ impl State {
     pub fn set_config(&self, config: ConfigStatus) {
         if let Ok(mut slot) = self.0.config.write() {
             *slot = config;
+        }
+    }
+
+    /// Says that the last attempt to load a configuration failed; the one in force stays.
+    pub fn set_reload_failed(&self) {
+        if let Ok(mut slot) = self.0.config.write() {
+            slot.last_reload_ok = false;
         }
     }
 

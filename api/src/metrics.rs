@@ -55,7 +55,11 @@ pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
 
 fn build(page: &mut Page, state: &State) {
     let build = &state.options().build;
-    let labels = [("version", build.version.as_str()), ("revision", &build.revision), ("rustversion", &build.rust_version)];
+    let labels = [
+        ("version", build.version.as_str()),
+        ("revision", &build.revision),
+        ("rustversion", &build.rust_version),
+    ];
     let help = "A constant 1, labelled with what was built.";
     page.family("pyrometer_build_info", "gauge", help).sample("pyrometer_build_info", &labels, 1.0);
     let ready = f64::from(u8::from(state.running().is_ok()));
@@ -77,13 +81,21 @@ fn process(page: &mut Page, state: &State) {
     let process = Process::read();
     if let Some(seconds) = process.cpu_seconds {
         let name = "process_cpu_seconds_total";
-        page.family(name, "counter", "User and system CPU time spent, in seconds.").sample(name, &[], seconds);
+        page.family(name, "counter", "User and system CPU time spent, in seconds.").sample(
+            name,
+            &[],
+            seconds,
+        );
     }
     let gauges = [
         ("process_resident_memory_bytes", "Resident memory.", process.resident_bytes.map(|n| n as f64)),
         ("process_virtual_memory_bytes", "Virtual memory.", process.virtual_bytes.map(|n| n as f64)),
         ("process_open_fds", "Open file descriptors.", process.open_files.map(|n| n as f64)),
-        ("process_max_fds", "Most file descriptors that may be open.", process.open_files_max.map(|n| n as f64)),
+        (
+            "process_max_fds",
+            "Most file descriptors that may be open.",
+            process.open_files_max.map(|n| n as f64),
+        ),
         ("process_threads", "Threads of the process.", process.threads.map(|n| n as f64)),
         ("process_start_time_seconds", "When the process started.", Some(state.0.started_ms as f64 / 1000.0)),
     ];
@@ -106,8 +118,16 @@ fn store(page: &mut Page, stats: &tsdb::Stats) {
     page.gauge("prometheus_tsdb_head_series", "Series in the head.", stats.head_series as f64);
     page.gauge("prometheus_tsdb_head_chunks", "Chunks in the head.", stats.head_chunks as f64);
     let seconds = |ts: Option<i64>| ts.unwrap_or(0) as f64 / 1000.0;
-    page.gauge("prometheus_tsdb_head_min_time_seconds", "Oldest sample of the head.", seconds(stats.head_min_ts));
-    page.gauge("prometheus_tsdb_head_max_time_seconds", "Newest sample of the head.", seconds(stats.head_max_ts));
+    page.gauge(
+        "prometheus_tsdb_head_min_time_seconds",
+        "Oldest sample of the head.",
+        seconds(stats.head_min_ts),
+    );
+    page.gauge(
+        "prometheus_tsdb_head_max_time_seconds",
+        "Newest sample of the head.",
+        seconds(stats.head_max_ts),
+    );
     let name = "prometheus_tsdb_head_samples_appended_total";
     page.family(name, "counter", "Samples appended to the head.");
     page.sample(name, &[("type", "float")], stats.samples_appended as f64);
@@ -126,7 +146,11 @@ fn store(page: &mut Page, stats: &tsdb::Stats) {
         "Samples refused because their series has another value at that time.",
         stats.samples_duplicate,
     );
-    page.gauge("prometheus_tsdb_wal_segment_current", "Segment the log is writing.", stats.wal_segment as f64);
+    page.gauge(
+        "prometheus_tsdb_wal_segment_current",
+        "Segment the log is writing.",
+        stats.wal_segment as f64,
+    );
     page.gauge("prometheus_tsdb_wal_storage_size_bytes", "Size of the log.", stats.wal_bytes as f64);
     page.gauge("prometheus_tsdb_blocks_loaded", "Blocks that are open.", stats.blocks as f64);
     page.gauge("prometheus_tsdb_storage_blocks_bytes", "Size of all blocks.", stats.blocks_bytes as f64);
@@ -135,7 +159,11 @@ fn store(page: &mut Page, stats: &tsdb::Stats) {
 fn scrapes(page: &mut Page, stats: &scraper::Stats) {
     page.gauge("pyrometer_target_scrape_pools", "Scrape pools running.", stats.pools as f64);
     page.gauge("pyrometer_target_scrape_pool_targets", "Targets being scraped.", stats.targets as f64);
-    page.gauge("pyrometer_target_scrape_cache_series", "Series in all scrape caches.", stats.cached_series as f64);
+    page.gauge(
+        "pyrometer_target_scrape_cache_series",
+        "Series in all scrape caches.",
+        stats.cached_series as f64,
+    );
     for (name, help, value) in [
         ("pyrometer_target_scrapes_total", "Scrapes begun.", stats.scrapes),
         ("pyrometer_target_scrapes_failed_total", "Scrapes that failed.", stats.scrapes_failed),
@@ -145,7 +173,11 @@ fn scrapes(page: &mut Page, stats: &scraper::Stats) {
             stats.scrapes_missed,
         ),
         ("pyrometer_target_scrape_samples_total", "Samples stored by scrapes.", stats.samples),
-        ("pyrometer_target_scrape_body_bytes_total", "Bytes of scraped pages, uncompressed.", stats.body_bytes),
+        (
+            "pyrometer_target_scrape_body_bytes_total",
+            "Bytes of scraped pages, uncompressed.",
+            stats.body_bytes,
+        ),
         (
             "prometheus_target_scrapes_exceeded_body_size_limit_total",
             "Scrapes refused for their body size.",
@@ -171,7 +203,11 @@ fn scrapes(page: &mut Page, stats: &scraper::Stats) {
             "Scraped samples dropped because they are too old or too far ahead.",
             stats.samples_out_of_bounds,
         ),
-        ("prometheus_target_scrape_pool_reloads_total", "Configurations applied after the first.", stats.reloads),
+        (
+            "prometheus_target_scrape_pool_reloads_total",
+            "Configurations applied after the first.",
+            stats.reloads,
+        ),
     ] {
         page.counter(name, help, value);
     }

@@ -26,7 +26,8 @@ impl<S: Send + Sync> FromRequest<S> for Params {
             let (parts, body) = request.into_parts();
             let limited = axum::body::Body::new(http_body_util::Limited::new(body, FORM_BYTES_MAX));
             let body = Bytes::from_request(Request::from_parts(parts, limited), state).await;
-            let body = body.map_err(|error| ApiError::bad_data(format!("error parsing form values: {error}")))?;
+            let body =
+                body.map_err(|error| ApiError::bad_data(format!("error parsing form values: {error}")))?;
             pairs.extend(decode(&body)?);
         }
         pairs.extend(decode(query.as_bytes())?);
@@ -56,7 +57,9 @@ fn unescape(text: &[u8]) -> Result<String, ApiError> {
             b'%' => {
                 let (high, low) = (rest.next().copied().and_then(hex), rest.next().copied().and_then(hex));
                 let code = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-                let bad = || ApiError::bad_data(format!("invalid URL escape in {:?}", String::from_utf8_lossy(text)));
+                let bad = || {
+                    ApiError::bad_data(format!("invalid URL escape in {:?}", String::from_utf8_lossy(text)))
+                };
                 out.push(code.ok_or_else(bad)?);
             }
             byte => out.push(byte),
@@ -80,9 +83,7 @@ impl Params {
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let parsed = parse_time(text);
-        parsed.map(Some).ok_or_else(|| {
-            invalid(name, &format!("cannot parse {text:?} to a valid timestamp"))
-        })
+        parsed.map(Some).ok_or_else(|| invalid(name, &format!("cannot parse {text:?} to a valid timestamp")))
     }
 
     /// A time that must be there.
@@ -125,7 +126,15 @@ impl Params {
 
 /// Reads one series selector; the error is the text for the user.
 pub(crate) fn selector(text: &str) -> Result<Vec<Matcher>, String> {
-    promql::parse_selector(text).map_err(|error| error.render(text))
+    let expr = promql::parse(text, &promql::ParseOptions::default()).map_err(|error| error.to_string())?;
+    match expr.kind {
+        promql::ExprKind::Vector(selector)
+            if selector.offset.is_none() && selector.at.is_none() && selector.extension.is_none() =>
+        {
+            Ok(selector.matchers)
+        }
+        _ => Err(format!("{text:?} is not a plain series selector")),
+    }
 }
 
 pub(crate) fn invalid(name: &str, what: &str) -> ApiError {

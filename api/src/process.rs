@@ -30,9 +30,11 @@ impl Process {
 
     fn parse(stat: &str, status: &str, limits: &str) -> Self {
         // The command name, in parentheses, may hold blanks: fields are counted from behind it.
-        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-        let cpu_seconds = ticks(11).zip(ticks(12)).map(|(user, system)| (user + system) as f64 / TICKS_PER_SECOND);
+        let cpu_seconds =
+            ticks(11).zip(ticks(12)).map(|(user, system)| (user + system) as f64 / TICKS_PER_SECOND);
         let line = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<u64>().ok()

@@ -1,6 +1,7 @@
 //! Instant and range queries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State as Shared;
 use axum::response::Response;
@@ -62,8 +63,7 @@ async fn run(state: State, params: &Params, times: Times) -> Result<Response, Ap
     let expr = parse(params)?;
     let limit = params.limit()?;
     let lookback_ms = params.duration_ms("lookback_delta")?;
-    let timeout_max = state.options().query_timeout_ms;
-    let timeout_ms = params.duration_ms("timeout")?.map_or(timeout_max, |ms| ms.min(timeout_max));
+    let timeout = params.duration_ms("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
     let with_stats = params.get("stats").is_some();
     let store = Arc::clone(&state.running()?.store);
     let engine = Arc::clone(&state.options().engine);
@@ -73,9 +73,8 @@ async fn run(state: State, params: &Params, times: Times) -> Result<Response, Ap
         let options = QueryOptions {
             lookback_ms,
             cancelled: Some(&*cancelled),
-            timeout_ms: Some(timeout_ms),
+            timeout,
             limit,
-            ..QueryOptions::default()
         };
         evaluate(&engine, &store, &expr, times, &options)
     });
@@ -104,12 +103,17 @@ fn evaluate(
 
 fn parse(params: &Params) -> Result<Expr, ApiError> {
     let text = params.get("query").unwrap_or_default();
-    promql::parse(text, &ParseOptions::default()).map_err(|error| invalid("query", &error.render(text)))
+    promql::parse(text, &ParseOptions::default()).map_err(|error| invalid("query", &error.to_string()))
 }
 
 fn stats_json(outcome: &Outcome) -> String {
     let stats = &outcome.stats;
+    let (queued, elapsed) = (stats.queued.as_secs_f64(), stats.elapsed.as_secs_f64());
     json!({
+        "timings": {
+            "evalTotalTime": elapsed, "resultSortTime": 0, "queryPreparationTime": 0, "innerEvalTime": elapsed,
+            "execQueueTime": queued, "execTotalTime": queued + elapsed,
+        },
         "samples": {"totalQueryableSamples": stats.samples, "peakSamples": stats.samples_peak},
     })
     .to_string()

@@ -1,11 +1,12 @@
 //! What is scraped: targets, pools, and what pages say about their metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State as Shared;
 use axum::response::Response;
 use model::{Labels, Matcher, Timestamp};
-use scraper::{FamilyMetadata, TargetStatus};
+use scraper::TargetStatus;
+use scraper::status::FamilyMetadata;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -68,12 +69,8 @@ pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Res
     };
     let pool = params.get("scrapePool");
     let wanted = |name: &str| pool.is_none_or(|pool| pool == name);
-    let active_targets: Vec<Target<'_>> = targets
-        .active
-        .iter()
-        .filter(|target| active && wanted(&target.pool))
-        .map(Target::from)
-        .collect();
+    let active_targets: Vec<Target<'_>> =
+        targets.active.iter().filter(|target| active && wanted(&target.pool)).map(Target::from).collect();
     let dropped_targets: Vec<Value> = targets
         .dropped
         .iter()
@@ -94,8 +91,9 @@ pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Res
 }
 
 pub(crate) async fn scrape_pools(Shared(state): Shared<State>) -> Result<Response, ApiError> {
-    let mut pools = state.running()?.scraper.pools();
-    pools.sort();
+    let targets = state.running()?.scraper.targets();
+    let active = targets.active.into_iter().map(|target| target.pool);
+    let pools: BTreeSet<String> = active.chain(targets.dropped_counts.into_iter().map(|(pool, _)| pool)).collect();
     Ok(success(&json!({"scrapePools": pools})))
 }
 
@@ -118,7 +116,8 @@ pub(crate) async fn metadata(Shared(state): Shared<State>, params: Params) -> Re
     let shown = families.into_iter().take(if limit == 0 { usize::MAX } else { limit });
     let data: BTreeMap<String, Vec<Value>> = shown
         .map(|(name, families)| {
-            let entry = |f: &FamilyMetadata| json!({"type": f.metric_type.as_str(), "unit": f.unit, "help": f.help});
+            let entry =
+                |f: &FamilyMetadata| json!({"type": f.metric_type.as_str(), "unit": f.unit, "help": f.help});
             (name, families.iter().map(entry).collect())
         })
         .collect();
@@ -138,12 +137,15 @@ pub(crate) async fn target_metadata(
     let metric = params.get("metric");
     let mut rows = Vec::new();
     for target in state.running()?.scraper.metadata() {
-        let matches = |matcher: &Matcher| matcher.matches(target.labels.get(&matcher.name).unwrap_or_default());
+        let matches =
+            |matcher: &Matcher| matcher.matches(target.labels.get(&matcher.name).unwrap_or_default());
         if !matchers.iter().all(matches) {
             continue;
         }
         let labels = object(&target.labels);
-        for family in target.families.iter().filter(|family| metric.is_none_or(|metric| metric == family.family)) {
+        for family in
+            target.families.iter().filter(|family| metric.is_none_or(|metric| metric == family.family))
+        {
             let mut row = json!({
                 "target": labels, "type": family.metric_type.as_str(), "help": family.help, "unit": family.unit,
             });

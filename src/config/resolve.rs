@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use model::Labels;
-use scraper::{Auth, HttpOptions, Limits, ScrapeJob, Secret, TargetGroup, TlsOptions};
+use scraper::ScrapeJob;
+use scraper::config::{Auth, HttpOptions, Limits, Secret, TargetGroup, TlsOptions};
 use serde_saphyr::{Location, Spanned};
 
 use super::Loaded;
@@ -122,8 +123,8 @@ impl Defaults<'_> {
         let names = scrape.metric_name_validation_scheme.or(global.metric_name_validation_scheme);
         job.names = names.map_or(job.names, |NameScheme(names)| names);
         job.limits = self.limits(&scrape);
-        job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule")?;
-        job.metric_relabel = relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule")?;
+        job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule", job.names)?;
+        job.metric_relabel = relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule", job.names)?;
         job.targets = targets(&scrape.static_configs)?;
         job.http = self.http(&scrape, at)?;
         Ok(job)
@@ -278,11 +279,15 @@ fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
     configs.iter().map(group).collect()
 }
 
-fn relabel(rules: &[Option<Spanned<Relabel>>], empty: &str) -> Result<Vec<scraper::relabel::Rule>, Fault> {
+fn relabel(
+    rules: &[Option<Spanned<Relabel>>],
+    empty: &str,
+    names: scraper::config::NameScheme,
+) -> Result<Vec<scraper::relabel::Rule>, Fault> {
     let mut out = Vec::with_capacity(rules.len());
     for rule in rules {
         let Some(rule) = rule else { return Err(Fault { location: None, what: empty.to_owned() }) };
-        match rule_of(&rule.value) {
+        match rule_of(&rule.value, names) {
             Ok(rule) => out.push(rule),
             Err(what) => return fault(rule.referenced, what),
         }
@@ -290,7 +295,7 @@ fn relabel(rules: &[Option<Spanned<Relabel>>], empty: &str) -> Result<Vec<scrape
     Ok(out)
 }
 
-fn rule_of(relabel: &Relabel) -> Result<scraper::relabel::Rule, String> {
+fn rule_of(relabel: &Relabel, names: scraper::config::NameScheme) -> Result<scraper::relabel::Rule, String> {
     let action = relabel.action.as_deref().unwrap_or("replace");
     let spec = scraper::relabel::RuleSpec {
         source_labels: relabel.source_labels.clone(),
@@ -301,5 +306,5 @@ fn rule_of(relabel: &Relabel) -> Result<scraper::relabel::Rule, String> {
         replacement: relabel.replacement.clone(),
         action: action.parse().map_err(|error: scraper::relabel::RuleError| error.to_string())?,
     };
-    scraper::relabel::Rule::new(&spec).map_err(|error| error.to_string())
+    scraper::relabel::Rule::new(spec, names).map_err(|error| error.to_string())
 }

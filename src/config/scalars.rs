@@ -49,13 +49,13 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// `http` or `https`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scheme(pub(crate) scraper::Scheme);
+pub(crate) struct Scheme(pub(crate) scraper::config::Scheme);
 
 impl<'de> Deserialize<'de> for Scheme {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
-            "http" => Ok(Self(scraper::Scheme::Http)),
-            "https" => Ok(Self(scraper::Scheme::Https)),
+            "http" => Ok(Self(scraper::config::Scheme::Http)),
+            "https" => Ok(Self(scraper::config::Scheme::Https)),
             other => Err(D::Error::custom(format!("scheme must be 'http' or 'https', not {other:?}"))),
         }
     }
@@ -63,13 +63,13 @@ impl<'de> Deserialize<'de> for Scheme {
 
 /// `legacy` or `utf8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NameScheme(pub(crate) scraper::NameScheme);
+pub(crate) struct NameScheme(pub(crate) scraper::config::NameScheme);
 
 impl<'de> Deserialize<'de> for NameScheme {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
-            "legacy" => Ok(Self(scraper::NameScheme::Legacy)),
-            "utf8" | "" => Ok(Self(scraper::NameScheme::Utf8)),
+            "legacy" => Ok(Self(scraper::config::NameScheme::Legacy)),
+            "utf8" | "" => Ok(Self(scraper::config::NameScheme::Utf8)),
             other => Err(D::Error::custom(format!("unrecognized ValidationScheme: {other:?}"))),
         }
     }

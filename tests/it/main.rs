@@ -1,1 +1,10 @@
-//! Integration tests.
+//! The one integration-test executable: it drives the real binary beside real counterparts
+//! (kubectl, promtool, Prometheus) and checks the rules of the house.
+//!
+//! A counterpart that is not installed makes its test say so and pass; with `CI=true` it fails.
+
+mod first_light;
+mod process;
+mod refusals;
+mod restart;
+mod tidy;

@@ -71,7 +71,8 @@ fn arrows_between_crates_are_those_of_the_design() {
         for other in arrows.keys().filter(|other| used.contains(**other)) {
             assert!(allowed.contains(other), "{name} must not depend on {other}");
         }
-        let all_uses = used.union(&dependencies(&manifest, "dev-dependencies")).cloned().collect::<BTreeSet<_>>();
+        let all_uses =
+            used.union(&dependencies(&manifest, "dev-dependencies")).cloned().collect::<BTreeSet<_>>();
         assert!(!all_uses.contains("pyrometer"), "{name} must not depend on the binary");
     }
 }

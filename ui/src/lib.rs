@@ -23,8 +23,14 @@ pub struct File {
 
 const FILES: [(&str, File); 3] = [
     ("/", File { content_type: "text/html; charset=utf-8", bytes: include_bytes!("../page/index.html") }),
-    ("/page.css", File { content_type: "text/css; charset=utf-8", bytes: include_bytes!("../page/page.css") }),
-    ("/page.js", File { content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("../page/page.js") }),
+    (
+        "/page.css",
+        File { content_type: "text/css; charset=utf-8", bytes: include_bytes!("../page/page.css") },
+    ),
+    (
+        "/page.js",
+        File { content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("../page/page.js") },
+    ),
 ];
 
 /// The file at `path`, which begins with a slash.
