@@ -27,24 +27,24 @@ impl metrics_api::Source for LocalCluster {
 
     fn nodes(&self) -> Vec<NodeInfo> {
         let machine = self.agent.machine();
-        let arch = match machine.arch.as_str() {
-            "x86_64" => "amd64".to_owned(),
-            "aarch64" => "arm64".to_owned(),
-            other => other.to_owned(),
-        };
         let labels = [
             ("kubernetes.io/hostname", self.node_name.clone()),
-            ("kubernetes.io/os", machine.os.clone()),
-            ("kubernetes.io/arch", arch.clone()),
+            ("kubernetes.io/os", machine.os.to_owned()),
+            ("kubernetes.io/arch", machine.arch.to_owned()),
         ];
         vec![NodeInfo {
             name: self.node_name.clone(),
             labels: labels.map(|(name, value)| (name.to_owned(), value)).into(),
-            uid: String::new(),
+            uid: machine.machine_id.clone(),
             created_ms: machine.boot_time_ms,
             cpu_millicores: millicores(machine.cpus),
             memory_bytes: machine.memory_bytes,
-            system: SystemInfo { kernel: machine.kernel.clone(), os: machine.os.clone(), arch },
+            system: SystemInfo {
+                kernel: machine.kernel.clone(),
+                os: machine.os.to_owned(),
+                arch: machine.arch.to_owned(),
+                os_image: machine.os_image.clone(),
+            },
         }]
     }
 

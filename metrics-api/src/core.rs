@@ -84,7 +84,7 @@ fn node_object(node: &NodeInfo) -> Value {
             "conditions": [{"type": "Ready", "status": "True"}],
             "addresses": [{"type": "Hostname", "address": node.name}],
             "nodeInfo": {
-                "kernelVersion": node.system.kernel, "operatingSystem": node.system.os, "architecture": node.system.arch,
+                "osImage": node.system.os_image, "kernelVersion": node.system.kernel, "operatingSystem": node.system.os, "architecture": node.system.arch,
             },
         },
     })

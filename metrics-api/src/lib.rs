@@ -75,6 +75,8 @@ pub struct SystemInfo {
     pub os: String,
     /// The architecture in Go's words: `amd64`, `arm64`.
     pub arch: String,
+    /// The distribution and its version.
+    pub os_image: String,
 }
 
 /// A pod as the cluster (or the local machine) describes it.
