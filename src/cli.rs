@@ -25,6 +25,10 @@ pub(crate) struct Cli {
     #[arg(long = "web.enable-lifecycle")]
     pub(crate) enable_lifecycle: bool,
 
+    /// Take remote-write requests on /api/v1/write.
+    #[arg(long = "web.enable-remote-write-receiver")]
+    pub(crate) enable_remote_write_receiver: bool,
+
     /// Directory of the samples; a Prometheus data directory.
     #[arg(long = "storage.tsdb.path", value_name = "DIR", default_value = "data")]
     pub(crate) storage_path: PathBuf,
@@ -146,7 +150,8 @@ impl Cli {
         for text in &self.listen {
             // Prometheus takes ":9090" for all interfaces.
             let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.clone() };
-            let resolved = full.to_socket_addrs().map_err(|error| format!("--web.listen-address={text}: {error}"))?;
+            let resolved =
+                full.to_socket_addrs().map_err(|error| format!("--web.listen-address={text}: {error}"))?;
             addresses.extend(resolved.take(1));
         }
         Ok(addresses)

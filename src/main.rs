@@ -39,7 +39,8 @@ fn main() -> ExitCode {
 
 fn log_to_stderr(cli: &Cli) {
     // The crates underneath are only heard when something is wrong.
-    let filter = EnvFilter::new(format!("{},hyper=warn,h2=warn,rustls=warn,kube=warn,tower=warn", cli.log_level));
+    let filter =
+        EnvFilter::new(format!("{},hyper=warn,h2=warn,rustls=warn,kube=warn,tower=warn", cli.log_level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if cli.log_format == "json" {
         builder.json().init();

@@ -36,7 +36,11 @@ fn text(progress: Progress) -> String {
     match progress {
         Progress::Blocks { done, total } => format!("opening blocks: {done} of {total}"),
         Progress::Wal { segment, first, last } => {
-            format!("replaying the log: segment {segment}, {} of {}", segment + 1 - first.min(segment), last + 1 - first)
+            format!(
+                "replaying the log: segment {segment}, {} of {}",
+                segment + 1 - first.min(segment),
+                last + 1 - first
+            )
         }
         #[allow(unreachable_patterns, reason = "the store may learn new stages")]
         _ => "opening the store".to_owned(),

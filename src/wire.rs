@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use model::{Labels, Timestamp};
 use node_agent::Agent;
+use remote::receive::Receiver;
 use scraper::config::TargetGroup;
 use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
@@ -57,7 +58,8 @@ async fn start(
     let mut signals = Signals::new()?;
     let mut listeners = Vec::new();
     for address in addresses {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         listeners.push(listener);
     }
     let own_address = listeners[0].local_addr()?;
@@ -78,13 +80,19 @@ async fn start(
     };
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let maintenance = Maintenance::start(Arc::clone(&db), Duration::from_millis(cli.wal_sync_interval.0.max(1).unsigned_abs()));
+    let maintenance = Maintenance::start(
+        Arc::clone(&db),
+        Duration::from_millis(cli.wal_sync_interval.0.max(1).unsigned_abs()),
+    );
     let jobs = Jobs { local, own_address };
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
-    state.attach(api::Running { store: Arc::clone(&db), scraper: Arc::clone(&scraper) });
+    let receiver =
+        cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    state.attach(api::Running { store: Arc::clone(&db), scraper: Arc::clone(&scraper), receiver });
 
-    let reload = Reload { path: cli.config_file.clone(), jobs, scraper: Arc::clone(&scraper), state: state.clone() };
+    let reload =
+        Reload { path: cli.config_file.clone(), jobs, scraper: Arc::clone(&scraper), state: state.clone() };
     let reload = Arc::new(reload);
     answer_demands(&state, &reload, &stop);
     greet(cli, &loaded, &reload.jobs, cli.kubernetes)?;
@@ -110,6 +118,12 @@ async fn start(
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
     Ok(())
+}
+
+/// Seeds that nobody outside can know: the standard library's, drawn from the kernel.
+fn random_seeds() -> [u64; 2] {
+    use std::hash::{BuildHasher as _, RandomState};
+    [(); 2].map(|()| RandomState::new().hash_one(0))
 }
 
 fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> api::Options {
@@ -181,10 +195,14 @@ struct LocalMachine {
 
 impl LocalMachine {
     async fn start(stop: Shutdown) -> anyhow::Result<Arc<Self>> {
-        let node_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let node_name =
+            std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let node_name = if node_name.is_empty() { "localhost".to_owned() } else { node_name };
-        let options =
-            node_agent::Options { node_name: node_name.clone(), root: PathBuf::from("/"), clock: Arc::new(now) };
+        let options = node_agent::Options {
+            node_name: node_name.clone(),
+            root: PathBuf::from("/"),
+            clock: Arc::new(now),
+        };
         let agent = Agent::new(options).context("cannot read this machine")?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -279,7 +297,8 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
 fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::Result<()> {
     let mut scrapes = format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name);
     if let Some(path) = &cli.config_file {
-        let targets: usize = loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
+        let targets: usize =
+            loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
         scrapes.push_str(&format!(", and {targets} targets of {}", path.display()));
     }
     if let Some(access) = k8s::find(kubernetes_mode(mode), &kubernetes_environment())? {
@@ -295,7 +314,9 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::R
                      only this machine is scraped",
                     access.server
                 ),
-                Err(error) => tracing::warn!("no cluster is reachable, only this machine is scraped: {error}"),
+                Err(error) => {
+                    tracing::warn!("no cluster is reachable, only this machine is scraped: {error}")
+                }
             }
         });
     }

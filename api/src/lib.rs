@@ -4,10 +4,10 @@
 //! the scraper, and writes their answers in Prometheus' JSON. Nothing depends on it.
 //!
 //! ```
-//! # fn serve(store: std::sync::Arc<tsdb::Db>, scraper: scraper::Handle, build: api::Build) {
+//! # fn serve(store: std::sync::Arc<tsdb::Db>, scraper: std::sync::Arc<scraper::Handle>, build: api::Build) {
 //! let state = api::State::new(api::Options { build, now: || 0, ..api::Options::default() });
 //! let router = api::router(state.clone()); // answers 503 until the store is attached
-//! state.attach(api::Running { store, scraper });
+//! state.attach(api::Running { store, scraper, receiver: None });
 //! # let _ = router;
 //! # }
 //! ```
@@ -28,6 +28,7 @@ mod query;
 mod requests;
 mod status;
 mod targets;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,6 +90,8 @@ pub struct Running {
     pub store: Arc<Db>,
     /// The scraper.
     pub scraper: Arc<scraper::Handle>,
+    /// Takes remote-write requests, if that is enabled.
+    pub receiver: Option<Arc<remote::receive::Receiver>>,
 }
 
 /// What an operator may ask of the process from outside.
@@ -218,6 +221,7 @@ pub fn router(state: State) -> Router {
         .route("/labels", get(labels::names).post(labels::names))
         .route("/label/{name}/values", get(labels::values))
         .route("/series", get(labels::series).post(labels::series))
+        .route("/write", post(write::write))
         .route("/metadata", get(targets::metadata))
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::target_metadata))

@@ -70,12 +70,7 @@ async fn run(state: State, params: &Params, times: Times) -> Result<Response, Ap
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
     let cancelled = Arc::clone(&cancel.0);
     let evaluation = tokio::task::spawn_blocking(move || {
-        let options = QueryOptions {
-            lookback_ms,
-            cancelled: Some(&*cancelled),
-            timeout,
-            limit,
-        };
+        let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit };
         evaluate(&engine, &store, &expr, times, &options)
     });
     let outcome = evaluation.await.map_err(|error| {

@@ -93,7 +93,8 @@ pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Res
 pub(crate) async fn scrape_pools(Shared(state): Shared<State>) -> Result<Response, ApiError> {
     let targets = state.running()?.scraper.targets();
     let active = targets.active.into_iter().map(|target| target.pool);
-    let pools: BTreeSet<String> = active.chain(targets.dropped_counts.into_iter().map(|(pool, _)| pool)).collect();
+    let pools: BTreeSet<String> =
+        active.chain(targets.dropped_counts.into_iter().map(|(pool, _)| pool)).collect();
     Ok(success(&json!({"scrapePools": pools})))
 }
 

@@ -1,16 +1,25 @@
-//! Samples between processes: remote-write out and in, the router with its spool, the Thanos StoreAPI.
+//! Samples between processes: the remote-write receiver; the sender, the router and the StoreAPI are to
+//! come.
 //!
-//! This crate is *not* a transport of queries (that is `cluster`), and not there yet: each part
-//! answers with a typed [`NotSupported`] until it is. The types stand so that what reads a
-//! configuration can refuse with the reason instead of ignoring a section.
+//! This crate is *not* a transport of queries (that is `cluster`) and knows no HTTP server: a request
+//! comes in as bytes with its two headers, and goes out as counts or a typed error. What is not there
+//! yet answers with [`NotSupported`], so that whoever reads a configuration can refuse with the reason.
 //!
 //! ```
+//! use remote::receive::{Encoding, Protocol};
+//!
+//! let encoding = Encoding::from_headers(Some("application/x-protobuf"), Some("snappy")).unwrap();
+//! assert_eq!(encoding.protocol, Protocol::V1);
 //! let refused = remote::Sender::start(&remote::Destination { url: "http://a/write".into() });
 //! assert_eq!(refused.err().unwrap().to_string(), "remote write to http://a/write is not supported yet");
 //! ```
 //!
-//! The decision that stands: a sender will tail the write-ahead log with a durable cursor and keep no
-//! queue of its own, so a restart neither loses nor invents samples.
+//! The hard decision: a request is never decoded into owned structures. The receiver walks the
+//! protobuf bytes in place and finds a known series by the hash of its raw label bytes, so the common
+//! request costs no allocation and no comparison of strings.
+
+pub mod receive;
+mod wire;
 
 /// A part of the protocol that is not there yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

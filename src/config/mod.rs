@@ -87,8 +87,7 @@ fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
         invalid(location, first_line(&error.without_snippet().to_string()))
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut loaded =
-        resolve::resolve(file, folder).map_err(|fault| invalid(fault.location, fault.what))?;
+    let mut loaded = resolve::resolve(file, folder).map_err(|fault| invalid(fault.location, fault.what))?;
     loaded.redacted = redact(text);
     Ok(loaded)
 }

@@ -6,8 +6,20 @@ const SHOWN: &str = "<secret>";
 
 /// Keys whose values are secret wherever they stand.
 const SECRET_KEYS: [&str; 14] = [
-    "password", "credentials", "bearer_token", "client_secret", "secret_key", "secrets", "key", "token", "auth_token",
-    "application_secret", "api_key", "routing_key", "client_certificate_key", "session_token",
+    "password",
+    "credentials",
+    "bearer_token",
+    "client_secret",
+    "secret_key",
+    "secrets",
+    "key",
+    "token",
+    "auth_token",
+    "application_secret",
+    "api_key",
+    "routing_key",
+    "client_certificate_key",
+    "session_token",
 ];
 
 /// The same configuration with every secret replaced. What cannot be read is not shown at all.

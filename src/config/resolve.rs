@@ -94,7 +94,10 @@ impl Defaults<'_> {
         let converts = scrape.convert_classic_histograms_to_nhcb.as_ref().is_some_and(|flag| flag.value)
             || self.global.convert_classic_histograms_to_nhcb == Some(true);
         if converts {
-            return fault(at, format!("job {:?}: convert_classic_histograms_to_nhcb is not supported", scrape.job_name));
+            return fault(
+                at,
+                format!("job {:?}: convert_classic_histograms_to_nhcb is not supported", scrape.job_name),
+            );
         }
         let (interval_ms, timeout_ms) = self.times(&scrape)?;
         let global = self.global;
@@ -110,7 +113,8 @@ impl Defaults<'_> {
         job.honor_labels = scrape.honor_labels;
         job.honor_timestamps = scrape.honor_timestamps.unwrap_or(true);
         job.track_timestamps_staleness = scrape.track_timestamps_staleness;
-        if let Some(formats) = formats(scrape.scrape_protocols.as_ref().or(global.scrape_protocols.as_ref()))? {
+        if let Some(formats) = formats(scrape.scrape_protocols.as_ref().or(global.scrape_protocols.as_ref()))?
+        {
             job.formats = formats;
         }
         job.fallback_format = scrape.fallback_scrape_protocol.map(|Protocol(format)| format);
@@ -124,7 +128,8 @@ impl Defaults<'_> {
         job.names = names.map_or(job.names, |NameScheme(names)| names);
         job.limits = self.limits(&scrape);
         job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule", job.names)?;
-        job.metric_relabel = relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule", job.names)?;
+        job.metric_relabel =
+            relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule", job.names)?;
         job.targets = targets(&scrape.static_configs)?;
         job.http = self.http(&scrape, at)?;
         Ok(job)
@@ -135,7 +140,8 @@ impl Defaults<'_> {
         let interval_ms = positive(scrape.scrape_interval).unwrap_or(self.interval_ms);
         if let Some(timeout) = scrape.scrape_timeout.as_ref().filter(|timeout| timeout.value.0 > 0) {
             if timeout.value.0 > interval_ms {
-                let what = format!("scrape timeout greater than scrape interval for job {:?}", scrape.job_name);
+                let what =
+                    format!("scrape timeout greater than scrape interval for job {:?}", scrape.job_name);
                 return fault(timeout.referenced, what);
             }
             return Ok((interval_ms, timeout.value.0));
@@ -160,20 +166,28 @@ impl Defaults<'_> {
     }
 
     fn http(&self, scrape: &Scrape, at: Location) -> Result<HttpOptions, Fault> {
-        let tokens = usize::from(scrape.bearer_token.is_some()) + usize::from(scrape.bearer_token_file.is_some());
+        let tokens =
+            usize::from(scrape.bearer_token.is_some()) + usize::from(scrape.bearer_token_file.is_some());
         if tokens > 1 {
             return fault(at, "at most one of bearer_token & bearer_token_file must be configured");
         }
-        let ways = usize::from(scrape.basic_auth.is_some()) + usize::from(scrape.authorization.is_some()) + tokens;
+        let ways =
+            usize::from(scrape.basic_auth.is_some()) + usize::from(scrape.authorization.is_some()) + tokens;
         if ways > 1 {
-            return fault(at, "at most one of basic_auth, authorization, bearer_token & bearer_token_file must be configured");
+            return fault(
+                at,
+                "at most one of basic_auth, authorization, bearer_token & bearer_token_file must be configured",
+            );
         }
         let auth = if let Some(basic) = &scrape.basic_auth {
             self.basic_auth(basic)?
         } else if let Some(authorization) = &scrape.authorization {
             self.authorization(authorization)?
         } else if let Some(token) = &scrape.bearer_token {
-            Auth::Authorization { kind: "Bearer".to_owned(), credentials: Secret::Inline(token.value.clone()) }
+            Auth::Authorization {
+                kind: "Bearer".to_owned(),
+                credentials: Secret::Inline(token.value.clone()),
+            }
         } else if let Some(file) = &scrape.bearer_token_file {
             Auth::Authorization { kind: "Bearer".to_owned(), credentials: self.file(&file.value) }
         } else {
@@ -181,7 +195,11 @@ impl Defaults<'_> {
         };
         Ok(HttpOptions {
             auth,
-            headers: scrape.http_headers.iter().flat_map(|(name, header)| self.headers(name, header)).collect(),
+            headers: scrape
+                .http_headers
+                .iter()
+                .flat_map(|(name, header)| self.headers(name, header))
+                .collect(),
             tls: self.tls(&scrape.tls_config, at)?,
             follow_redirects: scrape.follow_redirects.unwrap_or(true),
         })
@@ -197,7 +215,13 @@ impl Defaults<'_> {
     }
 
     /// A secret given inline or by file, but not both.
-    fn secret(&self, key: &str, inline: Option<&String>, file: Option<&PathBuf>, at: Location) -> Result<Option<Secret>, Fault> {
+    fn secret(
+        &self,
+        key: &str,
+        inline: Option<&String>,
+        file: Option<&PathBuf>,
+        at: Location,
+    ) -> Result<Option<Secret>, Fault> {
         match (inline, file) {
             (Some(_), Some(_)) => fault(at, format!("at most one of {key} & {key}_file must be configured")),
             (Some(text), None) => Ok(Some(Secret::Inline(text.clone()))),
@@ -211,8 +235,12 @@ impl Defaults<'_> {
         let empty = || Secret::Inline(String::new());
         let at = basic.referenced;
         Ok(Auth::Basic {
-            username: self.secret("username", username.as_ref(), username_file.as_ref(), at)?.unwrap_or_else(empty),
-            password: self.secret("password", password.as_ref(), password_file.as_ref(), at)?.unwrap_or_else(empty),
+            username: self
+                .secret("username", username.as_ref(), username_file.as_ref(), at)?
+                .unwrap_or_else(empty),
+            password: self
+                .secret("password", password.as_ref(), password_file.as_ref(), at)?
+                .unwrap_or_else(empty),
         })
     }
 
@@ -248,14 +276,22 @@ impl Defaults<'_> {
             insecure_skip_verify: tls.insecure_skip_verify,
         };
         match (&options.cert, &options.key) {
-            (Some(_), None) => fault(at, "exactly one of key or key_file must be configured when a client certificate is configured"),
-            (None, Some(_)) => fault(at, "exactly one of cert or cert_file must be configured when a client key is configured"),
+            (Some(_), None) => fault(
+                at,
+                "exactly one of key or key_file must be configured when a client certificate is configured",
+            ),
+            (None, Some(_)) => fault(
+                at,
+                "exactly one of cert or cert_file must be configured when a client key is configured",
+            ),
             _ => Ok(options),
         }
     }
 }
 
-fn formats(protocols: Option<&Vec<Spanned<Protocol>>>) -> Result<Option<Vec<scraper::exposition::Format>>, Fault> {
+fn formats(
+    protocols: Option<&Vec<Spanned<Protocol>>>,
+) -> Result<Option<Vec<scraper::exposition::Format>>, Fault> {
     let Some(protocols) = protocols.filter(|protocols| !protocols.is_empty()) else { return Ok(None) };
     let mut formats = Vec::with_capacity(protocols.len());
     for protocol in protocols {

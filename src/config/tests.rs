@@ -26,11 +26,20 @@ fn mistakes_are_placed() {
     for (text, place) in [
         ("global:\n  nope: 1\n", "p.yml:2:3: unknown field `nope`"),
         ("scrape_configs:\n- job_name: a\n  scheme: ftp\n", "p.yml:3:11: scheme must be 'http' or 'https'"),
-        ("scrape_configs:\n- job_name: a\n  kubernetes_sd_configs:\n  - role: pod\n", "p.yml:4:3: job \"a\": kubernetes_sd_configs is not supported"),
+        (
+            "scrape_configs:\n- job_name: a\n  kubernetes_sd_configs:\n  - role: pod\n",
+            "p.yml:4:3: job \"a\": kubernetes_sd_configs is not supported",
+        ),
         ("remote_write:\n- url: http://x/\n", "p.yml:2:1: remote_write is not supported"),
-        ("scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 6s\n", "p.yml:4:19: scrape timeout greater"),
+        (
+            "scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 6s\n",
+            "p.yml:4:19: scrape timeout greater",
+        ),
         ("scrape_configs:\n- job_name: a\n  metric_relabel_configs:\n  - regex: '('\n", "p.yml:4:5: "),
-        ("scrape_configs:\n- job_name: a\n  basic_auth: {password: a, password_file: b}\n", "p.yml:3:15: at most one of password"),
+        (
+            "scrape_configs:\n- job_name: a\n  basic_auth: {password: a, password_file: b}\n",
+            "p.yml:3:15: at most one of password",
+        ),
     ] {
         let message = error(text);
         assert!(message.starts_with(place), "{message}\n  for {text}");
