@@ -3,6 +3,8 @@
 //! Wall time on a shared machine says little, so CPU-seconds and bytes are taken from the kernel's
 //! accounts of the measured process (`/proc/<pid>`).
 
+pub mod load;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,14 @@ impl Measured {
             .and_then(|kib| kib.parse::<u64>().ok())
             .unwrap_or(0)
             * 1024
+    }
+
+    /// Bytes that the process has caused to be written to disks.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+        line.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
     /// Ends the process with SIGKILL and waits for its end.
