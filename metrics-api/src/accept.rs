@@ -5,10 +5,14 @@ use axum::http::header::{ACCEPT, USER_AGENT};
 
 use crate::errors::ApiError;
 
-/// What an answer is shaped as. All of them are JSON.
+/// The media type of Kubernetes' protobuf envelope.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// What an answer is shaped as; JSON but for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
+    Protobuf,
     /// With the API version of the table the client knows.
     Table(&'static str),
     PartialObjectMetadata,
@@ -45,6 +49,9 @@ pub(crate) fn shape(headers: &HeaderMap) -> Result<Shape, ApiError> {
     let mut asked = false;
     for media_type in media_types(headers) {
         asked = true;
+        if media_type.name == PROTOBUF && media_type.parameters.is_empty() {
+            return Ok(Shape::Protobuf);
+        }
         if !media_type.is_json() {
             continue;
         }
@@ -61,6 +68,16 @@ pub(crate) fn shape(headers: &HeaderMap) -> Result<Shape, ApiError> {
         });
     }
     if asked { Err(ApiError::not_acceptable()) } else { Ok(Shape::Object) }
+}
+
+/// Core objects are shown as JSON only.
+pub(crate) fn core(headers: &HeaderMap) -> Result<(), ApiError> {
+    let (mut asked, mut json) = (false, false);
+    for media_type in media_types(headers) {
+        asked = true;
+        json |= media_type.is_json();
+    }
+    if json || !asked { Ok(()) } else { Err(ApiError::not_acceptable()) }
 }
 
 /// The version of the aggregated discovery document, exactly as asked for, or none for the legacy
@@ -108,8 +125,12 @@ mod tests {
     #[test]
     fn shapes_by_order() {
         let of = |value| shape(&accept(value));
-        assert_eq!(of("application/vnd.kubernetes.protobuf, */*"), Ok(Shape::Object));
-        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Shape::Object));
+        assert_eq!(of("application/vnd.kubernetes.protobuf, */*"), Ok(Shape::Protobuf));
+        assert_eq!(of("application/json,application/vnd.kubernetes.protobuf"), Ok(Shape::Object));
+        assert_eq!(
+            of("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, */*"),
+            Ok(Shape::Object)
+        );
         assert_eq!(
             of(
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"

@@ -116,7 +116,7 @@ async fn nodes(
     Query(selectors): Query<Selectors>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    accept::shape(&headers)?;
+    accept::core(&headers)?;
     let labels = LabelSelector::parse(&selectors.label_selector)?;
     let fields = FieldSelector::parse(&selectors.field_selector, false)?;
     let nodes = state.source.nodes();
@@ -158,7 +158,7 @@ fn pod_list(
     selectors: &Selectors,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    accept::shape(headers)?;
+    accept::core(headers)?;
     let labels = LabelSelector::parse(&selectors.label_selector)?;
     let fields = FieldSelector::parse(&selectors.field_selector, true)?;
     let pods = state.source.pods();

@@ -83,7 +83,7 @@ impl ApiError {
     }
 
     pub(crate) fn not_acceptable() -> Self {
-        let message = "406: Not Acceptable\n\nAvailable representations: application/json".to_owned();
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/vnd.kubernetes.protobuf".to_owned();
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 

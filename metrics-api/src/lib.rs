@@ -30,6 +30,8 @@ mod discovery;
 mod errors;
 mod metrics;
 mod objects;
+mod openapi;
+mod protobuf;
 mod quantity;
 mod selector;
 mod usage;
@@ -143,7 +145,7 @@ impl State {
     }
 }
 
-/// All routes under `/apis`, and under `/api` if [`State::with_core_api`] says so.
+/// All routes under `/apis` and `/openapi`, and under `/api` if [`State::with_core_api`] says so.
 pub fn router(state: State) -> Router {
     let serves_core = state.serves_core;
     let mut router = Router::new()
@@ -155,7 +157,9 @@ pub fn router(state: State) -> Router {
         .route("/apis/metrics.k8s.io/v1beta1/pods", get(metrics::list_all_pods))
         .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods", get(metrics::list_pods))
         .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}", get(metrics::get_pod))
-        .route("/apis/{*rest}", get(errors::unknown_path));
+        .route("/apis/{*rest}", get(errors::unknown_path))
+        .route("/openapi/v3", get(openapi::index))
+        .route("/openapi/v3/apis/metrics.k8s.io/v1beta1", get(openapi::group_version));
     if serves_core {
         router = router.merge(core::router());
     }

@@ -12,7 +12,7 @@ use crate::errors::ApiError;
 use crate::objects::{GROUP_VERSION, List, ListMeta, Metrics, PartialObjectMetadata, Table};
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::usage::PodScope;
-use crate::{State, quantity};
+use crate::{State, protobuf};
 
 /// Parameters that every list and get understands.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -78,6 +78,7 @@ impl Request {
         let (metadata, items) = self.page(items);
         match self.shape {
             Shape::Object => self.json(&List { kind, api_version: GROUP_VERSION, metadata, items }),
+            Shape::Protobuf => binary(protobuf::list(kind, &metadata, &items)),
             Shape::Table(version) => self.json(&Table::new(version, metadata, &items)),
             Shape::PartialObjectMetadata => self.json(&List {
                 kind: "PartialObjectMetadataList",
@@ -91,6 +92,7 @@ impl Request {
     fn one(&self, item: Metrics) -> Response {
         match self.shape {
             Shape::Object => self.json(&item.standalone()),
+            Shape::Protobuf => binary(protobuf::object(&item)),
             Shape::Table(version) => self.json(&Table::new(version, ListMeta::default(), &[item])),
             Shape::PartialObjectMetadata => self.json(&PartialObjectMetadata::from(&item)),
         }
@@ -99,6 +101,10 @@ impl Request {
     fn json<T: Serialize>(&self, value: &T) -> Response {
         json(value, self.pretty)
     }
+}
+
+fn binary(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, accept::PROTOBUF)], body).into_response()
 }
 
 /// A JSON answer, indented if a person reads it.
@@ -168,10 +174,9 @@ fn nodes(
     let querier = state.source.querier()?;
     let usage = state.reader.nodes(&*querier, now, name)?;
     let infos: HashMap<String, _> = state.source.nodes().into_iter().map(|n| (n.name.clone(), n)).collect();
-    let created = quantity::time(now);
     let known = usage.iter().filter_map(|node| Some((infos.get(&node.name)?, node)));
     let kept = known.filter(|(info, node)| keep(&node.name, &info.labels));
-    Ok(kept.map(|(info, node)| Metrics::node(info, node, &created)).collect())
+    Ok(kept.map(|(info, node)| Metrics::node(info, node, now)).collect())
 }
 
 pub(crate) async fn list_all_pods(
@@ -240,9 +245,8 @@ fn pods(
     let infos = state.source.pods();
     let infos: HashMap<(&str, &str), _> =
         infos.iter().map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), pod)).collect();
-    let created = quantity::time(now);
     let known =
         usage.iter().filter_map(|pod| Some((*infos.get(&(pod.namespace.as_str(), pod.name.as_str()))?, pod)));
     let kept = known.filter(|(info, pod)| keep(&pod.namespace, &pod.name, &info.labels));
-    Ok(kept.map(|(info, pod)| Metrics::pod(info, pod, &created)).collect())
+    Ok(kept.map(|(info, pod)| Metrics::pod(info, pod, now)).collect())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::Timestamp;
 use serde::Serialize;
 
 use crate::quantity;
@@ -41,6 +42,16 @@ pub(crate) struct ResourceList {
     memory: String,
 }
 
+impl ResourceList {
+    pub(crate) fn cpu(&self) -> &str {
+        &self.cpu
+    }
+
+    pub(crate) fn memory(&self) -> &str {
+        &self.memory
+    }
+}
+
 impl From<Usage> for ResourceList {
     fn from(usage: Usage) -> Self {
         Self { cpu: quantity::cpu(usage.cpu_nanocores), memory: quantity::memory(usage.memory_bytes) }
@@ -51,6 +62,16 @@ impl From<Usage> for ResourceList {
 pub(crate) struct Container {
     name: String,
     usage: ResourceList,
+}
+
+impl Container {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn usage(&self) -> &ResourceList {
+        &self.usage
+    }
 }
 
 /// A `NodeMetrics` or a `PodMetrics`; `kind` and `apiVersion` are left out inside lists.
@@ -71,24 +92,27 @@ pub(crate) struct Metrics {
     /// The sum over containers, for tables.
     #[serde(skip)]
     total: Usage,
+    /// What `metadata.creationTimestamp` says, in milliseconds.
+    #[serde(skip)]
+    pub(crate) created_ms: Timestamp,
 }
 
 impl Metrics {
-    pub(crate) fn node(info: &NodeInfo, node: &NodeUsage, created: &str) -> Self {
+    pub(crate) fn node(info: &NodeInfo, node: &NodeUsage, created_ms: Timestamp) -> Self {
         let metadata = ObjectMeta {
             name: node.name.clone(),
-            creation_timestamp: created.to_owned(),
+            creation_timestamp: quantity::time(created_ms),
             labels: info.labels.clone(),
             ..ObjectMeta::default()
         };
-        Self::new(metadata, node.usage, None)
+        Self::new(metadata, created_ms, node.usage, None)
     }
 
-    pub(crate) fn pod(info: &PodInfo, pod: &PodUsage, created: &str) -> Self {
+    pub(crate) fn pod(info: &PodInfo, pod: &PodUsage, created_ms: Timestamp) -> Self {
         let metadata = ObjectMeta {
             name: pod.name.clone(),
             namespace: pod.namespace.clone(),
-            creation_timestamp: created.to_owned(),
+            creation_timestamp: quantity::time(created_ms),
             labels: info.labels.clone(),
             ..ObjectMeta::default()
         };
@@ -99,10 +123,15 @@ impl Metrics {
             ..pod.earliest()
         };
         let container = |c: &crate::ContainerUsage| Container { name: c.name.clone(), usage: c.usage.into() };
-        Self::new(metadata, total, Some(pod.containers.iter().map(container).collect()))
+        Self::new(metadata, created_ms, total, Some(pod.containers.iter().map(container).collect()))
     }
 
-    fn new(metadata: ObjectMeta, total: Usage, containers: Option<Vec<Container>>) -> Self {
+    fn new(
+        metadata: ObjectMeta,
+        created_ms: Timestamp,
+        total: Usage,
+        containers: Option<Vec<Container>>,
+    ) -> Self {
         Self {
             kind: None,
             api_version: None,
@@ -112,14 +141,35 @@ impl Metrics {
             usage: containers.is_none().then(|| total.into()),
             containers,
             total,
+            created_ms,
         }
     }
 
     /// The object on its own, with its kind.
     pub(crate) fn standalone(mut self) -> Self {
-        self.kind = Some(if self.containers.is_some() { "PodMetrics" } else { "NodeMetrics" });
+        self.kind = Some(self.kind());
         self.api_version = Some(GROUP_VERSION);
         self
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.containers.is_some() { "PodMetrics" } else { "NodeMetrics" }
+    }
+
+    pub(crate) fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    pub(crate) fn total(&self) -> Usage {
+        self.total
+    }
+
+    pub(crate) fn usage(&self) -> Option<&ResourceList> {
+        self.usage.as_ref()
+    }
+
+    pub(crate) fn containers(&self) -> &[Container] {
+        self.containers.as_deref().unwrap_or_default()
     }
 
     /// Namespace and name: the order of lists, and what a continue token holds.
