@@ -1,1 +1,254 @@
-//! Placeholder.
+//! The Prometheus HTTP API, this process' own `/metrics`, health endpoints and the web page.
+//!
+//! This crate is *not* where anything is computed: it reads parameters, calls the store, the engine and
+//! the scraper, and writes their answers in Prometheus' JSON. Nothing depends on it.
+//!
+//! ```
+//! # fn serve(store: std::sync::Arc<tsdb::Db>, scraper: std::sync::Arc<scraper::Handle>, build: api::Build) {
+//! let state = api::State::new(api::Options { build, now: || 0, ..api::Options::default() });
+//! let router = api::router(state.clone()); // answers 503 until the store is attached
+//! state.attach(api::Running { store, scraper, receiver: None });
+//! # let _ = router;
+//! # }
+//! ```
+//!
+//! The hard decision: the server listens before the store is open. Whatever needs the store goes
+//! through [`State::running`], which says 503 until then, so a long replay is visible instead of a
+//! refused connection.
+
+mod envelope;
+mod health;
+mod json;
+mod labels;
+mod metrics;
+mod page;
+mod params;
+mod process;
+mod query;
+mod requests;
+mod status;
+mod targets;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use axum::Router;
+use axum::routing::{any, get, post};
+use model::Timestamp;
+use promql::Engine;
+use tsdb::Db;
+
+use envelope::{ApiError, ErrorKind};
+
+/// What this binary is.
+#[derive(Clone, Debug, Default)]
+pub struct Build {
+    /// Version of Pyrometer.
+    pub version: String,
+    /// Source revision, if known.
+    pub revision: String,
+    /// The Rust compiler.
+    pub rust_version: String,
+}
+
+/// What is fixed at start.
+#[derive(Clone)]
+pub struct Options {
+    /// What this binary is.
+    pub build: Build,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+    /// The query engine.
+    pub engine: Arc<Engine>,
+    /// Command-line flags with their values, for `/api/v1/status/flags`.
+    pub flags: BTreeMap<String, String>,
+    /// Whether `/-/reload` and `/-/quit` may be used.
+    pub lifecycle: bool,
+    /// The retention as `/api/v1/status/runtimeinfo` shows it.
+    pub retention: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            build: Build::default(),
+            now: || 0,
+            engine: Arc::new(Engine::new(promql::EngineOptions::default())),
+            flags: BTreeMap::new(),
+            lifecycle: false,
+            retention: String::new(),
+        }
+    }
+}
+
+/// What exists once the store is open.
+#[derive(Clone)]
+pub struct Running {
+    /// The store.
+    pub store: Arc<Db>,
+    /// The scraper.
+    pub scraper: Arc<scraper::Handle>,
+    /// Takes remote-write requests, if that is enabled.
+    pub receiver: Option<Arc<remote::receive::Receiver>>,
+}
+
+/// What an operator may ask of the process from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Read the configuration again.
+    Reload,
+    /// Stop.
+    Quit,
+}
+
+/// The configuration in force, and how its last reload went.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigStatus {
+    /// The file's text, secrets removed.
+    pub text: String,
+    /// Whether the last attempt to load one succeeded.
+    pub last_reload_ok: bool,
+    /// When the one in force was loaded, milliseconds since the epoch.
+    pub loaded_ms: Timestamp,
+}
+
+type DemandHandler = Box<dyn Fn(Demand) -> Result<(), String> + Send + Sync>;
+
+struct Inner {
+    options: Options,
+    started_ms: Timestamp,
+    running: OnceLock<Running>,
+    stopping: AtomicBool,
+    progress: RwLock<(u64, u64, u64)>,
+    config: RwLock<ConfigStatus>,
+    demands: OnceLock<DemandHandler>,
+    requests: requests::Requests,
+}
+
+/// What the handlers share; cheap to clone.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+impl State {
+    /// A server with nothing attached yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let started_ms = (options.now)();
+        Self(Arc::new(Inner {
+            options,
+            started_ms,
+            running: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            progress: RwLock::default(),
+            config: RwLock::default(),
+            demands: OnceLock::new(),
+            requests: requests::Requests::default(),
+        }))
+    }
+
+    /// Attaches the store and the scraper: from now on the server is ready.
+    pub fn attach(&self, running: Running) {
+        // A second attachment would be a bug of the caller; the first one stays.
+        debug_assert!(self.0.running.get().is_none(), "attached twice");
+        let _ = self.0.running.set(running);
+    }
+
+    /// Says who carries out `/-/reload` and `/-/quit`.
+    pub fn on_demand(&self, handler: impl Fn(Demand) -> Result<(), String> + Send + Sync + 'static) {
+        let _ = self.0.demands.set(Box::new(handler));
+    }
+
+    /// Says how far the replay of the log is: first, last and current segment.
+    pub fn set_replay_progress(&self, first: u64, last: u64, current: u64) {
+        if let Ok(mut progress) = self.0.progress.write() {
+            *progress = (first, last, current);
+        }
+    }
+
+    /// Says which configuration is in force.
+    pub fn set_config(&self, config: ConfigStatus) {
+        if let Ok(mut slot) = self.0.config.write() {
+            *slot = config;
+        }
+    }
+
+    /// Says that the last attempt to load a configuration failed; the one in force stays.
+    pub fn set_reload_failed(&self) {
+        if let Ok(mut slot) = self.0.config.write() {
+            slot.last_reload_ok = false;
+        }
+    }
+
+    /// From now on the server is no longer ready.
+    pub fn set_stopping(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The store and the scraper.
+    ///
+    /// # Errors
+    /// The store is not open yet, or not any more.
+    pub(crate) fn running(&self) -> Result<&Running, ApiError> {
+        let unavailable = |what: &str| ApiError::new(ErrorKind::Unavailable, what.to_owned());
+        if self.is_stopping() {
+            return Err(unavailable("the server is stopping"));
+        }
+        self.0.running.get().ok_or_else(|| unavailable("the store is being opened"))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0.options.now)()
+    }
+}
+
+/// All routes.
+pub fn router(state: State) -> Router {
+    let v1 = Router::new()
+        .route("/query", get(query::instant).post(query::instant))
+        .route("/query_range", get(query::range).post(query::range))
+        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
+        .route("/format_query", get(query::format).post(query::format))
+        .route("/labels", get(labels::names).post(labels::names))
+        .route("/label/{name}/values", get(labels::values))
+        .route("/series", get(labels::series).post(labels::series))
+        .route("/write", post(write::write))
+        .route("/metadata", get(targets::metadata))
+        .route("/targets", get(targets::targets))
+        .route("/targets/metadata", get(targets::target_metadata))
+        .route("/scrape_pools", get(targets::scrape_pools))
+        .route("/rules", get(status::rules))
+        .route("/alerts", get(status::alerts))
+        .route("/alertmanagers", get(status::alertmanagers))
+        .route("/status/buildinfo", get(status::build_info))
+        .route("/status/runtimeinfo", get(status::runtime_info))
+        .route("/status/config", get(status::config))
+        .route("/status/flags", get(status::flags))
+        .route("/status/tsdb", get(status::tsdb))
+        .route("/status/walreplay", get(status::wal_replay))
+        .route("/{*rest}", any(status::unknown));
+    let mut router = Router::new()
+        .nest("/api/v1", v1)
+        .route("/metrics", get(metrics::metrics))
+        .route("/-/healthy", get(health::healthy))
+        .route("/-/ready", get(health::ready))
+        .route("/-/reload", post(health::reload).put(health::reload))
+        .route("/-/quit", post(health::quit).put(health::quit))
+        .route("/version", get(status::version));
+    for path in ui::paths() {
+        router = router.route(path, get(page::file));
+    }
+    router
+        .layer(axum::middleware::from_fn(page::cors))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), requests::count))
+        .with_state(state)
+}

@@ -1,1 +1,131 @@
-//! Placeholder.
+//! Measurements: each binary here prints a table of one run, with what it ran beside.
+//!
+//! Wall time on a shared machine says little, so CPU-seconds and bytes are taken from the kernel's
+//! accounts of the measured process (`/proc/<pid>`).
+
+pub mod load;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The kernel's clock ticks a second in `/proc/<pid>/stat`; fixed at 100 by its ABI.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A server under measurement. Dropping it kills it.
+pub struct Measured {
+    child: Child,
+    started: Instant,
+}
+
+impl Measured {
+    /// Starts `program`, silently.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(program: &Path, arguments: &[String]) -> std::io::Result<Self> {
+        let started = Instant::now();
+        let child =
+            Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, started })
+    }
+
+    /// Since the process was started.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// User and kernel CPU time so far, in seconds.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: f64 =
+            fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+        ticks / TICKS_PER_SECOND
+    }
+
+    /// A line of `/proc/<pid>/status` that counts memory, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let rest = status.lines().find_map(|text| text.strip_prefix(line)).unwrap_or_default();
+        rest.trim_start_matches(':')
+            .split_whitespace()
+            .next()
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
+    }
+
+    /// Bytes that the process has caused to be written to disks.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+        line.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Ends the process with SIGKILL and waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub fn kill(mut self) -> std::io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The body of a GET, or nothing if there is no answer of status 200.
+#[must_use]
+pub fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let head = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.split_whitespace().nth(1).filter(|status| *status == "200").map(|_| body.to_owned())
+}
+
+/// Asks until `done` says yes; how long that took since `since`.
+pub fn wait(since: Instant, patience: Duration, mut done: impl FnMut() -> bool) -> Option<Duration> {
+    while since.elapsed() < patience {
+        if done() {
+            return Some(since.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
+}
+
+/// The value of the first sample of metric `name` on a text page.
+#[must_use]
+pub fn metric(page: &str, name: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// A program built beside this one.
+#[must_use]
+pub fn sibling(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// No port is free.
+pub fn free_address() -> std::io::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}

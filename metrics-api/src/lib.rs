@@ -1,1 +1,167 @@
-//! Placeholder.
+//! The Kubernetes metrics APIs, answered from any [`Querier`]: `metrics.k8s.io/v1beta1` today.
+//!
+//! This crate is *not* a collector: it scrapes nothing and keeps no points of its own. Usage is
+//! computed at request time from the same series that PromQL reads, so `kubectl top`, the pod
+//! autoscaler and a dashboard agree by construction, and values survive a restart.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # struct Nothing;
+//! # impl metrics_api::Source for Nothing {
+//! #     fn querier(&self) -> Result<Box<dyn model::Querier>, metrics_api::Unavailable> {
+//! #         Err(metrics_api::Unavailable::default())
+//! #     }
+//! #     fn nodes(&self) -> Vec<metrics_api::NodeInfo> { Vec::new() }
+//! #     fn pods(&self) -> Vec<metrics_api::PodInfo> { Vec::new() }
+//! #     fn now(&self) -> model::Timestamp { 0 }
+//! # }
+//! let source: Arc<dyn metrics_api::Source> = Arc::new(Nothing);
+//! let router = metrics_api::router(metrics_api::State::new(source));
+//! # let _ = router;
+//! ```
+//!
+//! The hard decision: discovery, health and errors never touch storage. A dead metrics API group
+//! blocks namespace deletion in a whole cluster, so everything that describes the API is a constant,
+//! and only a request for metrics can find the store not ready (503 with a `Status`).
+
+mod accept;
+mod core;
+mod discovery;
+mod errors;
+mod metrics;
+mod objects;
+mod openapi;
+mod protobuf;
+mod quantity;
+mod selector;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use model::{Matcher, Querier, Timestamp};
+
+pub use selector::{LabelSelector, SelectorError};
+pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
+
+/// Points older than this are not served: the autoscaler has no age check of its own.
+pub const POINT_AGE_MAX_MS: i64 = 120_000;
+
+/// A node as the cluster (or the local machine) describes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeInfo {
+    /// The node's name.
+    pub name: String,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Unique identity, empty if none is known.
+    pub uid: String,
+    /// When the node came to be, milliseconds since the epoch.
+    pub created_ms: Timestamp,
+    /// CPU that pods may use, in thousandths of a core.
+    pub cpu_millicores: u64,
+    /// Memory that pods may use, in bytes.
+    pub memory_bytes: u64,
+    /// Kernel release, operating system and architecture, as `kubectl get node -o wide` shows them.
+    pub system: SystemInfo,
+}
+
+/// What runs on a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SystemInfo {
+    /// Kernel release.
+    pub kernel: String,
+    /// `linux`.
+    pub os: String,
+    /// The architecture in Go's words: `amd64`, `arm64`.
+    pub arch: String,
+    /// The distribution and its version.
+    pub os_image: String,
+}
+
+/// A pod as the cluster (or the local machine) describes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodInfo {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// Unique identity, empty if none is known.
+    pub uid: String,
+    /// The pod's labels.
+    pub labels: BTreeMap<String, String>,
+    /// When the pod came to be, milliseconds since the epoch.
+    pub created_ms: Timestamp,
+    /// The node it runs on.
+    pub node: String,
+    /// Names of its containers.
+    pub containers: Vec<String>,
+}
+
+/// Why nothing can be said yet, for instance because the log is still being replayed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// Where the answers come from.
+pub trait Source: Send + Sync {
+    /// A view of the store as of now.
+    ///
+    /// # Errors
+    /// The store is not ready.
+    fn querier(&self) -> Result<Box<dyn Querier>, Unavailable>;
+    /// All nodes.
+    fn nodes(&self) -> Vec<NodeInfo>;
+    /// All running pods.
+    fn pods(&self) -> Vec<PodInfo>;
+    /// The time of the request.
+    fn now(&self) -> Timestamp;
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct State {
+    source: Arc<dyn Source>,
+    reader: Arc<UsageReader>,
+    serves_core: bool,
+}
+
+impl State {
+    /// Answers from `source`; kubelet series are those with `metrics_path="/metrics/resource"`.
+    #[must_use]
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        let matchers = vec![Matcher::equal("metrics_path", "/metrics/resource")];
+        Self { source, reader: Arc::new(UsageReader::new(matchers, POINT_AGE_MAX_MS)), serves_core: false }
+    }
+
+    /// Also serves the sliver of the core API (`/api/v1/nodes`, `/api/v1/pods`) that `kubectl top`
+    /// needs when it talks to this process directly, with no API server in between.
+    #[must_use]
+    pub fn with_core_api(mut self) -> Self {
+        self.serves_core = true;
+        self
+    }
+}
+
+/// All routes under `/apis` and `/openapi`, and under `/api` if [`State::with_core_api`] says so.
+pub fn router(state: State) -> Router {
+    let serves_core = state.serves_core;
+    let mut router = Router::new()
+        .route("/apis", get(discovery::groups))
+        .route("/apis/metrics.k8s.io", get(discovery::group))
+        .route("/apis/metrics.k8s.io/v1beta1", get(discovery::resources))
+        .route("/apis/metrics.k8s.io/v1beta1/nodes", get(metrics::list_nodes))
+        .route("/apis/metrics.k8s.io/v1beta1/nodes/{name}", get(metrics::get_node))
+        .route("/apis/metrics.k8s.io/v1beta1/pods", get(metrics::list_all_pods))
+        .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods", get(metrics::list_pods))
+        .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}", get(metrics::get_pod))
+        .route("/apis/{*rest}", get(errors::unknown_path))
+        .route("/openapi/v3", get(openapi::index))
+        .route("/openapi/v3/apis/metrics.k8s.io/v1beta1", get(openapi::group_version));
+    if serves_core {
+        router = router.merge(core::router());
+    }
+    router.method_not_allowed_fallback(errors::method_not_allowed).with_state(state)
+}

@@ -1,0 +1,343 @@
+//! Query results as JSON, written in pieces.
+//!
+//! Arithmetic: a sample `[1795236744.123,"0.25"]` is 20 to 40 bytes of text. A million of them is
+//! 30 MB, which is never held: series are serialized one after the other into pieces of about
+//! [`PIECE_BYTES`], each freed once it is sent, while the columns behind them are dropped as the
+//! writer passes. Numbers are written by `itoa` and `zmij` straight into the piece.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use model::{FloatHistogram, Labels, Samples, Timestamp, Value, float};
+use promql::{MatrixSeries, Outcome, QueryValue, VectorSample};
+
+/// A piece is sent once it is at least this long.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The answer to a query, with what follows the result (`stats`) already serialized.
+pub(crate) fn respond(outcome: Outcome, stats: Option<String>) -> Response {
+    let pieces = Pieces::new(outcome, stats);
+    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// What is left to be written.
+enum Rest {
+    Vector(std::vec::IntoIter<VectorSample>),
+    Matrix(std::vec::IntoIter<MatrixSeries>),
+    Tail,
+    Nothing,
+}
+
+struct Pieces {
+    rest: Rest,
+    first: bool,
+    /// What closes the envelope.
+    tail: String,
+    piece: String,
+}
+
+impl Pieces {
+    fn new(outcome: Outcome, stats: Option<String>) -> Self {
+        let mut tail = String::new();
+        if let Some(stats) = stats {
+            tail.push_str(",\"stats\":");
+            tail.push_str(&stats);
+        }
+        tail.push('}');
+        for (key, notes) in [("warnings", &outcome.warnings), ("infos", &outcome.infos)] {
+            if !notes.is_empty() {
+                tail.push_str(&format!(
+                    ",\"{key}\":[{}]",
+                    notes.iter().map(|n| quote(n)).collect::<Vec<_>>().join(",")
+                ));
+            }
+        }
+        tail.push('}');
+        let mut piece = String::with_capacity(PIECE_BYTES + 4096);
+        piece.push_str("{\"status\":\"success\",\"data\":{\"resultType\":\"");
+        let rest = match outcome.value {
+            QueryValue::Scalar { ts, value } => {
+                piece.push_str("scalar\",\"result\":");
+                push_float_point(&mut piece, ts, value);
+                Rest::Tail
+            }
+            QueryValue::String { ts, text } => {
+                piece.push_str("string\",\"result\":[");
+                push_seconds(&mut piece, ts);
+                piece.push(',');
+                push_quoted(&mut piece, &text);
+                piece.push(']');
+                Rest::Tail
+            }
+            QueryValue::Vector(samples) => {
+                piece.push_str("vector\",\"result\":[");
+                Rest::Vector(samples.into_iter())
+            }
+            QueryValue::Matrix(series) => {
+                piece.push_str("matrix\",\"result\":[");
+                Rest::Matrix(series.into_iter())
+            }
+        };
+        Self { rest, first: true, tail, piece }
+    }
+
+    fn push_separator(&mut self) {
+        if !self.first {
+            self.piece.push(',');
+        }
+        self.first = false;
+    }
+
+    /// Writes one element of the result; false if there is none left.
+    fn push_next(&mut self) -> bool {
+        match &mut self.rest {
+            Rest::Vector(samples) => match samples.next() {
+                Some(sample) => {
+                    self.push_separator();
+                    push_vector_sample(&mut self.piece, &sample);
+                }
+                None => self.close_list(),
+            },
+            Rest::Matrix(series) => match series.next() {
+                Some(series) => {
+                    self.push_separator();
+                    push_matrix_series(&mut self.piece, &series);
+                }
+                None => self.close_list(),
+            },
+            Rest::Tail => {
+                self.piece.push_str(&self.tail);
+                self.rest = Rest::Nothing;
+            }
+            Rest::Nothing => return false,
+        }
+        true
+    }
+
+    fn close_list(&mut self) {
+        self.piece.push(']');
+        self.rest = Rest::Tail;
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        while self.piece.len() < PIECE_BYTES && self.push_next() {}
+        if self.piece.is_empty() {
+            return None;
+        }
+        Some(Bytes::from(std::mem::take(&mut self.piece)))
+    }
+}
+
+fn push_vector_sample(out: &mut String, sample: &VectorSample) {
+    out.push_str("{\"metric\":");
+    push_labels(out, &sample.labels);
+    match &sample.value {
+        Value::Float(value) => {
+            out.push_str(",\"value\":");
+            push_float_point(out, sample.ts, *value);
+        }
+        Value::Histogram(histogram) => {
+            out.push_str(",\"histogram\":");
+            push_histogram_point(out, sample.ts, histogram);
+        }
+    }
+    out.push('}');
+}
+
+fn push_matrix_series(out: &mut String, series: &MatrixSeries) {
+    let Samples { ts, values, histogram_ts, histograms, .. } = &series.samples;
+    out.push_str("{\"metric\":");
+    push_labels(out, &series.labels);
+    if !ts.is_empty() {
+        out.push_str(",\"values\":[");
+        for (index, (ts, value)) in ts.iter().zip(values).enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            push_float_point(out, *ts, *value);
+        }
+        out.push(']');
+    }
+    if !histogram_ts.is_empty() {
+        out.push_str(",\"histograms\":[");
+        for (index, (ts, histogram)) in histogram_ts.iter().zip(histograms).enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            push_histogram_point(out, *ts, histogram);
+        }
+        out.push(']');
+    }
+    out.push('}');
+}
+
+/// `{"name":"value",...}`
+pub(crate) fn push_labels(out: &mut String, labels: &Labels) {
+    out.push('{');
+    for (index, (name, value)) in labels.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        push_quoted(out, name);
+        out.push(':');
+        push_quoted(out, value);
+    }
+    out.push('}');
+}
+
+fn push_float_point(out: &mut String, ts: Timestamp, value: f64) {
+    out.push('[');
+    push_seconds(out, ts);
+    out.push_str(",\"");
+    float::push_json(out, value);
+    out.push_str("\"]");
+}
+
+fn push_histogram_point(out: &mut String, ts: Timestamp, histogram: &Arc<FloatHistogram>) {
+    out.push('[');
+    push_seconds(out, ts);
+    out.push_str(",{\"count\":\"");
+    float::push_json(out, histogram.count);
+    out.push_str("\",\"sum\":\"");
+    float::push_json(out, histogram.sum);
+    out.push('"');
+    let buckets = histogram.all_buckets();
+    let mut opened = false;
+    for bucket in buckets.into_iter().filter(|bucket| bucket.count != 0.0) {
+        out.push_str(if opened { "," } else { ",\"buckets\":[" });
+        opened = true;
+        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => '0',
+            (true, false) => '1',
+            (false, false) => '2',
+            (true, true) => '3',
+        };
+        out.push('[');
+        out.push(rule);
+        for bound in [bucket.lower, bucket.upper, bucket.count] {
+            out.push_str(",\"");
+            float::push_json(out, bound);
+            out.push('"');
+        }
+        out.push(']');
+    }
+    if opened {
+        out.push(']');
+    }
+    out.push_str("}]");
+}
+
+/// Seconds as a JSON number: whole, or with exactly three decimals.
+fn push_seconds(out: &mut String, ts: Timestamp) {
+    if ts < 0 {
+        out.push('-');
+    }
+    let ms = ts.unsigned_abs();
+    out.push_str(itoa::Buffer::new().format(ms / 1000));
+    let fraction = ms % 1000;
+    if fraction > 0 {
+        out.push('.');
+        for digit in [fraction / 100, fraction / 10 % 10, fraction % 10] {
+            out.push_str(itoa::Buffer::new().format(digit));
+        }
+    }
+}
+
+fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_quoted(&mut out, text);
+    out
+}
+
+/// A JSON string.
+fn push_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.push_str(&text[plain..at]);
+        plain = at + 1;
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            byte => out.push_str(&format!("\\u{byte:04x}")),
+        }
+    }
+    out.push_str(&text[plain..]);
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(outcome: Outcome) -> String {
+        let bytes: Vec<u8> = Pieces::new(outcome, None).flatten().collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn outcome(value: QueryValue) -> Outcome {
+        Outcome { value, warnings: Vec::new(), infos: Vec::new(), stats: promql::Stats::default() }
+    }
+
+    #[test]
+    fn shapes() {
+        assert_eq!(
+            text(outcome(QueryValue::Scalar { ts: 1500, value: 1.0 })),
+            r#"{"status":"success","data":{"resultType":"scalar","result":[1.500,"1"]}}"#
+        );
+        let labels = Labels::from_pairs([("__name__", "up"), ("a", "x\"\n\u{1}")]);
+        let sample = VectorSample { labels, ts: 60_000, value: Value::Float(f64::INFINITY) };
+        let mut vector = outcome(QueryValue::Vector(vec![sample.clone(), sample]));
+        vector.warnings.push("w".into());
+        let one = r#"{"metric":{"__name__":"up","a":"x\"\n\u0001"},"value":[60,"+Inf"]}"#;
+        let expected = format!(
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{one},{one}]}},"warnings":["w"]}}"#
+        );
+        assert_eq!(text(vector), expected);
+        assert_eq!(
+            text(outcome(QueryValue::Matrix(Vec::new()))),
+            r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#
+        );
+    }
+
+    #[test]
+    fn a_large_answer_comes_in_pieces() {
+        let mut samples = Samples::default();
+        (0..2000).for_each(|i| samples.push_float(i * 1000, 0.5));
+        let series = MatrixSeries { labels: Labels::empty(), samples };
+        let matrix = outcome(QueryValue::Matrix(vec![series; 50]));
+        let pieces: Vec<Bytes> = Pieces::new(matrix, None).collect();
+        assert!(pieces.len() > 10);
+        let whole: serde_json::Value = serde_json::from_slice(&pieces.concat()).unwrap();
+        assert_eq!(whole["data"]["result"][49]["values"][1999], serde_json::json!([1999, "0.5"]));
+    }
+
+    proptest! {
+        #[test]
+        fn strings_read_back(input: String) {
+            prop_assert_eq!(serde_json::from_str::<String>(&quote(&input)).unwrap(), input);
+        }
+
+        #[test]
+        fn seconds_read_back(ts in -10_000_000_000_000i64..10_000_000_000_000) {
+            let mut out = String::new();
+            push_seconds(&mut out, ts);
+            prop_assert_eq!((out.parse::<f64>().unwrap() * 1000.0).round() as i64, ts);
+        }
+    }
+}

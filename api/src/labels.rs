@@ -1,0 +1,133 @@
+//! Label names, label values and series, straight from the index.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::{Path, State as Shared};
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use model::{Labels, Matcher, Querier, Selection, StorageError, TimeRange};
+
+use crate::State;
+use crate::envelope::{ApiError, ErrorKind, success_with, truncated};
+use crate::json::push_labels;
+use crate::params::{Params, invalid, unescape_label_name};
+
+/// Runs `read` on a snapshot, off the async threads.
+async fn blocking<T: Send + 'static>(
+    state: &State,
+    read: impl FnOnce(&dyn Querier) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let store = Arc::clone(&state.running()?.store);
+    let outcome = tokio::task::spawn_blocking(move || read(&store.snapshot())).await;
+    let outcome = outcome.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+    Ok(outcome?)
+}
+
+/// The union of what `read` gives for each selector, or for no selector at all.
+fn union(
+    selectors: &[Vec<Matcher>],
+    mut read: impl FnMut(&[Matcher]) -> Result<Vec<String>, StorageError>,
+) -> Result<Vec<String>, StorageError> {
+    match selectors {
+        [] => read(&[]),
+        [one] => read(one),
+        many => {
+            let mut all = BTreeSet::new();
+            for selector in many {
+                all.extend(read(selector)?);
+            }
+            Ok(all.into_iter().collect())
+        }
+    }
+}
+
+fn answer(mut values: Vec<String>, limit: usize) -> Response {
+    let mut warnings = Vec::new();
+    if limit > 0 && values.len() > limit {
+        values.truncate(limit);
+        warnings.push(truncated());
+    }
+    success_with(&values, &warnings)
+}
+
+/// One more than the limit, so that a cut can be told from an exact fit.
+fn probe(limit: usize) -> usize {
+    if limit == 0 { 0 } else { limit.saturating_add(1) }
+}
+
+pub(crate) async fn names(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
+    let names = blocking(&state, move |querier| {
+        union(&selectors, |matchers| querier.label_names(matchers, range, probe(limit)))
+    });
+    Ok(answer(names.await?, limit))
+}
+
+pub(crate) async fn values(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = unescape_label_name(&name);
+    if name.is_empty() {
+        return Err(ApiError::bad_data(format!("invalid label name: {name:?}")));
+    }
+    let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
+    let values = blocking(&state, move |querier| {
+        union(&selectors, |matchers| querier.label_values(&name, matchers, range, probe(limit)))
+    });
+    Ok(answer(values.await?, limit))
+}
+
+pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
+    if selectors.is_empty() {
+        return Err(ApiError::bad_data("no match[] parameter provided".to_owned()));
+    }
+    if let Some(all) = selectors.iter().position(|matchers| matchers.iter().all(Matcher::matches_empty)) {
+        let text = params.all("match[]").nth(all).unwrap_or_default();
+        let what = "match[] must contain at least one non-empty matcher";
+        return Err(invalid("match[]", &format!("{what}: {text}")));
+    }
+    let (body, cut) = blocking(&state, move |querier| series_json(querier, &selectors, range, limit)).await?;
+    let warnings = if cut { format!(",\"warnings\":[\"{}\"]", truncated()) } else { String::new() };
+    let body = format!("{{\"status\":\"success\",\"data\":[{body}]{warnings}}}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Label sets separated by commas, and whether the limit cut the list.
+fn series_json(
+    querier: &dyn Querier,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    limit: usize,
+) -> Result<(String, bool), StorageError> {
+    let mut out = String::new();
+    let mut count = 0;
+    let mut write = |labels: &Labels| {
+        if limit > 0 && count == limit {
+            return false;
+        }
+        if count > 0 {
+            out.push(',');
+        }
+        push_labels(&mut out, labels);
+        count += 1;
+        true
+    };
+    let mut cut = false;
+    if let [matchers] = selectors {
+        let set = querier.select(&Selection { matchers, range })?;
+        cut = (0..set.len()).any(|index| !write(&set.labels(index)));
+    } else {
+        let mut all = BTreeSet::new();
+        for matchers in selectors {
+            let set = querier.select(&Selection { matchers, range })?;
+            all.extend((0..set.len()).map(|index| set.labels(index)));
+        }
+        cut |= all.iter().any(|labels| !write(labels));
+    }
+    Ok((out, cut))
+}

@@ -1,0 +1,214 @@
+//! This process' own metrics, in Prometheus' text format, under Prometheus' names where the meaning is
+//! the same.
+
+use std::fmt::Write as _;
+
+use axum::extract::State as Shared;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use model::{Quoted, float};
+
+use crate::State;
+use crate::process::Process;
+
+/// A page under construction. Each family is written once, with its help and type.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0.push_str(name);
+        for (index, (label, value)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}={}", if index == 0 { '{' } else { ',' }, Quoted(value));
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {}", float::format_general(value));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help).sample(name, &[], value as f64);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.family(name, "gauge", help).sample(name, &[], value);
+    }
+}
+
+pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
+    let mut page = Page(String::with_capacity(16 << 10));
+    build(&mut page, &state);
+    process(&mut page, &state);
+    requests(&mut page, &state);
+    if let Ok(running) = state.running() {
+        store(&mut page, &running.store.stats());
+        scrapes(&mut page, &running.scraper.stats());
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()
+}
+
+fn build(page: &mut Page, state: &State) {
+    let build = &state.options().build;
+    let labels = [
+        ("version", build.version.as_str()),
+        ("revision", &build.revision),
+        ("rustversion", &build.rust_version),
+    ];
+    let help = "A constant 1, labelled with what was built.";
+    page.family("pyrometer_build_info", "gauge", help).sample("pyrometer_build_info", &labels, 1.0);
+    let ready = f64::from(u8::from(state.running().is_ok()));
+    page.gauge("prometheus_ready", "Whether startup is over and the store can be read.", ready);
+    let config = state.0.config.read().map(|config| config.clone()).unwrap_or_default();
+    page.gauge(
+        "prometheus_config_last_reload_successful",
+        "Whether the last configuration reload attempt was successful.",
+        f64::from(u8::from(config.last_reload_ok)),
+    );
+    page.gauge(
+        "prometheus_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was loaded.",
+        config.loaded_ms as f64 / 1000.0,
+    );
+}
+
+fn process(page: &mut Page, state: &State) {
+    let process = Process::read();
+    if let Some(seconds) = process.cpu_seconds {
+        let name = "process_cpu_seconds_total";
+        page.family(name, "counter", "User and system CPU time spent, in seconds.").sample(
+            name,
+            &[],
+            seconds,
+        );
+    }
+    let gauges = [
+        ("process_resident_memory_bytes", "Resident memory.", process.resident_bytes.map(|n| n as f64)),
+        ("process_virtual_memory_bytes", "Virtual memory.", process.virtual_bytes.map(|n| n as f64)),
+        ("process_open_fds", "Open file descriptors.", process.open_files.map(|n| n as f64)),
+        (
+            "process_max_fds",
+            "Most file descriptors that may be open.",
+            process.open_files_max.map(|n| n as f64),
+        ),
+        ("process_threads", "Threads of the process.", process.threads.map(|n| n as f64)),
+        ("process_start_time_seconds", "When the process started.", Some(state.0.started_ms as f64 / 1000.0)),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            page.gauge(name, help, value);
+        }
+    }
+}
+
+fn requests(page: &mut Page, state: &State) {
+    let name = "prometheus_http_requests_total";
+    page.family(name, "counter", "HTTP requests answered, by route and status code.");
+    for (route, code, count) in state.0.requests.counts() {
+        page.sample(name, &[("code", &code.to_string()), ("handler", &route)], count as f64);
+    }
+}
+
+fn store(page: &mut Page, stats: &tsdb::Stats) {
+    page.gauge("prometheus_tsdb_head_series", "Series in the head.", stats.head_series as f64);
+    page.gauge("prometheus_tsdb_head_chunks", "Chunks in the head.", stats.head_chunks as f64);
+    let seconds = |ts: Option<i64>| ts.unwrap_or(0) as f64 / 1000.0;
+    page.gauge(
+        "prometheus_tsdb_head_min_time_seconds",
+        "Oldest sample of the head.",
+        seconds(stats.head_min_ts),
+    );
+    page.gauge(
+        "prometheus_tsdb_head_max_time_seconds",
+        "Newest sample of the head.",
+        seconds(stats.head_max_ts),
+    );
+    let name = "prometheus_tsdb_head_samples_appended_total";
+    page.family(name, "counter", "Samples appended to the head.");
+    page.sample(name, &[("type", "float")], stats.samples_appended as f64);
+    page.counter(
+        "prometheus_tsdb_out_of_order_samples_total",
+        "Samples refused because their series has a later one.",
+        stats.samples_out_of_order,
+    );
+    page.counter(
+        "prometheus_tsdb_out_of_bound_samples_total",
+        "Samples refused because they are older than the head takes.",
+        stats.samples_out_of_bounds,
+    );
+    page.counter(
+        "pyrometer_tsdb_duplicate_samples_total",
+        "Samples refused because their series has another value at that time.",
+        stats.samples_duplicate,
+    );
+    page.gauge(
+        "prometheus_tsdb_wal_segment_current",
+        "Segment the log is writing.",
+        stats.wal_segment as f64,
+    );
+    page.gauge("prometheus_tsdb_wal_storage_size_bytes", "Size of the log.", stats.wal_bytes as f64);
+    page.gauge("prometheus_tsdb_blocks_loaded", "Blocks that are open.", stats.blocks as f64);
+    page.gauge("prometheus_tsdb_storage_blocks_bytes", "Size of all blocks.", stats.blocks_bytes as f64);
+}
+
+fn scrapes(page: &mut Page, stats: &scraper::Stats) {
+    page.gauge("pyrometer_target_scrape_pools", "Scrape pools running.", stats.pools as f64);
+    page.gauge("pyrometer_target_scrape_pool_targets", "Targets being scraped.", stats.targets as f64);
+    page.gauge(
+        "pyrometer_target_scrape_cache_series",
+        "Series in all scrape caches.",
+        stats.cached_series as f64,
+    );
+    for (name, help, value) in [
+        ("pyrometer_target_scrapes_total", "Scrapes begun.", stats.scrapes),
+        ("pyrometer_target_scrapes_failed_total", "Scrapes that failed.", stats.scrapes_failed),
+        (
+            "pyrometer_target_scrapes_missed_total",
+            "Scrapes that could not begin in time because the one before still ran.",
+            stats.scrapes_missed,
+        ),
+        ("pyrometer_target_scrape_samples_total", "Samples stored by scrapes.", stats.samples),
+        (
+            "pyrometer_target_scrape_body_bytes_total",
+            "Bytes of scraped pages, uncompressed.",
+            stats.body_bytes,
+        ),
+        (
+            "prometheus_target_scrapes_exceeded_body_size_limit_total",
+            "Scrapes refused for their body size.",
+            stats.exceeded_body_size,
+        ),
+        (
+            "prometheus_target_scrapes_exceeded_sample_limit_total",
+            "Scrapes refused for their number of samples.",
+            stats.exceeded_sample_limit,
+        ),
+        (
+            "prometheus_target_scrapes_sample_duplicate_timestamp_total",
+            "Scraped samples dropped because their series has another value at that time.",
+            stats.samples_duplicate,
+        ),
+        (
+            "prometheus_target_scrapes_sample_out_of_order_total",
+            "Scraped samples dropped because their series has a later one.",
+            stats.samples_out_of_order,
+        ),
+        (
+            "prometheus_target_scrapes_sample_out_of_bounds_total",
+            "Scraped samples dropped because they are too old or too far ahead.",
+            stats.samples_out_of_bounds,
+        ),
+        (
+            "prometheus_target_scrape_pool_reloads_total",
+            "Configurations applied after the first.",
+            stats.reloads,
+        ),
+    ] {
+        page.counter(name, help, value);
+    }
+}

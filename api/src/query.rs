@@ -1,0 +1,126 @@
+//! Instant and range queries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::response::Response;
+use model::{QueryCancelled, Timestamp};
+use promql::{Expr, Outcome, ParseOptions, QueryError, QueryOptions};
+use serde_json::json;
+
+use crate::envelope::{ApiError, ErrorKind, success};
+use crate::params::{Params, invalid};
+use crate::{State, json};
+
+/// More points per series than this are refused: 11,000 is one a minute over a week.
+const POINTS_MAX: i64 = 11_000;
+
+pub(crate) async fn instant(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let at = params.time("time")?.unwrap_or_else(|| state.now());
+    run(state, &params, Times { start: at, end: at, step_ms: 0 }).await
+}
+
+pub(crate) async fn range(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let (start, end) = (params.required_time("start")?, params.required_time("end")?);
+    if end < start {
+        return Err(invalid("end", "end timestamp must not be before start time"));
+    }
+    let step_ms = params.duration_ms("step")?;
+    let step_ms = step_ms.ok_or_else(|| invalid("step", "cannot parse \"\" to a valid duration"))?;
+    if step_ms <= 0 {
+        let what = "zero or negative query resolution step widths are not accepted. Try a positive integer";
+        return Err(invalid("step", what));
+    }
+    if end.saturating_sub(start) / step_ms > POINTS_MAX {
+        let what = format!(
+            "exceeded maximum resolution of {POINTS_MAX} points per timeseries. \
+             Try decreasing the query resolution (?step=XX)"
+        );
+        return Err(ApiError::bad_data(what));
+    }
+    run(state, &params, Times { start, end, step_ms }).await
+}
+
+/// When to evaluate; a step of 0 is an instant query.
+#[derive(Clone, Copy)]
+struct Times {
+    start: Timestamp,
+    end: Timestamp,
+    step_ms: i64,
+}
+
+/// Sets its flag when the handler is dropped, which is what happens when the client hangs up.
+struct CancelOnDrop(Arc<QueryCancelled>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+async fn run(state: State, params: &Params, times: Times) -> Result<Response, ApiError> {
+    let expr = parse(params)?;
+    let limit = params.limit()?;
+    let lookback_ms = params.duration_ms("lookback_delta")?;
+    let timeout = params.duration_ms("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
+    let with_stats = params.get("stats").is_some();
+    let store = Arc::clone(&state.running()?.store);
+    let engine = Arc::clone(&state.options().engine);
+    let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
+    let cancelled = Arc::clone(&cancel.0);
+    let evaluation = tokio::task::spawn_blocking(move || {
+        let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit };
+        evaluate(&engine, &store, &expr, times, &options)
+    });
+    let outcome = evaluation.await.map_err(|error| {
+        ApiError::new(ErrorKind::Internal, format!("the query ended abnormally: {error}"))
+    })??;
+    drop(cancel);
+    let stats = with_stats.then(|| stats_json(&outcome));
+    Ok(json::respond(outcome, stats))
+}
+
+fn evaluate(
+    engine: &promql::Engine,
+    store: &tsdb::Db,
+    expr: &Expr,
+    times: Times,
+    options: &QueryOptions<'_>,
+) -> Result<Outcome, QueryError> {
+    let snapshot = store.snapshot();
+    if times.step_ms == 0 {
+        engine.instant(&snapshot, expr, times.start, options)
+    } else {
+        engine.range(&snapshot, expr, times.start, times.end, times.step_ms, options)
+    }
+}
+
+fn parse(params: &Params) -> Result<Expr, ApiError> {
+    let text = params.get("query").unwrap_or_default();
+    promql::parse(text, &ParseOptions::default()).map_err(|error| invalid("query", &error.to_string()))
+}
+
+fn stats_json(outcome: &Outcome) -> String {
+    let stats = &outcome.stats;
+    let (queued, elapsed) = (stats.queued.as_secs_f64(), stats.elapsed.as_secs_f64());
+    json!({
+        "timings": {
+            "evalTotalTime": elapsed, "resultSortTime": 0, "queryPreparationTime": 0, "innerEvalTime": elapsed,
+            "execQueueTime": queued, "execTotalTime": queued + elapsed,
+        },
+        "samples": {"totalQueryableSamples": stats.samples, "peakSamples": stats.samples_peak},
+    })
+    .to_string()
+}
+
+/// No exemplars are kept yet, so there are none; the parameters are checked all the same.
+pub(crate) async fn exemplars(params: Params) -> Result<Response, ApiError> {
+    parse(&params)?;
+    params.range()?;
+    Ok(success(&json!([])))
+}
+
+pub(crate) async fn format(params: Params) -> Result<Response, ApiError> {
+    Ok(success(&parse(&params)?.pretty()))
+}

@@ -1,0 +1,252 @@
+//! `nodes` and `pods` of `metrics.k8s.io/v1beta1`.
+
+use std::collections::HashMap;
+
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::accept::{self, Shape};
+use crate::errors::ApiError;
+use crate::objects::{GROUP_VERSION, List, ListMeta, Metrics, PartialObjectMetadata, Table};
+use crate::selector::{FieldSelector, LabelSelector};
+use crate::usage::PodScope;
+use crate::{State, protobuf};
+
+/// Parameters that every list and get understands.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Parameters {
+    label_selector: String,
+    field_selector: String,
+    limit: Option<String>,
+    r#continue: String,
+    watch: Option<String>,
+    pretty: Option<String>,
+}
+
+/// A request after its parameters have been checked.
+struct Request {
+    shape: Shape,
+    pretty: bool,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    limit: usize,
+    after: Option<(String, String)>,
+}
+
+impl Request {
+    fn new(headers: &HeaderMap, parameters: &Parameters, kind: &'static str) -> Result<Self, ApiError> {
+        if matches!(parameters.watch.as_deref(), Some("true" | "1")) {
+            return Err(ApiError::no_watch(kind));
+        }
+        let limit = match parameters.limit.as_deref() {
+            None | Some("") => 0,
+            Some(text) => text.parse().map_err(|_| {
+                ApiError::bad_request(format!("limit: {text:?} is not a non-negative whole number"))
+            })?,
+        };
+        Ok(Self {
+            shape: accept::shape(headers)?,
+            pretty: accept::wants_pretty(headers, parameters.pretty.as_deref()),
+            labels: LabelSelector::parse(&parameters.label_selector)?,
+            fields: FieldSelector::parse(&parameters.field_selector, kind == "pods")?,
+            limit,
+            after: continue_position(&parameters.r#continue)?,
+        })
+    }
+
+    /// Cuts `items`, sorted by key, down to the page asked for.
+    fn page(&self, mut items: Vec<Metrics>) -> (ListMeta, Vec<Metrics>) {
+        if let Some((namespace, name)) = &self.after {
+            items.retain(|item| item.key() > (namespace.as_str(), name.as_str()));
+        }
+        let mut meta = ListMeta::default();
+        if self.limit > 0 && items.len() > self.limit {
+            meta.remaining_item_count = Some(items.len() - self.limit);
+            items.truncate(self.limit);
+            if let Some(last) = items.last() {
+                let (namespace, name) = last.key();
+                meta.continue_token = format!("{namespace}/{name}");
+            }
+        }
+        (meta, items)
+    }
+
+    fn list(&self, kind: &'static str, items: Vec<Metrics>) -> Response {
+        let (metadata, items) = self.page(items);
+        match self.shape {
+            Shape::Object => self.json(&List { kind, api_version: GROUP_VERSION, metadata, items }),
+            Shape::Protobuf => binary(protobuf::list(kind, &metadata, &items)),
+            Shape::Table(version) => self.json(&Table::new(version, metadata, &items)),
+            Shape::PartialObjectMetadata => self.json(&List {
+                kind: "PartialObjectMetadataList",
+                api_version: "meta.k8s.io/v1",
+                metadata,
+                items: items.iter().map(PartialObjectMetadata::from).collect(),
+            }),
+        }
+    }
+
+    fn one(&self, item: Metrics) -> Response {
+        match self.shape {
+            Shape::Object => self.json(&item.standalone()),
+            Shape::Protobuf => binary(protobuf::object(&item)),
+            Shape::Table(version) => self.json(&Table::new(version, ListMeta::default(), &[item])),
+            Shape::PartialObjectMetadata => self.json(&PartialObjectMetadata::from(&item)),
+        }
+    }
+
+    fn json<T: Serialize>(&self, value: &T) -> Response {
+        json(value, self.pretty)
+    }
+}
+
+fn binary(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, accept::PROTOBUF)], body).into_response()
+}
+
+/// A JSON answer, indented if a person reads it.
+pub(crate) fn json<T: Serialize>(value: &T, pretty: bool) -> Response {
+    let body = if pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
+    ([(header::CONTENT_TYPE, "application/json")], body.unwrap_or_default()).into_response()
+}
+
+/// Reads a continue token: the key of the last item of the page before. Keys are stable, so a list
+/// taken in pages shows each object that exists throughout exactly once.
+fn continue_position(token: &str) -> Result<Option<(String, String)>, ApiError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let (namespace, name) = token.split_once('/').ok_or_else(|| ApiError::expired(token))?;
+    Ok(Some((namespace.to_owned(), name.to_owned())))
+}
+
+/// Runs `read` off the async threads: it decodes chunks.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let outcome = tokio::task::spawn_blocking(read).await;
+    outcome.unwrap_or_else(|_| Err(crate::Unavailable("reading the store failed".to_owned()).into()))
+}
+
+pub(crate) async fn list_nodes(
+    Shared(state): Shared<State>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let request = Request::new(&headers, &parameters, "nodes")?;
+    let (request, items) = blocking(move || {
+        let items = nodes(&state, None, |name, labels| {
+            request.fields.matches("", name) && request.labels.matches(labels)
+        })?;
+        Ok((request, items))
+    })
+    .await?;
+    Ok(request.list("NodeMetricsList", items))
+}
+
+pub(crate) async fn get_node(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let request = Request::new(&headers, &parameters, "nodes")?;
+    if !state.source.nodes().iter().any(|node| node.name == name) {
+        return Err(ApiError::not_found("node", &name));
+    }
+    let wanted = name.clone();
+    let items = blocking(move || nodes(&state, Some(&wanted), |_, _| true)).await?;
+    let item = items.into_iter().next().ok_or_else(|| ApiError::no_metrics("nodemetrics", &name))?;
+    Ok(request.one(item))
+}
+
+type LabelMap = std::collections::BTreeMap<String, String>;
+
+fn nodes(
+    state: &State,
+    name: Option<&str>,
+    keep: impl Fn(&str, &LabelMap) -> bool,
+) -> Result<Vec<Metrics>, ApiError> {
+    let now = state.source.now();
+    let querier = state.source.querier()?;
+    let usage = state.reader.nodes(&*querier, now, name)?;
+    let infos: HashMap<String, _> = state.source.nodes().into_iter().map(|n| (n.name.clone(), n)).collect();
+    let known = usage.iter().filter_map(|node| Some((infos.get(&node.name)?, node)));
+    let kept = known.filter(|(info, node)| keep(&node.name, &info.labels));
+    Ok(kept.map(|(info, node)| Metrics::node(info, node, now)).collect())
+}
+
+pub(crate) async fn list_all_pods(
+    shared: Shared<State>,
+    parameters: Query<Parameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    pod_list(shared.0, None, &parameters.0, &headers).await
+}
+
+pub(crate) async fn list_pods(
+    shared: Shared<State>,
+    Path(namespace): Path<String>,
+    parameters: Query<Parameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    pod_list(shared.0, Some(namespace), &parameters.0, &headers).await
+}
+
+async fn pod_list(
+    state: State,
+    namespace: Option<String>,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let request = Request::new(headers, parameters, "pods")?;
+    let (request, items) = blocking(move || {
+        let scope = PodScope { namespace: namespace.as_deref(), name: None };
+        let items = pods(&state, scope, |namespace, name, labels| {
+            request.fields.matches(namespace, name) && request.labels.matches(labels)
+        })?;
+        Ok((request, items))
+    })
+    .await?;
+    Ok(request.list("PodMetricsList", items))
+}
+
+pub(crate) async fn get_pod(
+    Shared(state): Shared<State>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let request = Request::new(&headers, &parameters, "pods")?;
+    if !state.source.pods().iter().any(|pod| pod.namespace == namespace && pod.name == name) {
+        return Err(ApiError::not_found("pods", &name));
+    }
+    let key = format!("{namespace}/{name}");
+    let items = blocking(move || {
+        let scope = PodScope { namespace: Some(&namespace), name: Some(&name) };
+        pods(&state, scope, |_, _, _| true)
+    })
+    .await?;
+    let item = items.into_iter().next().ok_or_else(|| ApiError::no_metrics("podmetrics", &key))?;
+    Ok(request.one(item))
+}
+
+fn pods(
+    state: &State,
+    scope: PodScope<'_>,
+    keep: impl Fn(&str, &str, &LabelMap) -> bool,
+) -> Result<Vec<Metrics>, ApiError> {
+    let now = state.source.now();
+    let querier = state.source.querier()?;
+    let usage = state.reader.pods(&*querier, now, scope)?;
+    let infos = state.source.pods();
+    let infos: HashMap<(&str, &str), _> =
+        infos.iter().map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), pod)).collect();
+    let known =
+        usage.iter().filter_map(|pod| Some((*infos.get(&(pod.namespace.as_str(), pod.name.as_str()))?, pod)));
+    let kept = known.filter(|(info, pod)| keep(&pod.namespace, &pod.name, &info.labels));
+    Ok(kept.map(|(info, pod)| Metrics::pod(info, pod, now)).collect())
+}

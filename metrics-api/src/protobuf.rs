@@ -1,0 +1,125 @@
+//! The same objects in Kubernetes' protobuf envelope.
+//!
+//! Source: the `.proto` files of `k8s.io/metrics` and `k8s.io/apimachinery`. An answer is the magic
+//! `k8s\0` and a `runtime.Unknown`: type meta (field 1: apiVersion, kind) and the object (field 2).
+//! Absent fields are left out; readers take them for empty.
+
+use crate::objects::{GROUP_VERSION, ListMeta, Metrics, ObjectMeta};
+
+const MAGIC: &[u8] = b"k8s\0";
+
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+fn push_number(out: &mut Vec<u8>, field: u8, value: i64) {
+    out.push(field << 3);
+    push_varint(out, value.cast_unsigned());
+}
+
+fn push_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    out.push(field << 3 | 2);
+    push_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn push_text(out: &mut Vec<u8>, field: u8, text: &str) {
+    if !text.is_empty() {
+        push_bytes(out, field, text.as_bytes());
+    }
+}
+
+/// Appends a message written by `fill`.
+fn push_message(out: &mut Vec<u8>, field: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    let mut message = Vec::with_capacity(64);
+    fill(&mut message);
+    push_bytes(out, field, &message);
+}
+
+fn push_time(out: &mut Vec<u8>, field: u8, seconds: i64) {
+    push_message(out, field, |time| push_number(time, 1, seconds));
+}
+
+/// One entry of a map from strings: key 1, value 2.
+fn push_entry(out: &mut Vec<u8>, field: u8, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
+    push_message(out, field, |entry| {
+        push_bytes(entry, 1, key.as_bytes());
+        value(entry);
+    });
+}
+
+fn push_object_meta(out: &mut Vec<u8>, field: u8, meta: &ObjectMeta, created_s: i64) {
+    push_message(out, field, |message| {
+        push_text(message, 1, &meta.name);
+        push_text(message, 3, &meta.namespace);
+        push_text(message, 5, &meta.uid);
+        push_time(message, 8, created_s);
+        for (key, value) in &meta.labels {
+            push_entry(message, 11, key, |entry| push_bytes(entry, 2, value.as_bytes()));
+        }
+    });
+}
+
+/// A resource list: quantities are messages with their text in field 1.
+fn push_usage(out: &mut Vec<u8>, field: u8, cpu: &str, memory: &str) {
+    for (resource, quantity) in [("cpu", cpu), ("memory", memory)] {
+        push_entry(out, field, resource, |entry| {
+            push_message(entry, 2, |message| push_text(message, 1, quantity));
+        });
+    }
+}
+
+fn push_metrics(out: &mut Vec<u8>, metrics: &Metrics) {
+    push_object_meta(out, 1, metrics.metadata(), metrics.created_ms.div_euclid(1000));
+    push_time(out, 2, metrics.total().timestamp.div_euclid(1000));
+    // A duration is in nanoseconds.
+    push_message(out, 3, |window| {
+        push_number(window, 1, metrics.total().window_ms.saturating_mul(1_000_000))
+    });
+    if let Some(usage) = metrics.usage() {
+        push_usage(out, 4, usage.cpu(), usage.memory());
+    }
+    for container in metrics.containers() {
+        push_message(out, 4, |message| {
+            push_text(message, 1, container.name());
+            push_usage(message, 2, container.usage().cpu(), container.usage().memory());
+        });
+    }
+}
+
+fn envelope(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.len() + 64);
+    out.extend_from_slice(MAGIC);
+    push_message(&mut out, 1, |meta| {
+        push_text(meta, 1, GROUP_VERSION);
+        push_text(meta, 2, kind);
+    });
+    push_bytes(&mut out, 2, object);
+    out
+}
+
+/// One object.
+pub(crate) fn object(metrics: &Metrics) -> Vec<u8> {
+    let mut object = Vec::with_capacity(256);
+    push_metrics(&mut object, metrics);
+    envelope(metrics.kind(), &object)
+}
+
+/// A list.
+pub(crate) fn list(kind: &str, metadata: &ListMeta, items: &[Metrics]) -> Vec<u8> {
+    let mut list = Vec::with_capacity(items.len() * 200 + 32);
+    push_message(&mut list, 1, |meta| {
+        push_text(meta, 3, &metadata.continue_token);
+        if let Some(count) = metadata.remaining_item_count {
+            push_number(meta, 4, i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    });
+    for item in items {
+        push_message(&mut list, 2, |message| push_metrics(message, item));
+    }
+    envelope(kind, &list)
+}

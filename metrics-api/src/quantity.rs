@@ -1,0 +1,88 @@
+//! Kubernetes' text forms of quantities, durations and times.
+
+use model::Timestamp;
+
+/// CPU in nanocores, canonical decimal form: `103000165n`, `500m`, `2`.
+pub(crate) fn cpu(nanocores: u64) -> String {
+    const SUFFIXES: [&str; 4] = ["n", "u", "m", ""];
+    let (mut value, mut at) = (nanocores, 0);
+    while at + 1 < SUFFIXES.len() && value.is_multiple_of(1000) {
+        value /= 1000;
+        at += 1;
+    }
+    if nanocores == 0 { "0".to_owned() } else { format!("{value}{}", SUFFIXES[at]) }
+}
+
+/// Bytes in the canonical binary form: `51852Ki` if a multiple of 1024, else plain bytes.
+pub(crate) fn memory(bytes: u64) -> String {
+    const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let (mut value, mut at) = (bytes, 0);
+    while value != 0 && at + 1 < SUFFIXES.len() && value.is_multiple_of(1024) {
+        value /= 1024;
+        at += 1;
+    }
+    format!("{value}{}", SUFFIXES[at])
+}
+
+/// A span of milliseconds in Go's form: `14.965s`, `1m30s`, `2h0m0s`.
+pub(crate) fn duration(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    let ms = ms.unsigned_abs();
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    if ms < 1000 {
+        return format!("{sign}{ms}ms");
+    }
+    let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
+    let mut seconds = format!("{}.{:03}", rest / 1000, rest % 1000);
+    seconds.truncate(seconds.trim_end_matches('0').trim_end_matches('.').len());
+    match (hours, minutes) {
+        (0, 0) => format!("{sign}{seconds}s"),
+        (0, _) => format!("{sign}{minutes}m{seconds}s"),
+        _ => format!("{sign}{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// A time as API objects carry it: RFC 3339, whole seconds, UTC.
+pub(crate) fn time(ts: Timestamp) -> String {
+    let seconds = jiff::Timestamp::from_second(ts.div_euclid(1000)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    seconds.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_forms() {
+        assert_eq!(cpu(0), "0");
+        assert_eq!(cpu(103_000_165), "103000165n");
+        assert_eq!(cpu(500_000_000), "500m");
+        assert_eq!(cpu(2_000_000_000), "2");
+        assert_eq!(cpu(7_000), "7u");
+        assert_eq!(cpu(12_000_000_000_000), "12000");
+        assert_eq!(memory(0), "0");
+        assert_eq!(memory(4_000_001_000), "4000001000");
+        assert_eq!(memory(51_852 * 1024), "51852Ki");
+        assert_eq!(memory(2 << 30), "2Gi");
+        assert_eq!(memory(u64::MAX), "18446744073709551615");
+    }
+
+    #[test]
+    fn durations_and_times() {
+        for (ms, text) in [
+            (14_965, "14.965s"),
+            (15_000, "15s"),
+            (15_434, "15.434s"),
+            (90_000, "1m30s"),
+            (7_200_000, "2h0m0s"),
+            (250, "250ms"),
+            (60_500, "1m0.5s"),
+            (0, "0s"),
+        ] {
+            assert_eq!(duration(ms), text);
+        }
+        assert_eq!(time(1_795_236_744_999), "2026-11-21T04:52:24Z");
+    }
+}

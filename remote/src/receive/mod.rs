@@ -1,0 +1,136 @@
+//! Remote-write 1.0 and 2.0, in.
+//!
+//! Sources: the remote-write 1.0 and 2.0 specifications. A request is a protobuf message, compressed
+//! with snappy's block format (or zstd for 2.0). What can never succeed is answered with 400 and must
+//! not be sent again; what may succeed later with 500.
+
+mod histogram;
+mod receiver;
+mod request;
+
+pub use receiver::{Receiver, Written};
+
+use crate::wire::WireError;
+
+/// The two versions of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `prometheus.WriteRequest`
+    V1,
+    /// `io.prometheus.write.v2.Request`
+    V2,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Snappy's block format.
+    Snappy,
+    /// Zstandard.
+    Zstd,
+}
+
+/// What a request's headers say of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// The message.
+    pub protocol: Protocol,
+    /// Its compression.
+    pub compression: Compression,
+}
+
+/// Why a request was not, or not wholly, taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// A content type or encoding that is not known: 415.
+    #[error("{0}")]
+    Unsupported(String),
+    /// More bytes than a request may have, once decompressed: 413.
+    #[error("the request has {bytes} bytes, at most {max} are taken")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// Not a request: 400.
+    #[error("{0}")]
+    Malformed(String),
+    /// Samples were refused that would be refused again; the others are stored: 400.
+    #[error("{refused} samples refused, {} stored; the first: {first}", written.samples + written.histograms)]
+    Partial {
+        /// How many were refused.
+        refused: u64,
+        /// Why the first was, with its series.
+        first: String,
+        /// What was stored.
+        written: Written,
+    },
+    /// The store could not write; nothing is stored: 500.
+    #[error("{0}")]
+    Storage(String),
+}
+
+impl From<WireError> for ReceiveError {
+    fn from(error: WireError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl Encoding {
+    /// Reads `Content-Type` and `Content-Encoding`. Old senders leave out either.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Unsupported`]
+    pub fn from_headers(content_type: Option<&str>, encoding: Option<&str>) -> Result<Self, ReceiveError> {
+        let unsupported = |what: String| Err(ReceiveError::Unsupported(what));
+        let content_type = content_type.unwrap_or("application/x-protobuf");
+        let mut parts = content_type.split(';').map(str::trim);
+        if parts.next() != Some("application/x-protobuf") {
+            return unsupported(format!("{content_type:?} is not application/x-protobuf"));
+        }
+        let protocol = match parts.find_map(|part| part.strip_prefix("proto=")) {
+            None | Some("prometheus.WriteRequest") => Protocol::V1,
+            Some("io.prometheus.write.v2.Request") => Protocol::V2,
+            Some(other) => return unsupported(format!("{other:?} is not a message of remote write")),
+        };
+        let compression = match encoding {
+            None | Some("" | "snappy") => Compression::Snappy,
+            Some("zstd") => Compression::Zstd,
+            Some(other) => return unsupported(format!("{other:?} is neither snappy nor zstd")),
+        };
+        Ok(Self { protocol, compression })
+    }
+}
+
+impl Compression {
+    /// The message inside `body`, which may have at most `max` bytes.
+    ///
+    /// # Errors
+    /// It has more, or `body` is damaged.
+    pub fn decompress(self, body: &[u8], max: usize) -> Result<Vec<u8>, ReceiveError> {
+        let malformed =
+            |error: &dyn std::fmt::Display| ReceiveError::Malformed(format!("decompressing: {error}"));
+        let too_large = |bytes: u64| ReceiveError::TooLarge { bytes, max: max as u64 };
+        match self {
+            Self::Snappy => {
+                let length = snap::raw::decompress_len(body).map_err(|error| malformed(&error))?;
+                if length > max {
+                    return Err(too_large(length as u64));
+                }
+                snap::raw::Decoder::new().decompress_vec(body).map_err(|error| malformed(&error))
+            }
+            Self::Zstd => {
+                use std::io::Read as _;
+                let mut out = Vec::new();
+                let decoder = zstd::stream::read::Decoder::new(body).map_err(|error| malformed(&error))?;
+                let read =
+                    decoder.take(max as u64 + 1).read_to_end(&mut out).map_err(|error| malformed(&error))?;
+                if read > max { Err(too_large(read as u64)) } else { Ok(out) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use std::sync::Arc;
+
+use model::{Labels, Matcher, Querier as _, Samples, Selection, TimeRange};
+use prost::Message as _;
+use tsdb::Db;
+
+use super::*;
+
+/// The messages as the specification draws them, for `prost` to encode.
+mod v1 {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct WriteRequest {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) timeseries: Vec<TimeSeries>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct TimeSeries {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) labels: Vec<Label>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) samples: Vec<Sample>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Label {
+        #[prost(string, tag = "1")]
+        pub(super) name: String,
+        #[prost(string, tag = "2")]
+        pub(super) value: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Sample {
+        #[prost(double, tag = "1")]
+        pub(super) value: f64,
+        #[prost(int64, tag = "2")]
+        pub(super) timestamp: i64,
+    }
+}
+
+mod v2 {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Request {
+        #[prost(string, repeated, tag = "4")]
+        pub(super) symbols: Vec<String>,
+        #[prost(message, repeated, tag = "5")]
+        pub(super) timeseries: Vec<TimeSeries>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct TimeSeries {
+        #[prost(uint32, repeated, tag = "1")]
+        pub(super) labels_refs: Vec<u32>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) samples: Vec<super::v1::Sample>,
+    }
+}
+
+fn receiver() -> (tempfile::TempDir, Arc<Db>, Receiver) {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(Db::open(dir.path(), tsdb::Options::default()).unwrap());
+    (dir, Arc::clone(&db), Receiver::new(db, [1, 2]))
+}
+
+fn series(pairs: &[(&str, &str)], samples: &[(i64, f64)]) -> v1::TimeSeries {
+    let label = |(name, value): &(&str, &str)| v1::Label { name: (*name).into(), value: (*value).into() };
+    let sample = |(timestamp, value): &(i64, f64)| v1::Sample { timestamp: *timestamp, value: *value };
+    v1::TimeSeries {
+        labels: pairs.iter().map(label).collect(),
+        samples: samples.iter().map(sample).collect(),
+    }
+}
+
+fn body(timeseries: Vec<v1::TimeSeries>) -> Vec<u8> {
+    let message = v1::WriteRequest { timeseries }.encode_to_vec();
+    snap::raw::Encoder::new().compress_vec(&message).unwrap()
+}
+
+const V1: Encoding = Encoding { protocol: Protocol::V1, compression: Compression::Snappy };
+
+fn stored(db: &Db, name: &str) -> Vec<(Labels, Samples)> {
+    let snapshot = db.snapshot();
+    let matchers = [Matcher::equal("__name__", name)];
+    let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+    (0..set.len())
+        .map(|index| {
+            let mut samples = Samples::default();
+            set.samples(index, TimeRange::ALL, &mut samples).unwrap();
+            (set.labels(index), samples)
+        })
+        .collect()
+}
+
+#[test]
+fn both_versions_store_the_same() {
+    let (_dir, db, receiver) = receiver();
+    for step in 0..3 {
+        let request = body(vec![series(&[("__name__", "a"), ("x", "1")], &[(1000 + step, 0.5)])]);
+        assert_eq!(receiver.receive(V1, &request).unwrap().samples, 1);
+    }
+    // The same series, its symbols in another order each time, compressed otherwise.
+    for (step, symbols, labels_refs) in [
+        (3, ["", "__name__", "a", "x", "1"], vec![1, 2, 3, 4]),
+        (4, ["", "1", "x", "a", "__name__"], vec![4, 3, 2, 1]),
+    ] {
+        let samples = vec![v1::Sample { value: 0.5, timestamp: 1000 + step }];
+        let timeseries = vec![v2::TimeSeries { labels_refs, samples }];
+        let symbols = symbols.map(str::to_owned).to_vec();
+        let message = v2::Request { symbols, timeseries }.encode_to_vec();
+        let encoding = Encoding { protocol: Protocol::V2, compression: Compression::Zstd };
+        let request = zstd::bulk::compress(&message, 1).unwrap();
+        assert_eq!(receiver.receive(encoding, &request).unwrap().samples, 1);
+    }
+    let all = stored(&db, "a");
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].0, Labels::from_pairs([("__name__", "a"), ("x", "1")]));
+    assert_eq!(all[0].1.ts, [1000, 1001, 1002, 1003, 1004]);
+}
+
+#[test]
+fn good_samples_are_kept_beside_refused_ones() {
+    let (_dir, db, receiver) = receiver();
+    receiver.receive(V1, &body(vec![series(&[("__name__", "a")], &[(5000, 1.0)])])).unwrap();
+    let request = body(vec![
+        series(&[("__name__", "a")], &[(4000, 1.0)]),
+        series(&[("x", "no name")], &[(5000, 1.0)]),
+        series(&[("__name__", "b"), ("x", "1"), ("x", "2")], &[(5000, 1.0)]),
+        series(&[("__name__", "b")], &[(5000, 1.0)]),
+    ]);
+    let error = receiver.receive(V1, &request).unwrap_err();
+    let ReceiveError::Partial { refused, first, written } = error else { unreachable!("{error}") };
+    assert_eq!((refused, written.samples), (3, 1));
+    assert!(first.starts_with("a: out of order"), "{first}");
+    assert_eq!(stored(&db, "b").len(), 1);
+}
+
+#[test]
+fn malformed_requests_store_nothing() {
+    let (_dir, db, receiver) = receiver();
+    let good =
+        v1::WriteRequest { timeseries: vec![series(&[("__name__", "a")], &[(1, 1.0)])] }.encode_to_vec();
+    for cut in 1..good.len() {
+        let request = snap::raw::Encoder::new().compress_vec(&good[..cut]).unwrap();
+        assert!(receiver.receive(V1, &request).is_err(), "cut at {cut}");
+    }
+    assert!(matches!(receiver.receive(V1, b"\xff\xff\xff"), Err(ReceiveError::Malformed(_))));
+    let bomb = [0xff, 0xff, 0xff, 0xff, 0x0f, 0];
+    assert!(matches!(receiver.receive(V1, &bomb), Err(ReceiveError::TooLarge { .. })));
+    let v2 = Encoding { protocol: Protocol::V2, ..V1 };
+    let lost = v2::Request {
+        symbols: vec![String::new()],
+        timeseries: vec![v2::TimeSeries { labels_refs: vec![7, 8], samples: Vec::new() }],
+    };
+    let lost = snap::raw::Encoder::new().compress_vec(&lost.encode_to_vec()).unwrap();
+    assert!(matches!(receiver.receive(v2, &lost), Err(ReceiveError::Malformed(_))));
+    assert!(stored(&db, "a").is_empty());
+}
+
+#[test]
+fn headers_decide() {
+    let encoding = |kind, compression| Encoding::from_headers(kind, compression);
+    assert_eq!(encoding(None, None).unwrap(), V1);
+    let v2 =
+        encoding(Some("application/x-protobuf;proto=io.prometheus.write.v2.Request"), Some("zstd")).unwrap();
+    assert_eq!(v2, Encoding { protocol: Protocol::V2, compression: Compression::Zstd });
+    for (kind, compression) in
+        [(Some("text/plain"), None), (Some("application/x-protobuf;proto=x"), None), (None, Some("gzip"))]
+    {
+        assert!(matches!(encoding(kind, compression), Err(ReceiveError::Unsupported(_))));
+    }
+}

@@ -1,0 +1,119 @@
+//! The configuration file, in Prometheus' format: read whole, checked whole, or refused with the file,
+//! line, column and key.
+
+mod file;
+mod redact;
+mod resolve;
+mod scalars;
+
+use std::path::{Path, PathBuf};
+
+use serde_saphyr::Location;
+
+pub(crate) use redact::redact;
+pub(crate) use scalars::parse_bytes;
+
+/// What a configuration file says, checked and with defaults applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// Jobs to scrape.
+    pub(crate) jobs: Vec<scraper::ScrapeJob>,
+    /// Labels added to what leaves this process, and a part of the scrape offsets' seed.
+    pub(crate) external_labels: model::Labels,
+    /// Default step of subqueries.
+    pub(crate) evaluation_interval_ms: i64,
+    /// The file's text without its secrets.
+    pub(crate) redacted: String,
+}
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Self {
+            jobs: Vec::new(),
+            external_labels: model::Labels::empty(),
+            evaluation_interval_ms: 60_000,
+            redacted: String::new(),
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it must be.
+    #[error("{}: {what}", place(path, location))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, if known.
+        location: Option<Location>,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// `file:line:column`, as editors understand it.
+fn place(path: &Path, location: &Option<Location>) -> String {
+    match location {
+        Some(location) if location.line() > 0 => {
+            format!("{}:{}:{}", path.display(), location.line(), location.column())
+        }
+        _ => path.display().to_string(),
+    }
+}
+
+/// Reads and checks a file.
+pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let invalid = |location, what| ConfigError::Invalid { path: path.to_owned(), location, what };
+    if text.trim().is_empty() {
+        return Err(invalid(None, "the file is empty".to_owned()));
+    }
+    let file: file::File = serde_saphyr::from_str(text).map_err(|error| {
+        let location = error.location();
+        invalid(location, first_line(&error.without_snippet().to_string()))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut loaded = resolve::resolve(file, folder).map_err(|fault| invalid(fault.location, fault.what))?;
+    loaded.redacted = redact(text);
+    Ok(loaded)
+}
+
+/// The message without the place, which is shown in front of it.
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.split(" at line ").next().unwrap_or(line);
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// `pyrometer check config`: says of each file whether it can be run.
+pub(crate) fn check(files: &[PathBuf]) -> anyhow::Result<()> {
+    let mut failed = 0;
+    for path in files {
+        match load(path) {
+            Ok(loaded) => println!("{}: valid, {} scrape jobs", path.display(), loaded.jobs.len()),
+            Err(error) => {
+                eprintln!("{error}");
+                failed += 1;
+            }
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} of {} files cannot be used", files.len());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! From what is written to what is run: defaults, checks across keys, paths.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use model::Labels;
+use scraper::ScrapeJob;
+use scraper::config::{Auth, HttpOptions, Limits, Secret, TargetGroup, TlsOptions};
+use serde_saphyr::{Location, Spanned};
+
+use super::Loaded;
+use super::file::{Authorization, BasicAuth, File, Global, Header, Relabel, Scrape, StaticConfig, Tls};
+use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
+
+/// What is wrong, and where.
+pub(crate) struct Fault {
+    pub(crate) location: Option<Location>,
+    pub(crate) what: String,
+}
+
+fn fault<T>(location: Location, what: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault { location: Some(location), what: what.into() })
+}
+
+const DEFAULT_INTERVAL_MS: i64 = 60_000;
+const DEFAULT_TIMEOUT_MS: i64 = 10_000;
+
+pub(crate) fn resolve(file: File, folder: &Path) -> Result<Loaded, Fault> {
+    refuse("", file.refused())?;
+    let global = file.global.unwrap_or_default();
+    refuse("global.", global.refused())?;
+    let timeout = global.scrape_timeout.as_ref();
+    let interval_ms = positive(global.scrape_interval).unwrap_or(DEFAULT_INTERVAL_MS);
+    if let Some(timeout) = timeout.filter(|timeout| timeout.value.0 > interval_ms) {
+        return fault(timeout.referenced, "global scrape timeout greater than scrape interval");
+    }
+    let external_labels = labels("global.external_labels", &global.external_labels)?;
+    let defaults = Defaults { interval_ms, global: &global, folder };
+    let mut jobs: Vec<ScrapeJob> = Vec::new();
+    for scrape in file.scrape_configs.unwrap_or_default() {
+        let Some(scrape) = scrape else {
+            return Err(Fault { location: None, what: "empty or null scrape config section".to_owned() });
+        };
+        let at = scrape.referenced;
+        if jobs.iter().any(|job| job.name == scrape.value.job_name) {
+            let name = &scrape.value.job_name;
+            return fault(at, format!("found multiple scrape configs with job name {name:?}"));
+        }
+        jobs.push(defaults.job(scrape.value, at)?);
+    }
+    Ok(Loaded {
+        jobs,
+        external_labels,
+        evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
+        redacted: String::new(),
+    })
+}
+
+/// Says of the first section that is there and not carried, where it stands.
+fn refuse<'a>(
+    inside: &str,
+    mut sections: impl Iterator<Item = (&'static str, &'a Spanned<serde_json::Value>)>,
+) -> Result<(), Fault> {
+    match sections.next() {
+        Some((key, value)) => fault(value.referenced, format!("{inside}{key} is not supported")),
+        None => Ok(()),
+    }
+}
+
+fn positive(duration: Option<Duration>) -> Option<i64> {
+    duration.map(|duration| duration.0).filter(|ms| *ms > 0)
+}
+
+fn labels(place: &str, pairs: &BTreeMap<String, String>) -> Result<Labels, Fault> {
+    if let Some(name) = pairs.keys().find(|name| name.is_empty()) {
+        return Err(Fault { location: None, what: format!("{place}: {name:?} is not a valid label name") });
+    }
+    Ok(Labels::from_pairs(pairs))
+}
+
+/// What jobs inherit.
+struct Defaults<'a> {
+    interval_ms: i64,
+    global: &'a Global,
+    folder: &'a Path,
+}
+
+impl Defaults<'_> {
+    fn job(&self, scrape: Scrape, at: Location) -> Result<ScrapeJob, Fault> {
+        if scrape.job_name.is_empty() {
+            return fault(at, "job_name is empty");
+        }
+        refuse(&format!("job {:?}: ", scrape.job_name), scrape.refused())?;
+        let converts = scrape.convert_classic_histograms_to_nhcb.as_ref().is_some_and(|flag| flag.value)
+            || self.global.convert_classic_histograms_to_nhcb == Some(true);
+        if converts {
+            return fault(
+                at,
+                format!("job {:?}: convert_classic_histograms_to_nhcb is not supported", scrape.job_name),
+            );
+        }
+        let (interval_ms, timeout_ms) = self.times(&scrape)?;
+        let global = self.global;
+        let flag = |own: Option<bool>, global: Option<bool>| own.or(global).unwrap_or(false);
+        let mut job = ScrapeJob::new(&scrape.job_name);
+        job.interval_ms = interval_ms;
+        job.timeout_ms = timeout_ms;
+        job.scheme = scrape.scheme.map_or(job.scheme, |Scheme(scheme)| scheme);
+        if let Some(path) = &scrape.metrics_path {
+            job.metrics_path.clone_from(path);
+        }
+        job.params = scrape.params.clone().into_iter().collect();
+        job.honor_labels = scrape.honor_labels;
+        job.honor_timestamps = scrape.honor_timestamps.unwrap_or(true);
+        job.track_timestamps_staleness = scrape.track_timestamps_staleness;
+        if let Some(formats) = formats(scrape.scrape_protocols.as_ref().or(global.scrape_protocols.as_ref()))?
+        {
+            job.formats = formats;
+        }
+        job.fallback_format = scrape.fallback_scrape_protocol.map(|Protocol(format)| format);
+        job.compression = scrape.enable_compression.unwrap_or(true);
+        job.extra_metrics = flag(scrape.extra_scrape_metrics, global.extra_scrape_metrics);
+        job.histograms.native = flag(scrape.scrape_native_histograms, global.scrape_native_histograms);
+        job.histograms.always_classic =
+            flag(scrape.always_scrape_classic_histograms, global.always_scrape_classic_histograms);
+        job.histograms.native_buckets_max = scrape.native_histogram_bucket_limit.unwrap_or(0);
+        let names = scrape.metric_name_validation_scheme.or(global.metric_name_validation_scheme);
+        job.names = names.map_or(job.names, |NameScheme(names)| names);
+        job.limits = self.limits(&scrape);
+        job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule", job.names)?;
+        job.metric_relabel =
+            relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule", job.names)?;
+        job.targets = targets(&scrape.static_configs)?;
+        job.http = self.http(&scrape, at)?;
+        Ok(job)
+    }
+
+    /// Interval and timeout; a timeout that is only inherited gives way to a shorter interval.
+    fn times(&self, scrape: &Scrape) -> Result<(i64, i64), Fault> {
+        let interval_ms = positive(scrape.scrape_interval).unwrap_or(self.interval_ms);
+        if let Some(timeout) = scrape.scrape_timeout.as_ref().filter(|timeout| timeout.value.0 > 0) {
+            if timeout.value.0 > interval_ms {
+                let what =
+                    format!("scrape timeout greater than scrape interval for job {:?}", scrape.job_name);
+                return fault(timeout.referenced, what);
+            }
+            return Ok((interval_ms, timeout.value.0));
+        }
+        let inherited = self.global.scrape_timeout.as_ref().map_or(0, |timeout| timeout.value.0);
+        let inherited = if inherited > 0 { inherited } else { DEFAULT_TIMEOUT_MS };
+        Ok((interval_ms, inherited.min(interval_ms)))
+    }
+
+    fn limits(&self, scrape: &Scrape) -> Limits {
+        let global = self.global;
+        let Size(body_bytes_max) = scrape.body_size_limit.unwrap_or(global.body_size_limit);
+        Limits {
+            body_bytes_max,
+            samples_max: scrape.sample_limit.unwrap_or(global.sample_limit),
+            labels_max: scrape.label_limit.unwrap_or(global.label_limit),
+            label_name_bytes_max: scrape.label_name_length_limit.unwrap_or(global.label_name_length_limit),
+            label_value_bytes_max: scrape.label_value_length_limit.unwrap_or(global.label_value_length_limit),
+            targets_max: scrape.target_limit.unwrap_or(global.target_limit),
+            dropped_targets_kept_max: scrape.keep_dropped_targets.unwrap_or(global.keep_dropped_targets),
+        }
+    }
+
+    fn http(&self, scrape: &Scrape, at: Location) -> Result<HttpOptions, Fault> {
+        let tokens =
+            usize::from(scrape.bearer_token.is_some()) + usize::from(scrape.bearer_token_file.is_some());
+        if tokens > 1 {
+            return fault(at, "at most one of bearer_token & bearer_token_file must be configured");
+        }
+        let ways =
+            usize::from(scrape.basic_auth.is_some()) + usize::from(scrape.authorization.is_some()) + tokens;
+        if ways > 1 {
+            return fault(
+                at,
+                "at most one of basic_auth, authorization, bearer_token & bearer_token_file must be configured",
+            );
+        }
+        let auth = if let Some(basic) = &scrape.basic_auth {
+            self.basic_auth(basic)?
+        } else if let Some(authorization) = &scrape.authorization {
+            self.authorization(authorization)?
+        } else if let Some(token) = &scrape.bearer_token {
+            Auth::Authorization {
+                kind: "Bearer".to_owned(),
+                credentials: Secret::Inline(token.value.clone()),
+            }
+        } else if let Some(file) = &scrape.bearer_token_file {
+            Auth::Authorization { kind: "Bearer".to_owned(), credentials: self.file(&file.value) }
+        } else {
+            Auth::None
+        };
+        Ok(HttpOptions {
+            auth,
+            headers: scrape
+                .http_headers
+                .iter()
+                .flat_map(|(name, header)| self.headers(name, header))
+                .collect(),
+            tls: self.tls(&scrape.tls_config, at)?,
+            follow_redirects: scrape.follow_redirects.unwrap_or(true),
+        })
+    }
+
+    fn file(&self, path: &Path) -> Secret {
+        Secret::File(self.path(path))
+    }
+
+    /// Paths are relative to the folder of the configuration file.
+    fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// A secret given inline or by file, but not both.
+    fn secret(
+        &self,
+        key: &str,
+        inline: Option<&String>,
+        file: Option<&PathBuf>,
+        at: Location,
+    ) -> Result<Option<Secret>, Fault> {
+        match (inline, file) {
+            (Some(_), Some(_)) => fault(at, format!("at most one of {key} & {key}_file must be configured")),
+            (Some(text), None) => Ok(Some(Secret::Inline(text.clone()))),
+            (None, Some(path)) => Ok(Some(self.file(path))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn basic_auth(&self, basic: &Spanned<BasicAuth>) -> Result<Auth, Fault> {
+        let BasicAuth { username, username_file, password, password_file } = &basic.value;
+        let empty = || Secret::Inline(String::new());
+        let at = basic.referenced;
+        Ok(Auth::Basic {
+            username: self
+                .secret("username", username.as_ref(), username_file.as_ref(), at)?
+                .unwrap_or_else(empty),
+            password: self
+                .secret("password", password.as_ref(), password_file.as_ref(), at)?
+                .unwrap_or_else(empty),
+        })
+    }
+
+    fn authorization(&self, authorization: &Spanned<Authorization>) -> Result<Auth, Fault> {
+        let Authorization { kind, credentials, credentials_file } = &authorization.value;
+        let at = authorization.referenced;
+        let kind = kind.as_deref().map_or("Bearer", str::trim).to_owned();
+        if kind.eq_ignore_ascii_case("basic") {
+            return fault(at, "authorization type cannot be set to \"basic\", use \"basic_auth\" instead");
+        }
+        let credentials = self.secret("credentials", credentials.as_ref(), credentials_file.as_ref(), at)?;
+        let credentials = credentials.unwrap_or_else(|| Secret::Inline(String::new()));
+        Ok(Auth::Authorization { kind, credentials })
+    }
+
+    fn headers(&self, name: &str, header: &Header) -> Vec<(String, Secret)> {
+        let inline = header.values.iter().chain(&header.secrets).map(|value| Secret::Inline(value.clone()));
+        let files = header.files.iter().map(|path| self.file(path));
+        inline.chain(files).map(|secret| (name.to_owned(), secret)).collect()
+    }
+
+    fn tls(&self, tls: &Tls, at: Location) -> Result<TlsOptions, Fault> {
+        for version in [&tls.min_version, &tls.max_version].into_iter().flatten() {
+            if !matches!(version.as_str(), "TLS10" | "TLS11" | "TLS12" | "TLS13") {
+                return fault(at, format!("unknown TLS version: {version}"));
+            }
+        }
+        let options = TlsOptions {
+            ca: self.secret("ca", tls.ca.as_ref(), tls.ca_file.as_ref(), at)?,
+            cert: self.secret("cert", tls.cert.as_ref(), tls.cert_file.as_ref(), at)?,
+            key: self.secret("key", tls.key.as_ref(), tls.key_file.as_ref(), at)?,
+            server_name: tls.server_name.clone().filter(|name| !name.is_empty()),
+            insecure_skip_verify: tls.insecure_skip_verify,
+        };
+        match (&options.cert, &options.key) {
+            (Some(_), None) => fault(
+                at,
+                "exactly one of key or key_file must be configured when a client certificate is configured",
+            ),
+            (None, Some(_)) => fault(
+                at,
+                "exactly one of cert or cert_file must be configured when a client key is configured",
+            ),
+            _ => Ok(options),
+        }
+    }
+}
+
+fn formats(
+    protocols: Option<&Vec<Spanned<Protocol>>>,
+) -> Result<Option<Vec<scraper::exposition::Format>>, Fault> {
+    let Some(protocols) = protocols.filter(|protocols| !protocols.is_empty()) else { return Ok(None) };
+    let mut formats = Vec::with_capacity(protocols.len());
+    for protocol in protocols {
+        if formats.contains(&protocol.value.0) {
+            return fault(protocol.referenced, "duplicated protocol in scrape_protocols");
+        }
+        formats.push(protocol.value.0);
+    }
+    Ok(Some(formats))
+}
+
+fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
+    let group = |config: &StaticConfig| {
+        let labels = labels("static_configs.labels", &config.labels)?;
+        if let Some(target) = config.targets.iter().find(|target| target.contains('/') || target.is_empty()) {
+            let what = format!("static_configs.targets: {target:?} is not a valid hostname");
+            return Err(Fault { location: None, what });
+        }
+        Ok(TargetGroup { targets: config.targets.clone(), labels })
+    };
+    configs.iter().map(group).collect()
+}
+
+fn relabel(
+    rules: &[Option<Spanned<Relabel>>],
+    empty: &str,
+    names: scraper::config::NameScheme,
+) -> Result<Vec<scraper::relabel::Rule>, Fault> {
+    let mut out = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let Some(rule) = rule else { return Err(Fault { location: None, what: empty.to_owned() }) };
+        match rule_of(&rule.value, names) {
+            Ok(rule) => out.push(rule),
+            Err(what) => return fault(rule.referenced, what),
+        }
+    }
+    Ok(out)
+}
+
+fn rule_of(relabel: &Relabel, names: scraper::config::NameScheme) -> Result<scraper::relabel::Rule, String> {
+    let action = relabel.action.as_deref().unwrap_or("replace");
+    let spec = scraper::relabel::RuleSpec {
+        source_labels: relabel.source_labels.clone(),
+        separator: relabel.separator.clone(),
+        regex: relabel.regex.clone(),
+        modulus: relabel.modulus.unwrap_or(0),
+        target_label: relabel.target_label.clone().unwrap_or_default(),
+        replacement: relabel.replacement.clone(),
+        action: action.parse().map_err(|error: scraper::relabel::RuleError| error.to_string())?,
+    };
+    scraper::relabel::Rule::new(spec, names).map_err(|error| error.to_string())
+}

@@ -1,0 +1,150 @@
+//! What has to be done from time to time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use model::Timestamp;
+
+use super::{Inner, Maintained, WAL_DIR};
+use crate::block::DELETION_SUFFIX;
+use crate::error::{CommitError, IoError};
+use crate::wal::{checkpoint, segments};
+
+/// What maintenance remembers from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// The head is to be truncated before the time `.0` as soon as all snapshots older than `.1` are gone.
+    truncate: Option<(Timestamp, u64)>,
+    /// Series that left the head, with the segment that was current then: until that one is deleted,
+    /// the log may still have samples of them.
+    dropped: BTreeMap<u64, u64>,
+}
+
+/// One step.
+pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitError> {
+    let mut pending = inner.maintenance.lock();
+    let mut done = Maintained::default();
+    inner.truncate_head(&mut pending)?;
+    let range = inner.options.block_range_ms;
+    if let (Some(min), Some(max)) = (inner.head.min_ts(), inner.head.max_ts())
+        && pending.truncate.is_none()
+        && max.saturating_sub(min) > range / 2 * 3
+    {
+        cut_one(inner, min, next_edge(min, range), &mut pending, &mut done)?;
+    }
+    inner.retain(&mut done)?;
+    Ok(done)
+}
+
+/// Cuts everything.
+pub(super) fn cut_all(inner: &Inner) -> Result<Maintained, CommitError> {
+    let mut pending = inner.maintenance.lock();
+    let mut done = Maintained::default();
+    let range = inner.options.block_range_ms;
+    inner.truncate_head(&mut pending)?;
+    let Some(end) = inner.head.max_ts().map(|max| max.saturating_add(1)) else { return Ok(done) };
+    let from = inner.published.read().head_from;
+    let Some(mut min) = inner.head.min_ts().map(|min| min.max(from)) else { return Ok(done) };
+    while min < end {
+        let edge = next_edge(min, range).min(end);
+        cut_one(inner, min, edge, &mut pending, &mut done)?;
+        min = edge;
+    }
+    Ok(done)
+}
+
+/// The first multiple of `range` after `ts`.
+fn next_edge(ts: Timestamp, range: i64) -> Timestamp {
+    (ts.div_euclid(range) + 1).saturating_mul(range)
+}
+
+fn cut_one(
+    inner: &Inner,
+    min: Timestamp,
+    edge: Timestamp,
+    pending: &mut Pending,
+    done: &mut Maintained,
+) -> Result<(), CommitError> {
+    if inner.cut(min, edge)? {
+        done.head_cut = true;
+        done.blocks_written += 1;
+    }
+    let snapshots = inner.head.snapshots.next();
+    let (until, _) = pending.truncate.unwrap_or((edge, snapshots));
+    pending.truncate = Some((until.max(edge), snapshots));
+    inner.truncate_head(pending)
+}
+
+impl Inner {
+    /// Drops from the head and the log what blocks have, unless an old snapshot still reads it there.
+    fn truncate_head(&self, pending: &mut Pending) -> Result<(), IoError> {
+        let Some((until, snapshots)) = pending.truncate else { return Ok(()) };
+        if self.head.snapshots.oldest() < snapshots {
+            return Ok(());
+        }
+        let dropped = self.head.truncate(until);
+        let mut log = self.log.lock();
+        let segment = log.segment();
+        pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
+        pending.truncate = None;
+        log.next_segment().map_err(|source| CommitError { path: log.path(), source })?;
+        drop(log);
+        self.truncate_log(until, pending)
+    }
+
+    /// Replaces the first two thirds of the log by a checkpoint.
+    fn truncate_log(&self, from: Timestamp, pending: &mut Pending) -> Result<(), IoError> {
+        let dir = self.dir.join(WAL_DIR);
+        let all = segments(&*self.disk, &dir).map_err(CommitError::at(&dir))?;
+        let [(first, _), .., (current, _)] = all[..] else { return Ok(()) };
+        // The segment before the current one is the newest that is complete.
+        let last = first + (current - 1 - first) * 2 / 3;
+        if last <= first {
+            return Ok(());
+        }
+        let mut live = HashSet::new();
+        self.head.for_each(|series| {
+            live.insert(series.wal_ref);
+        });
+        pending.dropped.retain(|_, segment| *segment > last);
+        let keep = checkpoint::Keep {
+            series: &|series| live.contains(&series) || pending.dropped.contains_key(&series),
+            from,
+        };
+        checkpoint::write(&self.disk, &dir, last, &keep, self.options.wal_compression)
+    }
+
+    /// Deletes blocks that are older than the retention time.
+    fn retain(&self, done: &mut Maintained) -> Result<(), IoError> {
+        let Some(retention_ms) = self.options.retention_ms else { return Ok(()) };
+        let mut removed = Vec::new();
+        {
+            let mut published = self.published.write();
+            let Some(newest) = published.blocks.iter().map(|block| block.meta.max_time).max() else {
+                return Ok(());
+            };
+            published.blocks.retain(|block| {
+                let keep = newest.saturating_sub(block.meta.max_time) < retention_ms;
+                if !keep {
+                    removed.push(Arc::clone(block));
+                }
+                keep
+            });
+        }
+        for block in removed {
+            self.delete_block_dir(block.dir())?;
+            done.blocks_deleted += 1;
+        }
+        Ok(())
+    }
+
+    /// Deletes a block's files. Readers that have them mapped go on reading.
+    pub(super) fn delete_block_dir(&self, dir: &std::path::Path) -> Result<(), IoError> {
+        let mut name = dir.file_name().unwrap_or_default().to_owned();
+        name.push(DELETION_SUFFIX);
+        let doomed = dir.with_file_name(name);
+        self.disk.rename(dir, &doomed).map_err(CommitError::at(dir))?;
+        self.disk.sync_dir(&self.dir).map_err(CommitError::at(&self.dir))?;
+        self.disk.remove_dir_all(&doomed).map_err(CommitError::at(&doomed))
+    }
+}

@@ -1,0 +1,297 @@
+//! The database: a head, a log, and blocks.
+
+pub(crate) mod appender;
+mod cut;
+mod maintain;
+mod open;
+mod replay;
+pub(crate) mod snapshot;
+mod sync;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::Timestamp;
+use parking_lot::{Mutex, RwLock};
+
+use crate::block::Block;
+use crate::disk::Disk;
+use crate::disk::real::Real;
+use crate::error::{CommitError, OpenError};
+use crate::head::{Head, SeriesRef};
+use crate::options::Options;
+use crate::wal::Wal;
+use appender::{Appender, Batch};
+use snapshot::Snapshot;
+
+pub(crate) const WAL_DIR: &str = "wal";
+pub(crate) const LOCK_FILE: &str = "lock";
+pub(crate) const QUARANTINE_DIR: &str = "quarantine";
+
+/// An open data directory. It may be shared between threads by reference or in an `Arc`.
+///
+/// Dropping it syncs the log and releases the directory, as [`Db::close`] does, but cannot report
+/// errors.
+pub struct Db {
+    inner: Arc<Inner>,
+    /// Ends the sync thread, if there is one.
+    syncer: Option<sync::Syncer>,
+}
+
+/// What the database's parts share.
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) head: Head,
+    /// Taken by every commit for its whole length: the order in the log is the order in memory.
+    pub(crate) log: Mutex<Wal>,
+    /// Changed only under the commit lock, so that a snapshot sees a block or the head's samples that
+    /// went into it, never both and never neither.
+    pub(crate) published: RwLock<Published>,
+    /// Taken by one step of maintenance at a time.
+    pub(crate) maintenance: Mutex<maintain::Pending>,
+    pub(crate) counters: Counters,
+    /// Batches whose memory waits for the next appender.
+    pub(crate) batches: Mutex<Vec<Batch>>,
+    /// The directory is ours while this lives.
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What new snapshots see besides the head.
+#[derive(Clone)]
+pub(crate) struct Published {
+    /// Ascending by time.
+    pub(crate) blocks: Vec<Arc<Block>>,
+    /// The head's samples before this are in blocks.
+    pub(crate) head_from: Timestamp,
+}
+
+/// Counts since opening.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appended: AtomicU64,
+    pub(crate) out_of_order: AtomicU64,
+    pub(crate) duplicate: AtomicU64,
+    pub(crate) out_of_bounds: AtomicU64,
+}
+
+/// What opening is doing right now, for a progress display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Blocks are being opened.
+    Blocks {
+        /// Opened so far.
+        done: usize,
+        /// Found in the directory.
+        total: usize,
+    },
+    /// The log is being replayed.
+    Wal {
+        /// The segment being read.
+        segment: u64,
+        /// The first segment to read.
+        first: u64,
+        /// The last segment to read.
+        last: u64,
+    },
+}
+
+/// Figures about a database, all of one moment but not of one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Series in the head.
+    pub head_series: u64,
+    /// Chunks in the head.
+    pub head_chunks: u64,
+    /// The oldest sample in the head.
+    pub head_min_ts: Option<Timestamp>,
+    /// The newest sample in the head.
+    pub head_max_ts: Option<Timestamp>,
+    /// Samples committed since opening.
+    pub samples_appended: u64,
+    /// Samples refused as out of order.
+    pub samples_out_of_order: u64,
+    /// Samples refused as duplicates.
+    pub samples_duplicate: u64,
+    /// Samples refused as out of bounds.
+    pub samples_out_of_bounds: u64,
+    /// The log's current segment.
+    pub wal_segment: u64,
+    /// Bytes of the log with its checkpoint.
+    pub wal_bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Bytes of all blocks.
+    pub blocks_bytes: u64,
+}
+
+/// What one step of maintenance did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// A block was cut from the head.
+    pub head_cut: bool,
+    /// Blocks written, by cutting or compacting.
+    pub blocks_written: usize,
+    /// Blocks deleted, by compaction or retention.
+    pub blocks_deleted: usize,
+}
+
+impl Db {
+    /// Opens or creates a data directory.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_with_progress(dir, options, &mut |_| {})
+    }
+
+    /// Opens or creates a data directory and tells how far it is.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_with_progress(
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(Real), dir, options, progress)
+    }
+
+    /// Opens or creates a data directory on a disk of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        let inner = Arc::new(open::open(disk, dir, options, progress)?);
+        let syncer = sync::Syncer::start(&inner).map_err(|source| OpenError::io(dir, source))?;
+        Ok(Self { inner, syncer })
+    }
+
+    /// A new batch.
+    #[must_use]
+    pub fn appender(&self) -> Appender<'_> {
+        Appender::new(&self.inner)
+    }
+
+    /// A consistent view of everything committed before.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.inner)
+    }
+
+    /// One step of cutting, compacting and retaining. The caller owns the thread and the clock; appends
+    /// and queries go on meanwhile.
+    ///
+    /// # Errors
+    /// A file cannot be written. What could not be done is tried again by the next step.
+    pub fn maintain(&self, now: Timestamp) -> Result<Maintained, CommitError> {
+        maintain::step(&self.inner, now)
+    }
+
+    /// Cuts the whole head into blocks at once, down to the newest sample. Samples older than that one
+    /// are refused from then on.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn cut_head(&self) -> Result<Maintained, CommitError> {
+        maintain::cut_all(&self.inner)
+    }
+
+    /// Ends series early, e.g. because their pod is gone: their open chunks are closed and leave the
+    /// heap with the next step of maintenance.
+    pub fn seal(&self, series: &[SeriesRef]) {
+        for &series in series {
+            if let Some(found) = self.inner.head.shard(series.id()).resolve(series) {
+                found.close();
+            }
+        }
+    }
+
+    /// Makes every commit so far survive a power cut.
+    ///
+    /// # Errors
+    /// The disk refused; nothing more can be committed before a restart.
+    pub fn sync(&self) -> Result<(), CommitError> {
+        self.inner.sync()
+    }
+
+    /// Figures about the database.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let inner = &*self.inner;
+        let mut head_chunks = 0;
+        inner.head.for_each(|series| head_chunks += series.chunk_count() as u64);
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let wal_segment = inner.log.lock().segment();
+        let published = inner.published.read();
+        Stats {
+            head_series: inner.head.catalog.read_recursive().len() as u64,
+            head_chunks,
+            head_min_ts: inner.head.min_ts(),
+            head_max_ts: inner.head.max_ts(),
+            samples_appended: count(&inner.counters.appended),
+            samples_out_of_order: count(&inner.counters.out_of_order),
+            samples_duplicate: count(&inner.counters.duplicate),
+            samples_out_of_bounds: count(&inner.counters.out_of_bounds),
+            wal_segment,
+            wal_bytes: directory_bytes(&*inner.disk, &inner.dir.join(WAL_DIR)),
+            blocks: published.blocks.len() as u64,
+            blocks_bytes: published.blocks.iter().map(|block| block.bytes).sum(),
+        }
+    }
+
+    /// The blocks, ascending by time.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<crate::block::meta::Meta> {
+        self.inner.published.read().blocks.iter().map(|block| block.meta.clone()).collect()
+    }
+
+    /// Syncs the log and releases the directory.
+    ///
+    /// # Errors
+    /// The log could not be synced.
+    pub fn close(mut self) -> Result<(), CommitError> {
+        self.syncer = None;
+        self.inner.sync()
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        self.syncer = None;
+        if let Err(error) = self.inner.sync() {
+            tracing::error!(%error, "the log could not be synced at the end");
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn sync(&self) -> Result<(), CommitError> {
+        let (file, path) = {
+            let mut log = self.log.lock();
+            (log.take_dirty(), log.path())
+        };
+        // Commits go on while the disk is busy.
+        let Some(file) = file else { return Ok(()) };
+        file.sync().map_err(|source| {
+            self.log.lock().poison();
+            CommitError { path, source }
+        })
+    }
+}
+
+/// Bytes of all files below a directory.
+pub(crate) fn directory_bytes(disk: &dyn Disk, dir: &Path) -> u64 {
+    let entries = disk.list(dir).unwrap_or_default();
+    entries
+        .iter()
+        .map(|entry| if entry.is_dir { directory_bytes(disk, &dir.join(&entry.name)) } else { entry.bytes })
+        .sum()
+}

@@ -1,0 +1,111 @@
+//! Opening a directory.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Mutex, RwLock};
+use ulid::Ulid;
+
+use super::{Counters, Inner, LOCK_FILE, Progress, Published, WAL_DIR, maintain, replay};
+use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::head::Head;
+use crate::options::Options;
+use crate::wal::Wal;
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: Options,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Inner, OpenError> {
+    disk.create_dir_all(dir).map_err(|source| OpenError::io(dir, source))?;
+    let lock = take_lock(&*disk, dir)?;
+    remove_unfinished(&*disk, dir).map_err(|source| OpenError::io(dir, source))?;
+    let blocks = open_blocks(&*disk, dir, progress)?;
+    let in_order = blocks.iter().filter(|block| !block.meta.is_out_of_order());
+    let head_from = in_order.map(|block| block.meta.max_time).max().unwrap_or(i64::MIN);
+    let head = Head::new(options.block_range_ms, options.series_max);
+    head.min_valid.store(head_from, Ordering::Release);
+    let wal_dir = dir.join(WAL_DIR);
+    let last = replay::replay(&*disk, dir, &head, progress)?;
+    let next = last.map_or(0, |last| last + 1);
+    let mut wal = Wal::create(Arc::clone(&disk), &wal_dir, next, options.wal_compression)
+        .map_err(|source| OpenError::io(&wal_dir, source))?;
+    wal.limit_segments(options.wal_segment_bytes_max);
+    disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
+    Ok(Inner {
+        disk,
+        dir: dir.to_owned(),
+        options,
+        head,
+        log: Mutex::new(wal),
+        published: RwLock::new(Published { blocks, head_from }),
+        maintenance: Mutex::new(maintain::Pending::default()),
+        counters: Counters::default(),
+        batches: Mutex::default(),
+        _lock: lock,
+    })
+}
+
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    disk.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked(path),
+        _ => OpenError::Io { path, source },
+    })
+}
+
+/// Removes what a crash left half-made.
+fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for entry in disk.list(dir)? {
+        let path = dir.join(&entry.name);
+        let unfinished = entry.name.ends_with(TMP_SUFFIX) || entry.name.ends_with(DELETION_SUFFIX);
+        if entry.is_dir && unfinished {
+            disk.remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The directories of blocks in `dir`.
+pub(crate) fn block_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(Ulid, PathBuf)>> {
+    let entries = disk.list(dir)?;
+    let dirs = entries.iter().filter(|entry| entry.is_dir);
+    Ok(dirs.filter_map(|entry| Some((entry.name.parse().ok()?, dir.join(&entry.name)))).collect())
+}
+
+fn open_blocks(
+    disk: &dyn Disk,
+    dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Arc<Block>>, OpenError> {
+    let dirs = block_dirs(disk, dir).map_err(|source| OpenError::io(dir, source))?;
+    let total = dirs.len();
+    let mut opened = Vec::new();
+    for (done, (ulid, path)) in dirs.into_iter().enumerate() {
+        progress(Progress::Blocks { done, total });
+        opened.push((ulid, path.clone(), Block::open(disk, &path)));
+    }
+    progress(Progress::Blocks { done: total, total });
+    let replaced: BTreeSet<Ulid> = opened
+        .iter()
+        .filter_map(|(_, _, block)| block.as_ref().ok())
+        .flat_map(|block| block.meta.compaction.parents.iter().map(|parent| parent.ulid))
+        .collect();
+    let mut blocks = Vec::new();
+    for (ulid, path, block) in opened {
+        // A compaction was interrupted after its result and before the removal of what it read.
+        if replaced.contains(&ulid) {
+            disk.remove_dir_all(&path).map_err(|source| OpenError::io(&path, source))?;
+            continue;
+        }
+        blocks.push(Arc::new(block?));
+    }
+    blocks.sort_by_key(|block| (block.meta.min_time, block.meta.max_time, block.meta.ulid));
+    Ok(blocks)
+}

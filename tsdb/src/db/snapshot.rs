@@ -1,0 +1,308 @@
+//! What a query sees.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use croaring::Bitmap;
+use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
+
+use super::Inner;
+use crate::block::Block;
+use crate::codec::Malformed;
+use crate::head::View;
+use crate::select;
+
+/// A consistent view: head and blocks as of one commit.
+///
+/// It keeps the blocks it reads, and the head's samples of its time, for as long as it lives; so it
+/// should live for one query.
+pub struct Snapshot {
+    inner: Arc<Inner>,
+    blocks: Vec<Arc<Block>>,
+    view: View,
+}
+
+impl Snapshot {
+    pub(super) fn take(inner: &Arc<Inner>) -> Self {
+        // Between two commits.
+        let _log = inner.log.lock();
+        let published = inner.published.read();
+        let view = View { snapshot: inner.head.snapshots.register(), from: published.head_from };
+        Self { inner: Arc::clone(inner), blocks: published.blocks.clone(), view }
+    }
+
+    /// The number of the head as a source; those below are blocks, oldest first.
+    fn head_source(&self) -> u32 {
+        u32::try_from(self.blocks.len()).unwrap_or(u32::MAX)
+    }
+
+    fn block(&self, source: u32) -> Option<&Arc<Block>> {
+        self.blocks.get(source as usize)
+    }
+
+    /// Series of the head that fulfil `matchers` and have visible samples in `range`, by number.
+    fn head_series(&self, matchers: &[Matcher], range: TimeRange) -> Vec<u32> {
+        let head = &self.inner.head;
+        if head.max_ts().is_none_or(|max| max < range.start) || range.end < self.view.from {
+            return Vec::new();
+        }
+        let catalog = head.catalog.read_recursive();
+        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
+        head.with_samples(&found, self.view, range)
+    }
+
+    /// The blocks that overlap `range`, with their source numbers.
+    fn blocks_in(&self, range: TimeRange) -> impl Iterator<Item = (u32, &Arc<Block>)> {
+        (0..).zip(&self.blocks).filter(move |(_, block)| block.meta.range().overlaps(range))
+    }
+
+    /// Series of a block that fulfil `matchers` and may have samples in `range`.
+    fn block_series(block: &Block, matchers: &[Matcher], range: TimeRange) -> Result<Vec<u32>, StorageError> {
+        let found = select::series(&block.index, matchers).map_err(|error| block.index_error(error))?;
+        let mut ids = found.to_vec();
+        let span = block.meta.range();
+        let whole = range.start <= span.start && span.end <= range.end;
+        if !whole || block.tombstones.len() > 0 {
+            let (mut scratch, mut failed) = (Vec::new(), None);
+            ids.retain(|&id| {
+                block.overlaps(id, range, &mut scratch).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                })
+            });
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn labels_of(&self, source: u32, id: u32) -> Result<Labels, StorageError> {
+        let Some(block) = self.block(source) else {
+            return Ok(self.inner.head.catalog.read_recursive().labels(id));
+        };
+        let mut pairs = Vec::new();
+        let visited = block.index.visit_labels(id, |name, value| pairs.push((name, value)));
+        visited.map_err(|error| block.index_error(error))?;
+        Ok(Labels::from_sorted(pairs))
+    }
+
+    /// Joins the series of all sources that have the same labels.
+    fn merge(&self, sources: Vec<(u32, Vec<u32>)>) -> Result<Set<'_>, StorageError> {
+        let mut sources: Vec<_> = sources.into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
+        if sources.len() < 2 {
+            let (source, ids) = sources.pop().unwrap_or_default();
+            let entries = ids.into_iter().map(|id| (source, id)).collect();
+            return Ok(Set { snapshot: self, entries, starts: None });
+        }
+        let mut heads = Vec::with_capacity(sources.len());
+        for (source, ids) in sources {
+            let labels = self.labels_of(source, ids[0])?;
+            heads.push(Cursor { source, ids, at: 0, labels });
+        }
+        let (mut entries, mut starts) = (Vec::new(), Vec::new());
+        while let Some(least) = heads.iter().map(|cursor| &cursor.labels).min().cloned() {
+            starts.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
+            for cursor in heads.iter_mut().filter(|cursor| cursor.labels == least) {
+                entries.push((cursor.source, cursor.ids[cursor.at]));
+                cursor.at += 1;
+                if let Some(&next) = cursor.ids.get(cursor.at) {
+                    cursor.labels = self.labels_of(cursor.source, next)?;
+                }
+            }
+            heads.retain(|cursor| cursor.at < cursor.ids.len());
+        }
+        Ok(Set { snapshot: self, entries, starts: Some(starts) })
+    }
+
+    /// Collects texts of all sources, ascending.
+    fn texts(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        collect: &mut Collect<'_>,
+    ) -> Result<Vec<String>, StorageError> {
+        let mut texts = BTreeSet::new();
+        for (_, block) in self.blocks_in(range) {
+            let whole = matchers.is_empty() && block.tombstones.len() == 0;
+            let ids = if whole { None } else { Some(Self::block_series(block, matchers, range)?) };
+            let ids = ids.map(|ids| Bitmap::of(&ids));
+            collect(Source::Block(block, ids.as_ref()), &mut texts)
+                .map_err(|error| block.index_error(error))?;
+        }
+        let ids = Bitmap::of(&self.head_series(matchers, range));
+        if !ids.is_empty() {
+            let catalog = self.inner.head.catalog.read_recursive();
+            // The head's tables are in memory; they cannot be malformed.
+            let _ = collect(Source::Head(&catalog, &ids), &mut texts);
+        }
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        Ok(texts.into_iter().take(limit).collect())
+    }
+}
+
+/// Adds the texts of one source.
+type Collect<'a> = dyn FnMut(Source<'_>, &mut BTreeSet<String>) -> Result<(), Malformed> + 'a;
+
+/// A source of label texts, with the series that count (`None`: all).
+enum Source<'a> {
+    Head(&'a crate::head::catalog::Catalog, &'a Bitmap),
+    Block(&'a Block, Option<&'a Bitmap>),
+}
+
+struct Cursor {
+    source: u32,
+    ids: Vec<u32>,
+    at: usize,
+    labels: Labels,
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.inner.head.snapshots.release(self.view.snapshot);
+    }
+}
+
+/// Selected series: 8 bytes each, and 4 more where several sources had to be joined.
+struct Set<'a> {
+    snapshot: &'a Snapshot,
+    /// Source and number within the source.
+    entries: Vec<(u32, u32)>,
+    /// Where the entries of each series begin; `None`: one entry a series.
+    starts: Option<Vec<u32>>,
+}
+
+impl Set<'_> {
+    fn entries(&self, index: usize) -> &[(u32, u32)] {
+        match &self.starts {
+            None => &self.entries[index..=index],
+            Some(starts) => {
+                let end = starts.get(index + 1).map_or(self.entries.len(), |&end| end as usize);
+                &self.entries[starts[index] as usize..end]
+            }
+        }
+    }
+}
+
+impl SeriesSet for Set<'_> {
+    fn len(&self) -> usize {
+        self.starts.as_ref().map_or(self.entries.len(), Vec::len)
+    }
+
+    fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
+        let (source, id) = self.entries(index)[0];
+        match self.snapshot.block(source) {
+            // The entry was read when the series was selected, and blocks do not change.
+            Some(block) => {
+                let _ = block.index.visit_labels(id, visit);
+            }
+            None => {
+                for (name, value) in self.snapshot.inner.head.catalog.read_recursive().pairs(id) {
+                    visit(name, value);
+                }
+            }
+        }
+    }
+
+    fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
+        into.clear();
+        let mut scratch = Vec::new();
+        let entries = self.entries(index);
+        for &(source, id) in entries {
+            match self.snapshot.block(source) {
+                Some(block) => block.samples(id, range, &mut scratch, into)?,
+                None => self.snapshot.head_samples(id, range, into)?,
+            }
+        }
+        if entries.len() > 1 || !into.histogram_ts.is_empty() {
+            crate::samples::order(into);
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn head_samples(&self, id: u32, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
+        let from: Timestamp = range.start.max(self.view.from);
+        let range = TimeRange::new(from, range.end);
+        for chunk in self.inner.head.visible(id, self.view, range) {
+            chunk.decode(range, into).map_err(|Malformed(what)| StorageError::Corrupt {
+                path: self.inner.dir.clone(),
+                what: format!("{what} in a chunk of the head from {} to {} ms", chunk.min, chunk.max),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Querier for Snapshot {
+    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        let range = selection.range;
+        let mut sources = Vec::new();
+        for (number, block) in self.blocks_in(range) {
+            sources.push((number, Self::block_series(block, selection.matchers, range)?));
+        }
+        let mut head = self.head_series(selection.matchers, range);
+        self.inner.head.catalog.read_recursive().sort(&mut head);
+        sources.push((self.head_source(), head));
+        Ok(Box::new(self.merge(sources)?))
+    }
+
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        self.texts(matchers, range, limit, &mut |source, texts| {
+            let mut add = |text: &str| {
+                if !texts.contains(text) {
+                    texts.insert(text.to_owned());
+                }
+            };
+            match source {
+                Source::Head(catalog, ids) => catalog.names_of(ids).for_each(add),
+                Source::Block(block, None) => block.index.names().for_each(add),
+                Source::Block(block, Some(ids)) => {
+                    for id in ids.iter() {
+                        block.index.visit_labels(id, |name, _| add(name))?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        self.texts(matchers, range, limit, &mut |source, texts| {
+            let mut add = |text: &str| {
+                if !texts.contains(text) {
+                    texts.insert(text.to_owned());
+                }
+            };
+            match source {
+                Source::Head(catalog, ids) => catalog.values_of(name, ids).for_each(add),
+                Source::Block(block, ids) => block.index.visit_values(name, "", |value, postings| {
+                    let Some(ids) = ids else {
+                        add(value);
+                        return Ok(true);
+                    };
+                    let mut having = Bitmap::new();
+                    block.index.postings_at(postings, &mut having)?;
+                    if having.intersect(ids) {
+                        add(value);
+                    }
+                    Ok(true)
+                })?,
+            }
+            Ok(())
+        })
+    }
+}

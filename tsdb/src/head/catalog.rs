@@ -1,0 +1,206 @@
+//! Which series there are: labels to number, number to labels, matchers to numbers.
+
+use std::cmp::Ordering;
+
+use croaring::Bitmap;
+use hashbrown::{HashMap, HashTable};
+use model::{Labels, Matcher};
+
+use super::postings::{Postings, Searchable};
+use super::symbols::{Symbol, Symbols};
+use crate::select;
+
+/// The label sets of the head.
+///
+/// A series of 12 labels costs 24 bytes of row, 48 of value symbols, 10-20 in the lookup table, and
+/// its share of postings and strings. Names cost nothing: series with the same names in the same order
+/// share a *shape*. Shapes are few and are never forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    symbols: Symbols,
+    shapes: Vec<Box<[Symbol]>>,
+    shape_numbers: HashMap<Box<[Symbol]>, u32>,
+    rows: Vec<Row>,
+    free: Vec<u32>,
+    by_hash: HashTable<Listed>,
+    postings: Postings,
+}
+
+#[derive(Debug)]
+struct Row {
+    shape: u32,
+    /// Distinguishes the successive users of one number. 0: the row is free.
+    generation: u32,
+    values: Box<[Symbol]>,
+}
+
+/// An entry of the lookup table: 8 bytes. Half of the hash is kept, so that growing the table does not
+/// need to hash label sets again.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    id: u32,
+    hash: u32,
+}
+
+/// Spreads the kept half of a hash over 64 bits for the table.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn half(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+impl Catalog {
+    /// The number of the series with these labels. `hash` is [`Labels::hash64`].
+    pub(crate) fn find(&self, labels: &Labels, hash: u64) -> Option<u32> {
+        let hash = half(hash);
+        self.by_hash
+            .find(spread(hash), |listed| listed.hash == hash && self.pairs(listed.id).eq(labels.iter()))
+            .map(|listed| listed.id)
+    }
+
+    /// Adds a series that is not there yet; returns its number.
+    pub(crate) fn add(&mut self, labels: &Labels, hash: u64) -> u32 {
+        let (mut names, mut values) = (Vec::with_capacity(16), Vec::with_capacity(16));
+        for (name, value) in labels {
+            names.push(self.symbols.acquire(name));
+            values.push(self.symbols.acquire(value));
+        }
+        let shape = self.shape(names);
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                self.rows.push(Row { shape: 0, generation: 0, values: Box::default() });
+                u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        let row = &mut self.rows[id as usize];
+        (row.shape, row.values) = (shape, values.into());
+        row.generation = row.generation.wrapping_add(1).max(1);
+        let listed = Listed { id, hash: half(hash) };
+        self.by_hash.insert_unique(spread(listed.hash), listed, |other| spread(other.hash));
+        let row = &self.rows[id as usize];
+        let pairs = self.shapes[shape as usize].iter().copied().zip(row.values.iter().copied());
+        self.postings.add(id, pairs);
+        id
+    }
+
+    /// The number of a list of names. Gives back the references of the names if the shape, which holds
+    /// its own, is known already.
+    fn shape(&mut self, names: Vec<Symbol>) -> u32 {
+        if let Some(&shape) = self.shape_numbers.get(names.as_slice()) {
+            for name in names {
+                self.symbols.release(name);
+            }
+            return shape;
+        }
+        let shape = u32::try_from(self.shapes.len()).unwrap_or(u32::MAX);
+        let names: Box<[Symbol]> = names.into();
+        self.shapes.push(names.clone());
+        self.shape_numbers.insert(names, shape);
+        shape
+    }
+
+    /// Takes series out of lookup and postings. Their labels stay readable until [`Catalog::forget`].
+    pub(crate) fn unlist(&mut self, ids: &[u32]) {
+        for &id in ids {
+            let hash = half(self.labels(id).hash64());
+            if let Ok(entry) = self.by_hash.find_entry(spread(hash), |listed| listed.id == id) {
+                entry.remove();
+            }
+            let row = &self.rows[id as usize];
+            let pairs = self.shapes[row.shape as usize].iter().copied().zip(row.values.iter().copied());
+            self.postings.remove(id, pairs);
+        }
+        if ids.len() > 1000 {
+            self.postings.shrink();
+            if self.by_hash.capacity() > 4 * self.by_hash.len() {
+                self.by_hash.shrink_to_fit(|listed| spread(listed.hash));
+            }
+        }
+    }
+
+    /// Frees the labels and numbers of unlisted series.
+    pub(crate) fn forget(&mut self, ids: &[u32]) {
+        for &id in ids {
+            for value in std::mem::take(&mut self.rows[id as usize].values) {
+                self.symbols.release(value);
+            }
+            self.free.push(id);
+        }
+    }
+
+    pub(crate) fn generation(&self, id: u32) -> u32 {
+        self.rows[id as usize].generation
+    }
+
+    /// The labels of a series, ascending by name.
+    pub(crate) fn pairs(&self, id: u32) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let row = &self.rows[id as usize];
+        self.shapes[row.shape as usize]
+            .iter()
+            .zip(&row.values)
+            .map(|(&name, &value)| (self.symbols.text(name), self.symbols.text(value)))
+    }
+
+    pub(crate) fn labels(&self, id: u32) -> Labels {
+        Labels::from_sorted(self.pairs(id))
+    }
+
+    /// The number of series.
+    pub(crate) fn len(&self) -> usize {
+        self.by_hash.len()
+    }
+
+    /// All series in use.
+    pub(crate) fn all(&self) -> &Bitmap {
+        self.postings.all()
+    }
+
+    /// The series that fulfil all matchers, in no useful order.
+    pub(crate) fn select(&self, matchers: &[Matcher]) -> Bitmap {
+        let searchable = Searchable { postings: &self.postings, symbols: &self.symbols };
+        match select::series(&searchable, matchers) {
+            Ok(found) => found,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Sorts series by their labels.
+    pub(crate) fn sort(&self, ids: &mut [u32]) {
+        ids.sort_unstable_by(|&a, &b| self.compare(a, b));
+    }
+
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        let (row_a, row_b) = (&self.rows[a as usize], &self.rows[b as usize]);
+        if row_a.shape != row_b.shape {
+            return self.pairs(a).cmp(self.pairs(b));
+        }
+        // Same names: the first differing value decides.
+        let differing = row_a.values.iter().zip(&row_b.values).find(|(a, b)| a != b);
+        differing.map_or(Ordering::Equal, |(&a, &b)| self.symbols.text(a).cmp(self.symbols.text(b)))
+    }
+
+    /// Label names over `ids`.
+    pub(crate) fn names_of<'a>(&'a self, ids: &Bitmap) -> impl Iterator<Item = &'a str> {
+        let mut used = vec![false; self.shapes.len()];
+        for id in ids.iter() {
+            used[self.rows[id as usize].shape as usize] = true;
+        }
+        let shapes = self.shapes.iter().zip(used).filter(|(_, used)| *used);
+        shapes.flat_map(|(shape, _)| shape.iter().map(|&name| self.symbols.text(name)))
+    }
+
+    /// Values of label `name` over `ids`.
+    pub(crate) fn values_of<'a>(&'a self, name: &str, ids: &'a Bitmap) -> impl Iterator<Item = &'a str> {
+        let name = self.symbols.find(name);
+        let everything = ids.cardinality() == self.by_hash.len() as u64;
+        name.into_iter().flat_map(move |name| {
+            self.postings
+                .values(name)
+                .filter(move |&value| everything || self.postings.intersects(name, value, ids))
+                .map(|value| self.symbols.text(value))
+        })
+    }
+}

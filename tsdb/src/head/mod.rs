@@ -1,0 +1,320 @@
+//! The head: every series that had a sample lately, with its newest samples, in memory.
+//!
+//! Locks, in the order in which they are taken: the commit lock of the database, the catalog, one
+//! shard. Nobody holds two shards.
+
+pub(crate) mod catalog;
+mod postings;
+pub(crate) mod series;
+pub(crate) mod snapshots;
+mod symbols;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use croaring::Bitmap;
+use hashbrown::HashMap;
+use model::{Labels, TimeRange, Timestamp};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use smallvec::SmallVec;
+
+use catalog::Catalog;
+use series::{Series, Visible};
+use snapshots::Snapshots;
+
+use crate::error::AppendError;
+
+/// Shards, so that readers of one series do not wait for the writer of another.
+pub(crate) const SHARDS: usize = 16;
+
+/// A series of the head. Stable while the series is in the head; 0 is never one.
+///
+/// The high half is the generation of the number in the low half, so that a reference to a series that
+/// is gone can never mean another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesRef(pub u64);
+
+impl SeriesRef {
+    pub(crate) fn new(id: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(id))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    pub(crate) fn id(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        // A 64-bit number shifted by 32 fits 32 bits.
+        u32::try_from(self.0 >> 32).unwrap_or(0)
+    }
+}
+
+pub(crate) fn shard_of(id: u32) -> usize {
+    id as usize % SHARDS
+}
+
+fn slot_of(id: u32) -> usize {
+    id as usize / SHARDS
+}
+
+/// For one series: before the first append after snapshot `.0` was taken, it had `.1` samples.
+type Marks = SmallVec<[(u64, u32); 1]>;
+
+/// A sixteenth of the series.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    series: Vec<Option<Series>>,
+    /// Only series that were appended to while snapshots were alive; empty otherwise.
+    marks: HashMap<u32, Marks>,
+}
+
+impl Shard {
+    pub(crate) fn get(&mut self, id: u32) -> Option<&mut Series> {
+        self.series.get_mut(slot_of(id))?.as_mut()
+    }
+
+    /// The series, unless it is gone.
+    pub(crate) fn resolve(&mut self, series: SeriesRef) -> Option<&mut Series> {
+        self.get(series.id()).filter(|found| found.generation == series.generation())
+    }
+
+    fn insert(&mut self, id: u32, series: Series) {
+        let slot = slot_of(id);
+        if self.series.len() <= slot {
+            self.series.resize_with(slot + 1, || None);
+        }
+        self.series[slot] = Some(series);
+    }
+
+    /// The number of the newest samples of a series that are younger than snapshot `snapshot`.
+    fn hidden(&self, id: u32, snapshot: u64) -> u32 {
+        let Some(Some(series)) = self.series.get(slot_of(id)) else { return 0 };
+        let marks = self.marks.get(&id);
+        let mark = marks.and_then(|marks| marks.iter().find(|&&(taken, _)| taken >= snapshot));
+        mark.map_or(0, |&(_, before)| series.appended.wrapping_sub(before))
+    }
+}
+
+/// What a reader may see of the head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    /// The snapshot's number.
+    pub(crate) snapshot: u64,
+    /// Older samples are in blocks.
+    pub(crate) from: Timestamp,
+}
+
+/// The head.
+pub(crate) struct Head {
+    pub(crate) catalog: RwLock<Catalog>,
+    shards: [Mutex<Shard>; SHARDS],
+    pub(crate) snapshots: Snapshots,
+    /// Samples before this are in blocks already, or would be refused anyway.
+    pub(crate) min_valid: AtomicI64,
+    /// `i64::MAX` while there is no sample.
+    min_ts: AtomicI64,
+    /// `i64::MIN` while there is no sample.
+    max_ts: AtomicI64,
+    next_wal_ref: AtomicU64,
+    range_ms: i64,
+    series_max: u64,
+    /// Series that left, with the snapshot number from which on nobody can still know them.
+    limbo: Mutex<Vec<(u64, Vec<u32>)>>,
+}
+
+impl Head {
+    pub(crate) fn new(range_ms: i64, series_max: Option<u64>) -> Self {
+        Self {
+            catalog: RwLock::default(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            snapshots: Snapshots::default(),
+            min_valid: AtomicI64::new(i64::MIN),
+            min_ts: AtomicI64::new(i64::MAX),
+            max_ts: AtomicI64::new(i64::MIN),
+            next_wal_ref: AtomicU64::new(1),
+            range_ms,
+            series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
+            limbo: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn shard(&self, id: u32) -> MutexGuard<'_, Shard> {
+        self.shards[shard_of(id)].lock()
+    }
+
+    pub(crate) fn min_ts(&self) -> Option<Timestamp> {
+        Some(self.min_ts.load(Ordering::Acquire)).filter(|&ts| ts != i64::MAX)
+    }
+
+    pub(crate) fn max_ts(&self) -> Option<Timestamp> {
+        Some(self.max_ts.load(Ordering::Acquire)).filter(|&ts| ts != i64::MIN)
+    }
+
+    /// The oldest time that is accepted: half a block before the newest sample, and nothing that a
+    /// block may hold already.
+    pub(crate) fn accepts_from(&self) -> Timestamp {
+        let newest = self.max_ts().map_or(i64::MIN, |max| max.saturating_sub(self.range_ms / 2));
+        newest.max(self.min_valid.load(Ordering::Acquire))
+    }
+
+    /// Finds or creates a series.
+    pub(crate) fn series(&self, labels: &Labels) -> Result<SeriesRef, AppendError> {
+        let hash = labels.hash64();
+        {
+            let catalog = self.catalog.read_recursive();
+            if let Some(id) = catalog.find(labels, hash) {
+                return Ok(SeriesRef::new(id, catalog.generation(id)));
+            }
+        }
+        let mut catalog = self.catalog.write();
+        if let Some(id) = catalog.find(labels, hash) {
+            return Ok(SeriesRef::new(id, catalog.generation(id)));
+        }
+        if catalog.len() as u64 >= self.series_max {
+            return Err(AppendError::SeriesLimit);
+        }
+        let wal_ref = self.next_wal_ref.fetch_add(1, Ordering::Relaxed);
+        Ok(self.create(&mut catalog, labels, hash, wal_ref))
+    }
+
+    fn create(&self, catalog: &mut Catalog, labels: &Labels, hash: u64, wal_ref: u64) -> SeriesRef {
+        let id = catalog.add(labels, hash);
+        let generation = catalog.generation(id);
+        self.shard(id).insert(id, Series::new(wal_ref, generation));
+        SeriesRef::new(id, generation)
+    }
+
+    /// The series of a record of the log; it is created under the log's name for it if it is new.
+    pub(crate) fn replay_series(&self, wal_ref: u64, labels: &Labels) -> SeriesRef {
+        self.reserve_wal_ref(wal_ref);
+        let hash = labels.hash64();
+        let mut catalog = self.catalog.write();
+        let series = match catalog.find(labels, hash) {
+            Some(id) => SeriesRef::new(id, catalog.generation(id)),
+            None => self.create(&mut catalog, labels, hash, wal_ref),
+        };
+        if let Some(series) = self.shard(series.id()).resolve(series) {
+            series.logged = true;
+        }
+        series
+    }
+
+    /// Makes sure that no new series gets a name that the log has used.
+    pub(crate) fn reserve_wal_ref(&self, wal_ref: u64) {
+        self.next_wal_ref.fetch_max(wal_ref.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Appends a float to a series of `shard`; false if it may not follow what the series has.
+    pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: f64) -> bool {
+        let newest_snapshot = self.snapshots.newest();
+        if newest_snapshot == 0 && !shard.marks.is_empty() {
+            shard.marks = HashMap::new();
+        }
+        let Some(found) = shard.resolve(series) else { return false };
+        found.pending = false;
+        if found.check(ts, value).is_err() {
+            return false;
+        }
+        let before = found.appended;
+        found.append(ts, value, self.range_ms);
+        if newest_snapshot != 0 {
+            let marks = shard.marks.entry(series.id()).or_default();
+            if marks.last().is_none_or(|&(taken, _)| taken < newest_snapshot) {
+                let oldest = self.snapshots.oldest();
+                marks.retain(|&mut (taken, _)| taken >= oldest);
+                marks.push((newest_snapshot, before));
+            }
+        }
+        true
+    }
+
+    /// Tells of samples that were applied.
+    pub(crate) fn extend_time(&self, min: Timestamp, max: Timestamp) {
+        self.min_ts.fetch_min(min, Ordering::AcqRel);
+        self.max_ts.fetch_max(max, Ordering::AcqRel);
+    }
+
+    /// The chunks of a series in `range`, as `view` may see them.
+    pub(crate) fn visible(&self, id: u32, view: View, range: TimeRange) -> Vec<Visible> {
+        let range = TimeRange::new(range.start.max(view.from), range.end);
+        let shard = self.shard(id);
+        let hidden = shard.hidden(id, view.snapshot);
+        let series = shard.series.get(slot_of(id)).and_then(Option::as_ref);
+        series.map_or_else(Vec::new, |series| series.visible(range, hidden))
+    }
+
+    /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
+    pub(crate) fn with_samples(&self, ids: &Bitmap, view: View, range: TimeRange) -> Vec<u32> {
+        let range = TimeRange::new(range.start.max(view.from), range.end);
+        let mut kept = Vec::new();
+        for id in ids.iter() {
+            let shard = self.shard(id);
+            let Some(Some(series)) = shard.series.get(slot_of(id)) else { continue };
+            let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
+            let hidden = shard.hidden(id, view.snapshot);
+            let overlaps = range.overlaps(TimeRange::new(min, max));
+            if overlaps && (hidden == 0 || !series.visible(range, hidden).is_empty()) {
+                kept.push(id);
+            }
+        }
+        kept
+    }
+
+    /// Drops samples before `min` chunk by chunk, then series that have none left. Returns the log's
+    /// names of the dropped series.
+    pub(crate) fn truncate(&self, min: Timestamp) -> Vec<u64> {
+        let (mut empty, mut oldest) = (Vec::new(), i64::MAX);
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut shard = shard.lock();
+            for (slot, series) in shard.series.iter_mut().enumerate() {
+                let Some(series) = series else { continue };
+                series.truncate_before(min);
+                match series.min_ts() {
+                    Some(ts) => oldest = oldest.min(ts),
+                    None => empty.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX)),
+                }
+            }
+        }
+        // Appends that came meanwhile are newer than `min`, and lower the bound by themselves.
+        let oldest = if oldest == i64::MAX { oldest } else { oldest.max(min) };
+        self.min_ts.store(oldest, Ordering::Release);
+        self.drop_series(empty)
+    }
+
+    fn drop_series(&self, mut ids: Vec<u32>) -> Vec<u64> {
+        let mut dropped = Vec::new();
+        let mut catalog = self.catalog.write();
+        ids.retain(|&id| {
+            let mut shard = self.shard(id);
+            let slot = &mut shard.series[slot_of(id)];
+            let gone = slot.as_ref().is_some_and(|series| series.is_empty() && !series.pending);
+            if gone && let Some(series) = slot.take() {
+                dropped.push(series.wal_ref);
+            }
+            gone
+        });
+        catalog.unlist(&ids);
+        self.limbo.lock().push((self.snapshots.next(), ids));
+        self.forget(&mut catalog);
+        dropped
+    }
+
+    /// Frees the labels of dropped series that no snapshot can know any more.
+    fn forget(&self, catalog: &mut Catalog) {
+        let oldest = self.snapshots.oldest();
+        self.limbo.lock().retain(|(from, ids)| {
+            let known = oldest < *from;
+            if !known {
+                catalog.forget(ids);
+            }
+            known
+        });
+    }
+
+    /// Calls `visit` with every series.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Series)) {
+        for shard in &self.shards {
+            shard.lock().series.iter().flatten().for_each(&mut visit);
+        }
+    }
+}

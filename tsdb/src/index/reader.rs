@@ -1,0 +1,375 @@
+//! Reads an index in place.
+
+use croaring::Bitmap;
+
+use super::{ChunkMeta, MAGIC, SERIES_ALIGN, TOC_BYTES, VERSION};
+use crate::codec::bytes::Bytes;
+use crate::codec::{Malformed, crc};
+use crate::disk::Mapping;
+use crate::select::LabelIndex;
+
+/// Every so many entries of the postings offset table are remembered.
+const SAMPLING: usize = 32;
+
+/// An index, mapped.
+///
+/// On the heap it keeps 4 bytes a symbol and 4 bytes for every 32nd label pair; all else stays in the
+/// page cache.
+pub(crate) struct Reader {
+    data: Mapping,
+    /// Where each symbol begins.
+    symbols: Vec<u32>,
+    names: Vec<Name>,
+    series_end: usize,
+}
+
+/// The entries of one label name in the postings offset table.
+struct Name {
+    name: Box<str>,
+    /// Where every 32nd entry begins.
+    sampled: Vec<u32>,
+    /// Where the last entry ends.
+    end: u32,
+    count: usize,
+}
+
+/// An entry of the postings offset table.
+struct Entry<'a> {
+    name: &'a str,
+    value: &'a str,
+    offset: u64,
+}
+
+/// A series entry taken apart.
+pub(crate) struct Series<'a> {
+    labels: Bytes<'a>,
+    label_count: usize,
+}
+
+fn position(offset: u64, data: &[u8]) -> Result<usize, Malformed> {
+    let at = usize::try_from(offset).ok().filter(|&at| at <= data.len());
+    at.ok_or(Malformed("offset lies outside the index"))
+}
+
+/// The body of a section at `at`: length, body, CRC.
+fn section(data: &[u8], at: usize) -> Result<(&[u8], usize), Malformed> {
+    let mut bytes = Bytes::new(data.get(at..).ok_or(Malformed("offset lies outside the index"))?);
+    let length = bytes.u32()? as usize;
+    let body = bytes.take(length)?;
+    if crc(body) != bytes.u32()? {
+        return Err(Malformed("checksum mismatch in the index"));
+    }
+    Ok((body, at + 4))
+}
+
+fn entry<'a>(bytes: &mut Bytes<'a>) -> Result<Entry<'a>, Malformed> {
+    if bytes.uvarint()? != 2 {
+        return Err(Malformed("postings offset entry does not have two keys"));
+    }
+    Ok(Entry { name: bytes.text()?, value: bytes.text()?, offset: bytes.uvarint()? })
+}
+
+fn to_u32(offset: usize) -> Result<u32, Malformed> {
+    u32::try_from(offset).map_err(|_| Malformed("index beyond 4 GiB is not supported"))
+}
+
+impl Reader {
+    /// Checks the frame of the index and reads its tables.
+    pub(crate) fn open(data: Mapping) -> Result<Self, Malformed> {
+        let mut header = Bytes::new(&data);
+        if header.u32()? != MAGIC {
+            return Err(Malformed("not an index (magic number)"));
+        }
+        if header.u8()? != VERSION {
+            return Err(Malformed("index version is not supported"));
+        }
+        let toc_at = data.len().checked_sub(TOC_BYTES).ok_or(Malformed("index is too short"))?;
+        let toc = &data[toc_at..];
+        if crc(&toc[..48]).to_be_bytes() != toc[48..] {
+            return Err(Malformed("checksum mismatch in the table of contents"));
+        }
+        let mut toc = Bytes::new(toc);
+        let [symbols, _series, label_indices, _label_table, postings, postings_table] =
+            [toc.u64()?, toc.u64()?, toc.u64()?, toc.u64()?, toc.u64()?, toc.u64()?];
+        let series_end = position(if label_indices == 0 { postings } else { label_indices }, &data)?;
+        let symbols = read_symbols(&data, position(symbols, &data)?)?;
+        let names = read_names(&data, position(postings_table, &data)?)?;
+        Ok(Self { symbols, names, series_end, data })
+    }
+
+    pub(crate) fn symbol(&self, number: u64) -> Result<&str, Malformed> {
+        let at = usize::try_from(number).ok().and_then(|number| self.symbols.get(number));
+        Bytes::new(&self.data[*at.ok_or(Malformed("symbol number out of range"))? as usize..]).text()
+    }
+
+    /// The names of all labels, ascending.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &*name.name).filter(|name| !name.is_empty())
+    }
+
+    fn name(&self, name: &str) -> Option<&Name> {
+        let at = self.names.binary_search_by(|other| (*other.name).cmp(name)).ok()?;
+        Some(&self.names[at])
+    }
+
+    /// Calls `visit` with each value of `name` and the place of its postings, until it returns false.
+    pub(crate) fn visit_values<'a>(
+        &'a self,
+        name: &str,
+        from: &str,
+        mut visit: impl FnMut(&'a str, u64) -> Result<bool, Malformed>,
+    ) -> Result<(), Malformed> {
+        let Some(name) = self.name(name) else { return Ok(()) };
+        let mut failed = None;
+        let block = name.sampled.partition_point(|&at| {
+            let first = entry(&mut Bytes::new(&self.data[at as usize..name.end as usize]));
+            first.map_or_else(
+                |error| {
+                    failed = Some(error);
+                    false
+                },
+                |first| first.value <= from,
+            )
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let Some(&start) = name.sampled.get(block.saturating_sub(1)) else { return Ok(()) };
+        let mut bytes = Bytes::new(&self.data[start as usize..name.end as usize]);
+        while !bytes.is_empty() {
+            let entry = entry(&mut bytes)?;
+            if entry.value >= from && !visit(entry.value, entry.offset)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The postings list at `offset`, added to `into`.
+    pub(crate) fn postings_at(&self, offset: u64, into: &mut Bitmap) -> Result<(), Malformed> {
+        let (body, _) = section(&self.data, position(offset, &self.data)?)?;
+        let mut bytes = Bytes::new(body);
+        let count = bytes.u32()? as usize;
+        let list = bytes.take(count.checked_mul(4).ok_or(Malformed("postings list too long"))?)?;
+        let (ids, _) = list.as_chunks::<4>();
+        let ids: Vec<u32> = ids.iter().map(|id| u32::from_be_bytes(*id)).collect();
+        into.add_many(&ids);
+        Ok(())
+    }
+
+    fn series_entry(&self, id: u32) -> Result<Bytes<'_>, Malformed> {
+        let at = id as usize * SERIES_ALIGN;
+        let mut bytes = Bytes::new(
+            self.data.get(at..self.series_end).ok_or(Malformed("series reference outside the index"))?,
+        );
+        let length = bytes.count()?;
+        let body = bytes.take(length)?;
+        if crc(body) != bytes.u32()? {
+            return Err(Malformed("checksum mismatch in a series entry"));
+        }
+        Ok(Bytes::new(body))
+    }
+
+    /// The labels of series `id`.
+    pub(crate) fn series(&self, id: u32) -> Result<Series<'_>, Malformed> {
+        let mut labels = self.series_entry(id)?;
+        let label_count = labels.count()?;
+        Ok(Series { labels, label_count })
+    }
+
+    /// Calls `visit` with each label of series `id`.
+    pub(crate) fn visit_labels<'a>(
+        &'a self,
+        id: u32,
+        mut visit: impl FnMut(&'a str, &'a str),
+    ) -> Result<(), Malformed> {
+        let mut series = self.series(id)?;
+        for _ in 0..series.label_count {
+            visit(self.symbol(series.labels.uvarint()?)?, self.symbol(series.labels.uvarint()?)?);
+        }
+        Ok(())
+    }
+
+    /// The chunks of series `id`, into `into`.
+    pub(crate) fn chunks(&self, id: u32, into: &mut Vec<ChunkMeta>) -> Result<(), Malformed> {
+        into.clear();
+        let Series { labels: mut bytes, label_count } = self.series(id)?;
+        for _ in 0..2 * label_count {
+            bytes.uvarint()?;
+        }
+        let mut last: Option<ChunkMeta> = None;
+        for _ in 0..bytes.count()? {
+            let min = match last {
+                None => bytes.varint()?,
+                Some(last) => last.max.wrapping_add(bytes.uvarint()?.cast_signed()),
+            };
+            let max = min.wrapping_add(bytes.uvarint()?.cast_signed());
+            let reference = match last {
+                None => bytes.uvarint()?,
+                Some(last) => last.reference.wrapping_add_signed(bytes.varint()?),
+            };
+            let chunk = ChunkMeta { min, max, reference };
+            into.push(chunk);
+            last = Some(chunk);
+        }
+        Ok(())
+    }
+}
+
+fn read_symbols(data: &[u8], at: usize) -> Result<Vec<u32>, Malformed> {
+    let (body, start) = section(data, at)?;
+    let mut bytes = Bytes::new(body);
+    let count = bytes.u32()? as usize;
+    if count > body.len() {
+        return Err(Malformed("symbol count exceeds the table"));
+    }
+    let mut offsets = Vec::with_capacity(count);
+    for _ in 0..count {
+        offsets.push(to_u32(start + body.len() - bytes.rest().len())?);
+        bytes.text()?;
+    }
+    Ok(offsets)
+}
+
+fn read_names(data: &[u8], at: usize) -> Result<Vec<Name>, Malformed> {
+    let (body, start) = section(data, at)?;
+    let mut bytes = Bytes::new(body);
+    let count = bytes.u32()?;
+    let mut names: Vec<Name> = Vec::new();
+    for _ in 0..count {
+        let begin = to_u32(start + body.len() - bytes.rest().len())?;
+        let entry = entry(&mut bytes)?;
+        let end = to_u32(start + body.len() - bytes.rest().len())?;
+        match names.last_mut() {
+            Some(last) if *last.name == *entry.name => {
+                if last.count.is_multiple_of(SAMPLING) {
+                    last.sampled.push(begin);
+                }
+                (last.end, last.count) = (end, last.count + 1);
+            }
+            Some(last) if *last.name > *entry.name => return Err(Malformed("label names out of order")),
+            _ => names.push(Name { name: entry.name.into(), sampled: vec![begin], end, count: 1 }),
+        }
+    }
+    Ok(names)
+}
+
+impl LabelIndex for Reader {
+    type Error = Malformed;
+
+    fn all(&self) -> Result<Bitmap, Malformed> {
+        self.with_value("", "")
+    }
+
+    fn with_value(&self, name: &str, value: &str) -> Result<Bitmap, Malformed> {
+        let mut found = Bitmap::new();
+        self.visit_values(name, value, |other, offset| {
+            if other == value {
+                self.postings_at(offset, &mut found)?;
+            }
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+
+    fn with_values(
+        &self,
+        name: &str,
+        prefix: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Bitmap, Malformed> {
+        let mut found = Bitmap::new();
+        if name.is_empty() {
+            return Ok(found);
+        }
+        self.visit_values(name, prefix, |value, offset| {
+            if !value.starts_with(prefix) {
+                return Ok(false);
+            }
+            if keep(value) {
+                self.postings_at(offset, &mut found)?;
+            }
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::writer::Writer;
+    use super::*;
+    use crate::disk::memory::Memory;
+    use crate::disk::{Disk as _, write_atomically};
+    use std::path::Path;
+
+    fn mapped(data: &[u8]) -> Mapping {
+        let disk = Memory::new();
+        disk.create_dir_all(Path::new("/")).unwrap();
+        write_atomically(&disk, Path::new("/index"), data).unwrap();
+        disk.map(Path::new("/index")).unwrap()
+    }
+
+    fn sample(series: u32) -> Vec<u8> {
+        let names: Vec<String> = (0..series).map(|n| format!("metric_{n:05}")).collect();
+        let symbols = ["__name__", "job"].into_iter().chain(names.iter().map(String::as_str)).chain(["node"]);
+        let mut symbols: Vec<&str> = symbols.collect();
+        symbols.sort_unstable();
+        let mut out = Vec::new();
+        let mut writer = Writer::new(
+            |data: &[u8]| {
+                out.extend_from_slice(data);
+                Ok(())
+            },
+            symbols.into_iter(),
+        )
+        .unwrap();
+        for name in &names {
+            let chunks = [
+                ChunkMeta { min: -5, max: 10, reference: 8 },
+                ChunkMeta { min: 11, max: 20, reference: 1 << 32 | 8 },
+            ];
+            writer.series([("__name__", name.as_str()), ("job", "node")].into_iter(), &chunks).unwrap();
+        }
+        let bytes = writer.finish().unwrap();
+        assert_eq!(bytes, out.len() as u64);
+        out
+    }
+
+    #[test]
+    fn reads_what_was_written() {
+        let reader = Reader::open(mapped(&sample(200))).unwrap();
+        assert_eq!(reader.names().collect::<Vec<_>>(), ["__name__", "job"]);
+        assert_eq!(reader.all().unwrap().cardinality(), 200);
+        assert_eq!(reader.with_value("job", "node").unwrap().cardinality(), 200);
+        for n in [0, 31, 32, 33, 199] {
+            let name = format!("metric_{n:05}");
+            let found = reader.with_value("__name__", &name).unwrap().to_vec();
+            assert_eq!(found.len(), 1, "{name}");
+            let mut labels = Vec::new();
+            reader.visit_labels(found[0], |name, value| labels.push((name, value))).unwrap();
+            assert_eq!(labels, [("__name__", name.as_str()), ("job", "node")]);
+            let mut chunks = Vec::new();
+            reader.chunks(found[0], &mut chunks).unwrap();
+            assert_eq!(chunks[0], ChunkMeta { min: -5, max: 10, reference: 8 });
+            assert_eq!(chunks[1], ChunkMeta { min: 11, max: 20, reference: 1 << 32 | 8 });
+        }
+        assert!(reader.with_value("__name__", "metric").unwrap().is_empty());
+        assert_eq!(reader.with_values("__name__", "metric_0001", &mut |_| true).unwrap().cardinality(), 10);
+    }
+
+    #[test]
+    fn any_flipped_byte_is_noticed_or_harmless() {
+        let good = sample(3);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            let Ok(reader) = Reader::open(mapped(&bad)) else { continue };
+            let Ok(all) = reader.all() else { continue };
+            for id in all.iter() {
+                let _ = reader.visit_labels(id, |_, _| ());
+                let _ = reader.chunks(id, &mut Vec::new());
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! How a database behaves.
+
+use std::time::Duration;
+
+use crate::wal::page::Compression;
+
+/// How a database behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The log is synced at most this long after a commit. Zero: every commit syncs before it returns.
+    /// [`Duration::MAX`]: only [`crate::Db::sync`], the end of a segment, and closing do.
+    pub wal_sync_interval: Duration,
+    /// The span of a block of level 1, in milliseconds.
+    pub block_range_ms: i64,
+    /// Blocks this much older than the newest one are deleted. `None`: never.
+    pub retention_ms: Option<i64>,
+    /// The oldest blocks are deleted while everything in the directory exceeds this. `None`: never.
+    pub retention_bytes: Option<u64>,
+    /// New series beyond this number are refused. `None`: no limit.
+    pub series_max: Option<u64>,
+    /// Samples this much older than the newest of the head are accepted out of order.
+    pub out_of_order_window_ms: i64,
+    /// How records of the log are packed.
+    pub wal_compression: Compression,
+    /// A segment of the log is ended before it exceeds this; at most 128 MiB.
+    pub wal_segment_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            wal_sync_interval: Duration::from_secs(1),
+            block_range_ms: 7_200_000,
+            retention_ms: Some(15 * 86_400_000),
+            retention_bytes: None,
+            series_max: None,
+            out_of_order_window_ms: 0,
+            wal_compression: Compression::Snappy,
+            wal_segment_bytes_max: 128 * 1024 * 1024,
+        }
+    }
+}

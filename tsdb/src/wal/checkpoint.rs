@@ -1,0 +1,168 @@
+//! Checkpoints: what must be kept of segments that are about to be deleted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::{Labels, Timestamp};
+
+use super::page::{Compression, Damage, Records};
+use super::record::{self, HistogramRecords, Record, SamplesRecord, SeriesRecord, WalRef};
+use super::{Wal, segment_path, segments};
+use crate::codec::Malformed;
+use crate::disk::Disk;
+use crate::error::IoError;
+
+const PREFIX: &str = "checkpoint.";
+
+/// The newest checkpoint in log directory `dir`: the last segment it stands for, and its directory.
+pub(crate) fn newest(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(u64, PathBuf)>> {
+    let found = all(disk, dir)?.into_iter().filter_map(|(number, path)| Some((number?, path)));
+    Ok(found.max())
+}
+
+/// All checkpoints; those without a number are unfinished.
+fn all(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(Option<u64>, PathBuf)>> {
+    let entries = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let checkpoints = entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| {
+        let number = entry.name.strip_prefix(PREFIX)?;
+        Some((number.parse().ok(), dir.join(&entry.name)))
+    });
+    Ok(checkpoints.collect())
+}
+
+/// Removes checkpoints that are unfinished or older than the newest.
+pub(crate) fn remove_obsolete(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let newest = newest(disk, dir)?.map(|(number, _)| number);
+    for (number, path) in all(disk, dir)? {
+        if number.is_none() || number < newest {
+            disk.remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is to be kept.
+pub(crate) struct Keep<'a> {
+    /// Whether a series is still in use.
+    pub(crate) series: &'a dyn Fn(WalRef) -> bool,
+    /// Samples before this are in blocks.
+    pub(crate) from: Timestamp,
+}
+
+/// Writes a checkpoint that stands for the previous one and all segments up to `last`, then deletes
+/// those. A crash at any moment leaves the old state or the new one, or both, which reads the same.
+pub(crate) fn write(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    last: u64,
+    keep: &Keep<'_>,
+    compression: Compression,
+) -> Result<(), IoError> {
+    let old = newest(&**disk, dir).map_err(IoError::at(dir))?;
+    let tmp = dir.join(format!("{PREFIX}{last:08}.tmp"));
+    let done = dir.join(format!("{PREFIX}{last:08}"));
+    if let Err(error) = disk.remove_dir_all(&tmp)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(IoError { path: tmp, source: error });
+    }
+    let mut out = Wal::create(Arc::clone(disk), &tmp, 0, compression).map_err(IoError::at(&tmp))?;
+    let from = old.as_ref().map_or(0, |(number, _)| number + 1);
+    if let Some((_, old)) = &old {
+        for (number, _) in segments(&**disk, old).map_err(IoError::at(old))? {
+            copy_segment(&**disk, &segment_path(old, number), keep, &mut out)?;
+        }
+    }
+    let covered: Vec<u64> = segments(&**disk, dir)
+        .map_err(IoError::at(dir))?
+        .into_iter()
+        .map(|(number, _)| number)
+        .filter(|&number| number <= last)
+        .collect();
+    for &number in covered.iter().filter(|&&number| number >= from) {
+        copy_segment(&**disk, &segment_path(dir, number), keep, &mut out)?;
+    }
+    out.sync().map_err(IoError::at(&tmp))?;
+    drop(out);
+    disk.sync_dir(&tmp).map_err(IoError::at(&tmp))?;
+    disk.rename(&tmp, &done).map_err(IoError::at(&done))?;
+    disk.sync_dir(dir).map_err(IoError::at(dir))?;
+    // From here on the checkpoint counts; what it replaces is only in the way.
+    for number in covered {
+        let path = segment_path(dir, number);
+        disk.remove_file(&path).map_err(IoError::at(&path))?;
+    }
+    remove_obsolete(&**disk, dir).map_err(IoError::at(dir))
+}
+
+fn copy_segment(disk: &dyn Disk, path: &Path, keep: &Keep<'_>, out: &mut Wal) -> Result<(), IoError> {
+    let segment = disk.map(path).map_err(IoError::at(path))?;
+    let mut records = Records::new(&segment);
+    while let Some(next) = records.next() {
+        let invalid = |what: &str, offset: usize| IoError {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidData, format!("{what} at offset {offset}")),
+        };
+        let next = next.map_err(|Damage { what, offset, .. }| invalid(what, offset))?;
+        let record = record::decode(&next.data).map_err(|Malformed(what)| invalid(what, next.start))?;
+        for kept in filter(record, keep) {
+            out.append(std::iter::once(kept.as_slice())).map_err(IoError::at(&out.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What remains of a record.
+fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
+    let mut kept = Vec::new();
+    match record {
+        Record::Series(entries) => {
+            let mut out = SeriesRecord::new();
+            for (series, labels) in entries.iter().filter(|(series, _)| (keep.series)(*series)) {
+                push_series(&mut out, *series, labels);
+            }
+            kept.extend(out.finish().map(<[u8]>::to_vec));
+        }
+        Record::Samples(entries) => {
+            let mut out = SamplesRecord::new();
+            for (series, ts, value) in entries.into_iter().filter(|&(_, ts, _)| ts >= keep.from) {
+                out.push(series, ts, value);
+            }
+            kept.extend(out.finish().map(<[u8]>::to_vec));
+        }
+        Record::Histograms(entries) => {
+            let mut out = HistogramRecords::new();
+            for (series, ts, value) in entries.iter().filter(|&&(_, ts, _)| ts >= keep.from) {
+                out.push(*series, *ts, value);
+            }
+            kept.extend(out.finish().map(<[u8]>::to_vec));
+        }
+        Record::Tombstones(mut entries) => {
+            entries.retain(|&(_, _, max)| max >= keep.from);
+            if !entries.is_empty() {
+                kept.push(record::tombstones(&entries));
+            }
+        }
+        Record::Exemplars(entries) => {
+            let new = entries.iter().filter(|&&(_, ts, ..)| ts >= keep.from);
+            kept.extend(record::exemplars(
+                new.map(|(series, ts, value, labels)| (*series, *ts, *value, labels)),
+            ));
+        }
+        Record::Metadata(mut entries) => {
+            entries.retain(|entry| (keep.series)(entry.series));
+            kept.extend(record::metadata_record(&entries));
+        }
+        Record::MappedMarkers | Record::Unknown => {}
+    }
+    kept
+}
+
+fn push_series(out: &mut SeriesRecord, series: WalRef, labels: &Labels) {
+    let pairs: Vec<_> = labels.iter().collect();
+    out.push(series, pairs.into_iter());
+}

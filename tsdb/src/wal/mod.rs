@@ -1,0 +1,163 @@
+//! The write-ahead log: segments of pages of records, and the checkpoints that replace old segments.
+//!
+//! One commit is one `write`, which is why a batch is never half in the log after `kill -9`, save
+//! where the kernel itself was stopped in the middle; then the checksum of the torn record tells.
+
+pub(crate) mod checkpoint;
+pub(crate) mod page;
+pub(crate) mod record;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{AppendFile, Disk, SyncFile};
+use page::Compression;
+
+/// A segment is not grown beyond this.
+const SEGMENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// The path of segment `index` in `dir`.
+pub(crate) fn segment_path(dir: &Path, index: u64) -> PathBuf {
+    dir.join(format!("{index:08}"))
+}
+
+/// The segments in a log or checkpoint directory with their lengths, ascending.
+pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(u64, u64)>> {
+    let entries = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found: Vec<(u64, u64)> = entries
+        .iter()
+        .filter(|entry| !entry.is_dir && entry.name.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter_map(|entry| Some((entry.name.parse().ok()?, entry.bytes)))
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The end of the log, where commits are appended.
+pub(crate) struct Wal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    compression: Compression,
+    segment: u64,
+    file: Box<dyn AppendFile>,
+    sync: Arc<dyn SyncFile>,
+    offset: u64,
+    frames: Vec<u8>,
+    /// Written since the last sync was taken.
+    dirty: bool,
+    /// A sync failed or a torn write could not be taken back: nothing may be acknowledged any more.
+    poisoned: bool,
+    segment_bytes_max: u64,
+}
+
+impl Wal {
+    /// Starts segment `segment`, which must be newer than all others.
+    pub(crate) fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        segment: u64,
+        compression: Compression,
+    ) -> io::Result<Self> {
+        disk.create_dir_all(dir)?;
+        let file = disk.create(&segment_path(dir, segment))?;
+        disk.sync_dir(dir)?;
+        Ok(Self {
+            sync: file.syncer()?,
+            disk,
+            dir: dir.to_owned(),
+            compression,
+            segment,
+            file,
+            offset: 0,
+            frames: Vec::new(),
+            dirty: false,
+            poisoned: false,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+        })
+    }
+
+    /// Limits segments to fewer bytes than usual.
+    pub(crate) fn limit_segments(&mut self, bytes: u64) {
+        self.segment_bytes_max = bytes.min(SEGMENT_BYTES_MAX);
+    }
+
+    pub(crate) fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// The segment being written.
+    pub(crate) fn path(&self) -> PathBuf {
+        segment_path(&self.dir, self.segment)
+    }
+
+    /// Appends all records by one write (by one a segment, if they span several).
+    ///
+    /// On an error nothing of them stays in the log.
+    pub(crate) fn append<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+        if self.poisoned {
+            return Err(io::Error::other("the log failed earlier; restart to recover"));
+        }
+        self.frames.clear();
+        for record in records {
+            let end = self.offset + self.frames.len() as u64;
+            if end > 0 && end + page::framed_bytes(end, record.len()) > self.segment_bytes_max {
+                self.write_frames()?;
+                self.next_segment()?;
+            }
+            let end = self.offset + self.frames.len() as u64;
+            page::frame(&mut self.frames, end, record, self.compression);
+        }
+        self.write_frames()
+    }
+
+    fn write_frames(&mut self) -> io::Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.append(&self.frames) {
+            // Whatever arrived must go, or everything after it would be unreadable.
+            self.poisoned |= self.file.truncate(self.offset).is_err();
+            return Err(error);
+        }
+        self.offset += self.frames.len() as u64;
+        self.frames.clear();
+        // A batch with one enormous scrape shall not pin its memory.
+        self.frames.shrink_to(1 << 20);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Ends this segment durably and starts the next one.
+    pub(crate) fn next_segment(&mut self) -> io::Result<()> {
+        self.sync()?;
+        let next = self.segment + 1;
+        let file = self.disk.create(&segment_path(&self.dir, next))?;
+        let sync = file.syncer()?;
+        self.disk.sync_dir(&self.dir)?;
+        (self.segment, self.file, self.sync, self.offset) = (next, file, sync, 0);
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let Some(file) = self.take_dirty() else { return Ok(()) };
+        let result = file.sync();
+        self.poisoned |= result.is_err();
+        result
+    }
+
+    /// A handle whose `sync` covers everything appended so far, or `None` if that is durable already.
+    /// Whoever takes it must report a failure by [`Wal::poison`].
+    pub(crate) fn take_dirty(&mut self) -> Option<Arc<dyn SyncFile>> {
+        std::mem::take(&mut self.dirty).then(|| Arc::clone(&self.sync))
+    }
+
+    /// Refuses all further appends: a failed sync may have lost acknowledged samples.
+    pub(crate) fn poison(&mut self) {
+        self.poisoned = true;
+    }
+}

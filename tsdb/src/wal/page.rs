@@ -1,0 +1,269 @@
+//! Records cut into fragments within 32 KiB pages. Drawn in `docs/format.md`, section "WAL pages".
+
+use std::borrow::Cow;
+
+use crate::codec::{Malformed, crc};
+
+/// Bytes of a page. A fragment never crosses its end.
+pub(crate) const PAGE_BYTES: usize = 32 * 1024;
+/// Bytes in front of a fragment: type, length, CRC.
+const HEADER_BYTES: usize = 7;
+/// No record unpacks to more than this. It guards memory against a damaged length.
+const RECORD_BYTES_MAX: usize = 1 << 30;
+
+const TYPE_MASK: u8 = 0b111;
+const FULL: u8 = 1;
+const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
+const SNAPPY: u8 = 1 << 3;
+const ZSTD: u8 = 1 << 4;
+
+/// How records are packed before they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Snappy's block format.
+    #[default]
+    Snappy,
+    /// Zstandard.
+    Zstd,
+}
+
+/// Bytes that `record_bytes` take at most if they are written at `offset` of a segment.
+pub(super) fn framed_bytes(offset: u64, record_bytes: usize) -> u64 {
+    let in_page = PAGE_BYTES - page_offset(offset);
+    let payload = (PAGE_BYTES - HEADER_BYTES) as u64;
+    let first = in_page.saturating_sub(HEADER_BYTES) as u64;
+    let rest = (record_bytes as u64).saturating_sub(first);
+    in_page as u64 + rest.div_ceil(payload) * PAGE_BYTES as u64
+}
+
+fn page_offset(offset: u64) -> usize {
+    // The remainder is below 32 Ki.
+    usize::try_from(offset % PAGE_BYTES as u64).unwrap_or(0)
+}
+
+/// Appends `record`, packed if that makes it smaller, to `out`, whose end is at `offset` of the segment.
+pub(super) fn frame(out: &mut Vec<u8>, offset: u64, record: &[u8], compression: Compression) {
+    let packed = pack(record, compression).filter(|(_, packed)| packed.len() < record.len());
+    let (flag, mut rest) = packed.as_ref().map_or((0, record), |(flag, packed)| (*flag, packed.as_slice()));
+    let start = out.len();
+    let mut first = true;
+    while first || !rest.is_empty() {
+        let left = PAGE_BYTES - page_offset(offset + (out.len() - start) as u64);
+        if left <= HEADER_BYTES {
+            out.resize(out.len() + left, 0);
+            continue;
+        }
+        let (fragment, after) = rest.split_at(rest.len().min(left - HEADER_BYTES));
+        let kind = match (first, after.is_empty()) {
+            (true, true) => FULL,
+            (true, false) => FIRST,
+            (false, false) => MIDDLE,
+            (false, true) => LAST,
+        };
+        out.push(kind | flag);
+        // A fragment is shorter than a page, which is 2^15.
+        out.extend_from_slice(&u16::try_from(fragment.len()).unwrap_or(0).to_be_bytes());
+        out.extend_from_slice(&crc(fragment).to_be_bytes());
+        out.extend_from_slice(fragment);
+        (first, rest) = (false, after);
+    }
+}
+
+fn pack(record: &[u8], compression: Compression) -> Option<(u8, Vec<u8>)> {
+    match compression {
+        Compression::None => None,
+        Compression::Snappy => {
+            snap::raw::Encoder::new().compress_vec(record).ok().map(|packed| (SNAPPY, packed))
+        }
+        Compression::Zstd => zstd::bulk::compress(record, 1).ok().map(|packed| (ZSTD, packed)),
+    }
+}
+
+fn unpack(flags: u8, data: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>, Malformed> {
+    if flags & SNAPPY != 0 {
+        let fits = snap::raw::decompress_len(&data).is_ok_and(|bytes| bytes <= RECORD_BYTES_MAX);
+        let plain = fits.then(|| snap::raw::Decoder::new().decompress_vec(&data).ok()).flatten();
+        return plain.map(Cow::Owned).ok_or(Malformed("record does not unpack (snappy)"));
+    }
+    if flags & ZSTD != 0 {
+        let plain = read_zstd(&data).ok().filter(|plain| plain.len() <= RECORD_BYTES_MAX);
+        return plain.map(Cow::Owned).ok_or(Malformed("record does not unpack (zstd)"));
+    }
+    Ok(data)
+}
+
+fn read_zstd(data: &[u8]) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut plain = Vec::new();
+    zstd::stream::read::Decoder::with_buffer(data)?
+        .take(RECORD_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut plain)?;
+    Ok(plain)
+}
+
+/// Where reading a segment had to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// The first byte of the record that cannot be read.
+    pub(crate) offset: usize,
+    /// Whether the segment simply ends too early, as after a crash, with nothing wrong before.
+    pub(crate) torn: bool,
+    /// What is wrong.
+    pub(crate) what: &'static str,
+}
+
+/// Reads the records of one segment in order.
+pub(crate) struct Records<'a> {
+    segment: &'a [u8],
+    offset: usize,
+}
+
+/// A record and where it begins.
+pub(crate) struct Record<'a> {
+    pub(crate) start: usize,
+    pub(crate) data: Cow<'a, [u8]>,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(segment: &'a [u8]) -> Self {
+        Self { segment, offset: 0 }
+    }
+
+    /// The next record; `None` at the clean end of the segment.
+    pub(crate) fn next(&mut self) -> Option<Result<Record<'a>, Damage>> {
+        let mut start = None;
+        let (mut joined, mut flags) = (Cow::Borrowed(&[][..]), 0);
+        loop {
+            let at = self.offset;
+            let begin = start.unwrap_or(at);
+            let damage = |torn, what| Some(Err(Damage { offset: begin, torn, what }));
+            let fragment = match self.fragment() {
+                Ok(Some(fragment)) => fragment,
+                Ok(None) if start.is_none() => return None,
+                Ok(None) => return damage(true, "the last record is incomplete"),
+                Err((torn, what)) => return damage(torn, what),
+            };
+            match (fragment.kind & TYPE_MASK, start) {
+                (FULL | FIRST, None) => {
+                    flags = fragment.kind;
+                    start = Some(fragment.start);
+                    joined = Cow::Borrowed(fragment.data);
+                }
+                (MIDDLE | LAST, Some(_)) => joined.to_mut().extend_from_slice(fragment.data),
+                (FULL | FIRST | MIDDLE | LAST, _) => return damage(false, "fragments out of sequence"),
+                _ => return damage(false, "unknown fragment type"),
+            }
+            if matches!(fragment.kind & TYPE_MASK, FULL | LAST) {
+                let start = start.unwrap_or(at);
+                return Some(match unpack(flags, joined) {
+                    Ok(data) => Ok(Record { start, data }),
+                    Err(Malformed(what)) => Err(Damage { offset: start, torn: false, what }),
+                });
+            }
+        }
+    }
+
+    /// The next fragment; the error says whether the segment merely ends too early.
+    fn fragment(&mut self) -> Result<Option<Fragment<'a>>, (bool, &'static str)> {
+        loop {
+            let left_in_page = PAGE_BYTES - self.offset % PAGE_BYTES;
+            let rest = &self.segment[self.offset.min(self.segment.len())..];
+            let page = &rest[..rest.len().min(left_in_page)];
+            let last_page = page.len() == rest.len();
+            if page.is_empty() {
+                return Ok(None);
+            }
+            if page[0] & TYPE_MASK == 0 || left_in_page < HEADER_BYTES {
+                if page.iter().any(|&byte| byte != 0) {
+                    return Err((false, "padding is not zero"));
+                }
+                self.offset += page.len();
+                continue;
+            }
+            let Some((header, body)) = page.split_first_chunk::<HEADER_BYTES>() else {
+                return Err((last_page, "fragment header is incomplete"));
+            };
+            let length = usize::from(u16::from_be_bytes([header[1], header[2]]));
+            let sum = u32::from_be_bytes([header[3], header[4], header[5], header[6]]);
+            let Some(data) = body.get(..length) else {
+                let fits_page = HEADER_BYTES + length <= left_in_page;
+                return Err((last_page && fits_page, "fragment is longer than what is left"));
+            };
+            if crc(data) != sum {
+                // Nothing after it: a write that did not reach the disk as a whole.
+                let nothing_after = last_page && body[length..].iter().all(|&byte| byte == 0);
+                return Err((nothing_after, "checksum mismatch"));
+            }
+            let start = self.offset;
+            self.offset += HEADER_BYTES + length;
+            return Ok(Some(Fragment { start, kind: header[0], data }));
+        }
+    }
+}
+
+struct Fragment<'a> {
+    start: usize,
+    kind: u8,
+    data: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read_all(segment: &[u8]) -> (Vec<Vec<u8>>, Option<Damage>) {
+        let (mut records, mut out) = (Records::new(segment), Vec::new());
+        while let Some(next) = records.next() {
+            match next {
+                Ok(record) => out.push(record.data.into_owned()),
+                Err(damage) => return (out, Some(damage)),
+            }
+        }
+        (out, None)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn records_of_any_size_round_trip(
+            sizes in prop::collection::vec(prop_oneof![0usize..40, 32_740usize..32_800, 60_000usize..100_000], 1..12),
+            pick in 0u8..3,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let compression = [Compression::None, Compression::Snappy, Compression::Zstd][usize::from(pick)];
+            let records: Vec<Vec<u8>> = sizes
+                .iter()
+                .enumerate()
+                .map(|(n, &size)| (0..size).map(|i| ((i * 7 + n * i / 3) % 256).try_into().unwrap()).collect())
+                .collect();
+            let (mut segment, mut ends) = (Vec::new(), vec![]);
+            for record in &records {
+                let offset = segment.len() as u64;
+                let most = framed_bytes(offset, record.len());
+                frame(&mut segment, offset, record, compression);
+                prop_assert!(segment.len() as u64 - offset <= most);
+                ends.push(segment.len());
+            }
+            prop_assert_eq!(read_all(&segment), (records.clone(), None));
+
+            let cut = cut.index(segment.len());
+            let (kept, damage) = read_all(&segment[..cut]);
+            let whole = ends.iter().filter(|&&end| end <= cut).count();
+            prop_assert!(kept.len() == whole);
+            prop_assert!(damage.is_none_or(|damage| damage.torn));
+        }
+
+        #[test]
+        fn garbage_never_panics(mut segment: Vec<u8>) {
+            read_all(&segment);
+            segment.resize(40_000, 0);
+            read_all(&segment);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Labels, MatchOp, Matcher, Querier, TimeRange};
+use tsdb::{AppendError, Db, OpenError, Options, SeriesRef};
+
+use super::reading::{all, read};
+
+const HOUR: i64 = 3_600_000;
+
+fn labels(name: &str, n: usize) -> Labels {
+    Labels::from_pairs([("__name__", name), ("n", &n.to_string()), ("job", "test")])
+}
+
+fn append(db: &Db, name: &str, series: usize, ts: i64, value: f64) {
+    let mut batch = db.appender();
+    for n in 0..series {
+        let series = batch.series(&labels(name, n)).unwrap();
+        batch.append(series, ts, value + n as f64).unwrap();
+    }
+    assert_eq!(batch.commit().unwrap(), series);
+}
+
+fn open(dir: &tempfile::TempDir) -> Db {
+    Db::open(dir.path(), Options { retention_ms: None, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn db_and_snapshot_can_be_shared() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<Db>();
+    check::<tsdb::Snapshot>();
+}
+
+#[test]
+fn samples_come_back_before_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    for step in 0..300 {
+        append(&db, "m", 20, step * 15_000, step as f64);
+    }
+    let before = all(&db.snapshot());
+    assert_eq!(before.len(), 20);
+    assert!(before.values().all(|samples| samples.len() == 300));
+    db.close().unwrap();
+    let db = open(&dir);
+    assert_eq!(all(&db.snapshot()), before);
+    assert_eq!(db.stats().head_series, 20);
+    append(&db, "m", 20, 300 * 15_000, 1.0);
+    drop(db);
+    let db = open(&dir);
+    assert!(all(&db.snapshot()).values().all(|samples| samples.len() == 301));
+}
+
+#[test]
+fn every_bit_pattern_survives_log_and_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let bits = [
+        0,
+        1,
+        1 << 63,
+        model::STALE_NAN,
+        0x7ff8_0000_0000_0001,
+        0xfff8_dead_beef_0001,
+        0x7ff0_0000_0000_0001,
+        f64::INFINITY.to_bits(),
+        u64::MAX,
+    ];
+    for (step, bits) in (0..).zip(bits) {
+        append(&db, "m", 1, step * 1000, f64::from_bits(bits));
+        let mut batch = db.appender();
+        let series = batch.series(&labels("exact", 0)).unwrap();
+        batch.append(series, step * 1000, f64::from_bits(bits)).unwrap();
+        batch.commit().unwrap();
+    }
+    let read_bits = |db: &Db| -> Vec<u64> {
+        let content = read(&db.snapshot(), &[Matcher::equal("__name__", "exact")], TimeRange::ALL);
+        content.values().next().unwrap().iter().map(|sample| sample.1).collect()
+    };
+    assert_eq!(read_bits(&db), bits);
+    drop(db);
+    let db = open(&dir);
+    assert_eq!(read_bits(&db), bits);
+    db.cut_head().unwrap();
+    assert_eq!(db.stats().blocks, 1);
+    assert_eq!(read_bits(&db), bits);
+    drop(db);
+    assert_eq!(read_bits(&open(&dir)), bits);
+}
+
+#[test]
+fn refusals_are_typed_and_the_rest_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    append(&db, "m", 2, 10 * HOUR, 1.0);
+    let mut batch = db.appender();
+    let zero = batch.series(&labels("m", 0)).unwrap();
+    let one = batch.series(&labels("m", 1)).unwrap();
+    assert_eq!(batch.append(zero, 9 * HOUR - 1, 1.0), Err(AppendError::OutOfBounds));
+    assert_eq!(batch.append(zero, 10 * HOUR - 1, 1.0), Err(AppendError::OutOfOrder));
+    assert_eq!(batch.append(zero, 10 * HOUR, 1.5), Err(AppendError::Duplicate));
+    assert_eq!(batch.append(zero, 10 * HOUR, 1.0), Ok(()));
+    assert_eq!(batch.append(SeriesRef(0), 10 * HOUR, 1.0), Err(AppendError::UnknownSeries));
+    assert_eq!(batch.append(one, 10 * HOUR + 1, 1.0), Ok(()));
+    assert_eq!(batch.commit().unwrap(), 1);
+    let stats = db.stats();
+    assert_eq!((stats.samples_out_of_bounds, stats.samples_out_of_order, stats.samples_duplicate), (1, 1, 1));
+    assert_eq!(stats.samples_appended, 3);
+}
+
+#[test]
+fn a_dropped_batch_leaves_nothing_but_later_batches_are_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let mut batch = db.appender();
+    let series = batch.series(&labels("m", 0)).unwrap();
+    batch.append(series, 1000, 1.0).unwrap();
+    drop(batch);
+    assert!(all(&db.snapshot()).is_empty());
+    append(&db, "m", 1, 2000, 2.0);
+    drop(db);
+    // The series record was not written by the batch that created the series.
+    assert_eq!(all(&open(&dir).snapshot()).len(), 1);
+}
+
+#[test]
+fn snapshots_see_whole_commits_and_never_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    append(&db, "m", 40, 1000, 1.0);
+    let first = db.snapshot();
+    append(&db, "m", 40, 2000, 1.0);
+    append(&db, "late", 3, 2000, 1.0);
+    let second = db.snapshot();
+    append(&db, "m", 40, 3000, 1.0);
+    let counts = |snapshot: &tsdb::Snapshot| -> Vec<usize> {
+        let mut counts: Vec<_> = all(snapshot).values().map(Vec::len).collect();
+        counts.dedup();
+        counts
+    };
+    assert_eq!((all(&first).len(), counts(&first)), (40, vec![1]));
+    assert_eq!((all(&second).len(), counts(&second)), (43, vec![1, 2]));
+    // A cut with old snapshots alive takes nothing from them.
+    db.cut_head().unwrap();
+    assert_eq!((all(&first).len(), counts(&first)), (40, vec![1]));
+    assert_eq!((all(&second).len(), counts(&second)), (43, vec![1, 2]));
+    let third = db.snapshot();
+    assert_eq!(counts(&third), vec![1, 3]);
+    assert_eq!(db.stats().head_series, 43);
+    drop((first, second));
+    db.maintain(0).unwrap();
+    assert_eq!(db.stats().head_series, 0, "the head was emptied once nobody needed it");
+    assert_eq!(counts(&third), vec![1, 3]);
+}
+
+#[test]
+fn concurrent_appends_and_snapshots() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(open(&dir));
+    std::thread::scope(|scope| {
+        for thread in 0..3usize {
+            let db = Arc::clone(&db);
+            scope.spawn(move || {
+                for step in 0..200 {
+                    append(&db, &format!("m{thread}"), 30, step * 1000, 1.0);
+                }
+            });
+        }
+        for _ in 0..50 {
+            for (name, samples) in [("m0", ()), ("m1", ())] {
+                let () = samples;
+                let snapshot = db.snapshot();
+                let content = read(&snapshot, &[Matcher::equal("__name__", name)], TimeRange::ALL);
+                let mut lengths: Vec<_> = content.values().map(Vec::len).collect();
+                lengths.dedup();
+                assert!(lengths.len() <= 1, "a commit was seen in part: {lengths:?}");
+                assert!(content.is_empty() || content.len() == 30);
+            }
+        }
+    });
+    let content = all(&db.snapshot());
+    assert_eq!(content.len(), 90);
+    assert!(content.values().all(|samples| samples.len() == 200));
+}
+
+#[test]
+fn blocks_are_cut_aligned_and_the_log_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { wal_segment_bytes_max: 64 * 1024, retention_ms: None, ..Options::default() };
+    let db = Db::open(dir.path(), options.clone()).unwrap();
+    let mut expected = 0;
+    let mut cuts = 0;
+    for step in 0..(20 * 60) {
+        append(&db, "m", 10, step * 60_000, (step % 7) as f64 * 1.37);
+        expected += 1;
+        if step % 30 == 0 {
+            cuts += db.maintain(step * 60_000).unwrap().blocks_written;
+        }
+    }
+    assert!(cuts >= 8, "{cuts}");
+    for block in db.blocks() {
+        assert_eq!(block.max_time % (2 * HOUR), 0);
+        assert!(block.max_time - block.min_time <= 2 * HOUR);
+        assert_eq!(block.stats.num_series, 10);
+    }
+    let before = all(&db.snapshot());
+    assert!(before.values().all(|samples| samples.len() == expected));
+    assert!(
+        dir.path()
+            .join("wal")
+            .read_dir()
+            .unwrap()
+            .any(|entry| { entry.unwrap().file_name().to_str().unwrap().starts_with("checkpoint.") })
+    );
+    drop(db);
+    let db = Db::open(dir.path(), options).unwrap();
+    assert_eq!(all(&db.snapshot()), before);
+    let range = TimeRange::new(3 * HOUR, 5 * HOUR);
+    let part = read(&db.snapshot(), &[], range);
+    assert!(part.values().all(|samples| samples.len() == 121));
+}
+
+#[test]
+fn churn_leaves_the_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    for step in 0..(10 * 60) {
+        append(&db, &format!("m{}", step / 60), 50, step * 60_000, 1.0);
+        if step % 20 == 0 {
+            db.maintain(0).unwrap();
+        }
+    }
+    assert!(db.stats().head_series <= 250, "{}", db.stats().head_series);
+    assert_eq!(all(&db.snapshot()).len(), 500);
+    let names = db.snapshot().label_values("__name__", &[], TimeRange::ALL, 0).unwrap();
+    assert_eq!(names.len(), 10);
+    drop(db);
+    assert_eq!(all(&open(&dir).snapshot()).len(), 500);
+}
+
+#[test]
+fn old_blocks_are_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { retention_ms: Some(6 * HOUR), ..Options::default() };
+    let db = Db::open(dir.path(), options).unwrap();
+    for step in 0..(24 * 6) {
+        append(&db, "m", 3, step * 600_000, 1.0);
+        db.maintain(0).unwrap();
+    }
+    let blocks = db.blocks();
+    let newest = blocks.last().unwrap().max_time;
+    assert!(blocks.iter().all(|block| newest - block.max_time < 6 * HOUR));
+    assert_eq!(blocks.len(), 3);
+}
+
+#[test]
+fn labels_and_matchers() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let mut batch = db.appender();
+    for (name, code) in [("http", "200"), ("http", "404"), ("http", ""), ("up", ""), ("grpc", "500")] {
+        let series = batch.series(&Labels::from_pairs([("__name__", name), ("code", code)])).unwrap();
+        batch.append(series, 1000, 1.0).unwrap();
+    }
+    batch.commit().unwrap();
+    for cut in [false, true] {
+        if cut {
+            db.cut_head().unwrap();
+        }
+        let snapshot = db.snapshot();
+        let select = |op, name: &str, value: &str| -> Vec<String> {
+            let matcher = Matcher::new(name, op, value).unwrap();
+            read(&snapshot, &[matcher], TimeRange::ALL).into_keys().collect()
+        };
+        assert_eq!(
+            select(MatchOp::Equal, "__name__", "http"),
+            ["http", r#"http{code="200"}"#, r#"http{code="404"}"#]
+        );
+        assert_eq!(select(MatchOp::Equal, "code", ""), ["http", "up"]);
+        assert_eq!(select(MatchOp::NotEqual, "code", "").len(), 3);
+        assert_eq!(select(MatchOp::NotEqual, "code", "200").len(), 4);
+        assert_eq!(select(MatchOp::Regex, "code", "4..|500").len(), 2);
+        assert_eq!(select(MatchOp::Regex, "code", "200|404").len(), 2);
+        assert_eq!(select(MatchOp::Regex, "code", ".*").len(), 5);
+        assert_eq!(select(MatchOp::Regex, "code", ".+").len(), 3);
+        assert_eq!(select(MatchOp::Regex, "code", "|200").len(), 3);
+        assert_eq!(select(MatchOp::NotRegex, "code", "4.*").len(), 4);
+        assert_eq!(select(MatchOp::NotRegex, "code", "200|404").len(), 3);
+        assert_eq!(select(MatchOp::NotRegex, "code", ".*"), [""; 0]);
+        assert_eq!(select(MatchOp::Equal, "nothing", "x"), [""; 0]);
+        let names = snapshot.label_names(&[], TimeRange::ALL, 0).unwrap();
+        assert_eq!(names, ["__name__", "code"]);
+        let up = [Matcher::equal("__name__", "up")];
+        assert_eq!(snapshot.label_names(&up, TimeRange::ALL, 0).unwrap(), ["__name__"]);
+        assert_eq!(snapshot.label_values("code", &[], TimeRange::ALL, 2).unwrap(), ["200", "404"]);
+        let http = [Matcher::equal("__name__", "http")];
+        assert_eq!(snapshot.label_values("code", &http, TimeRange::ALL, 0).unwrap(), ["200", "404"]);
+        assert!(snapshot.label_values("code", &[], TimeRange::new(0, 999), 0).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_directory_has_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let second = Db::open(dir.path(), Options::default());
+    assert!(matches!(second, Err(OpenError::Locked(path)) if path.ends_with("lock")));
+    db.close().unwrap();
+    open(&dir);
+}
+
+#[test]
+fn the_limit_refuses_only_new_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { series_max: Some(2), wal_sync_interval: Duration::ZERO, ..Options::default() };
+    let db = Db::open(dir.path(), options).unwrap();
+    append(&db, "m", 2, 1000, 1.0);
+    let mut batch = db.appender();
+    assert_eq!(batch.series(&labels("m", 2)), Err(AppendError::SeriesLimit));
+    assert!(batch.series(&labels("m", 1)).is_ok());
+}

@@ -1,0 +1,7 @@
+//! The store from outside: through its public face, on the real disk and on the failing one.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the way to fail")]
+
+mod basics;
+mod promtool;
+mod reading;
+mod truth;
