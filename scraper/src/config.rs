@@ -23,6 +23,9 @@ pub struct Config {
     pub clock: Clock,
     /// Sent with each scrape.
     pub user_agent: String,
+    /// A target's first scrape lies within this time after it is known, hash-spread; the second is on its
+    /// schedule. 0 waits for the schedule at once.
+    pub first_scrape_within_ms: i64,
     /// CA certificates in PEM form for targets whose [`TlsOptions::ca`] is not set.
     pub system_roots_pem: Vec<u8>,
 }
@@ -36,6 +39,7 @@ impl Config {
             seed: Seed::default(),
             clock,
             user_agent: concat!("Pyrometer/", env!("CARGO_PKG_VERSION")).to_owned(),
+            first_scrape_within_ms: 1_000,
             system_roots_pem: Vec::new(),
         }
     }
@@ -110,7 +114,7 @@ pub struct Seed {
 }
 
 /// One entry of `scrape_configs`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ScrapeJob {
     /// `job_name`
     pub name: String,
@@ -254,7 +258,7 @@ pub struct TargetGroup {
 }
 
 /// How targets are reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
     /// `basic_auth`, `authorization`
     pub auth: Auth,
@@ -304,7 +308,6 @@ pub enum Secret {
 }
 
 impl Secret {
-    #[expect(dead_code, reason = "the HTTP client uses it")]
     pub(crate) fn read(&self) -> std::io::Result<String> {
         match self {
             Self::Inline(text) => Ok(text.clone()),

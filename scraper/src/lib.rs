@@ -14,17 +14,29 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The hard decision: a page is parsed twice as little as it could be. A known series is recognised by
+//! The hard decision is where labels are looked at: only for new series. A known series is recognised by
 //! the bytes in front of its value, which are compared with what stood at that place of the page
 //! before; only an unknown series is split into labels, relabelled and looked up in the store.
 
+pub mod cache;
 pub mod config;
+mod counters;
 pub mod exposition;
+mod fetch;
+mod ingest;
+mod page;
+mod pool;
 pub mod relabel;
+mod schedule;
+mod series;
 pub mod status;
+mod target;
+mod tls;
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -34,55 +46,65 @@ pub use config::{Config, ConfigError, ScrapeJob};
 pub use status::{Health, Stats, TargetMetadata, TargetStatus, Targets};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
+use ingest::Store;
+use pool::{Pools, Shared};
+
 /// Starts scraping on the current tokio runtime.
 ///
 /// # Errors
 /// The configuration cannot be run.
+#[expect(clippy::needless_pass_by_value, reason = "the configuration in force belongs to the scraper")]
 pub fn start(config: Config, db: Arc<tsdb::Db>, shutdown: Shutdown) -> Result<Handle, ConfigError> {
     config.validate()?;
-    Ok(Handle { config: Mutex::new(config), db, shutdown })
+    let store = Arc::new(Store::new(db));
+    let shared = Arc::new(Shared::new(store, Arc::clone(&config.clock), shutdown));
+    let mut pools = Pools::default();
+    pools.apply(&config, &shared);
+    Ok(Handle { pools: Mutex::new(pools), shared })
 }
 
-/// A running scraper. Dropping it lets it run until the shutdown token is cancelled.
+/// A running scraper. Dropping it ends the scrapes and marks their series stale as if all targets had
+/// been removed; [`Handle::stop`] ends them without.
 pub struct Handle {
-    config: Mutex<Config>,
-    #[expect(dead_code, reason = "the pools use it")]
-    db: Arc<tsdb::Db>,
-    shutdown: Shutdown,
+    pools: Mutex<Pools>,
+    shared: Arc<Shared>,
 }
 
 impl Handle {
     /// All targets, now.
     #[must_use]
     pub fn targets(&self) -> Targets {
-        Targets::default()
+        self.pools.lock().targets()
     }
 
     /// Type, help and unit of each family of each target, as last scraped.
     #[must_use]
     pub fn metadata(&self) -> Vec<TargetMetadata> {
-        Vec::new()
+        self.pools.lock().metadata()
     }
 
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { pools: self.config.lock().jobs.len() as u64, ..Stats::default() }
+        let (pools, targets, cached_series) = self.pools.lock().counts();
+        Stats { pools, targets, cached_series, ..self.shared.store.counters.stats() }
     }
 
-    /// Replaces the configuration. Targets that stay as they were are not disturbed. With an error
-    /// the old configuration goes on.
+    /// Replaces the configuration; its clock stays the one of the start. Targets that stay as they were
+    /// are not disturbed. With an error the old configuration goes on. To be called on the runtime.
     ///
     /// # Errors
     /// The configuration cannot be run.
+    #[expect(clippy::needless_pass_by_value, reason = "the configuration in force belongs to the scraper")]
     pub fn reload(&self, config: Config) -> Result<(), ConfigError> {
         config.validate()?;
-        *self.config.lock() = config;
+        self.pools.lock().apply(&config, &self.shared);
+        self.shared.store.counters.reloads.add(1);
         Ok(())
     }
 
-    /// Ends all scrapes without staleness markers and waits for them.
+    /// Ends all scrapes without staleness markers and waits for what is being stored.
     pub async fn stop(&self) {
-        self.shutdown.cancel();
+        self.shared.stop().await;
     }
 }

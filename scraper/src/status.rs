@@ -136,6 +136,8 @@ pub struct Stats {
     pub samples_out_of_bounds: u64,
     /// Samples dropped because the store takes no more series.
     pub samples_series_limit: u64,
+    /// Native histograms dropped because they contradict themselves, or the store takes none.
+    pub samples_invalid_histogram: u64,
     /// Commits that the store refused.
     pub commits_failed: u64,
     /// Series in the scrape caches.

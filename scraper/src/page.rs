@@ -1,0 +1,161 @@
+//! A page read against what is known of its target, before anything of it is stored.
+
+use std::collections::BTreeMap;
+
+use model::{HistogramValue, Timestamp};
+
+use crate::cache::{Cache, Changes, NameHasher, Slot};
+use crate::config::ScrapeJob;
+use crate::exposition::{Event, Format, MetricType, ParseError, ParseOptions, Parser, unescape_help};
+use crate::status::FamilyMetadata;
+
+/// No timestamp of its own.
+const UNTIMED: Timestamp = Timestamp::MIN;
+/// Set in [`Point::place`] for the n-th new series.
+const NEW: u32 = 1 << 31;
+
+/// One sample of a page, in 24 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    place: u32,
+    /// 0, or the number of the histogram from 1.
+    histogram: u32,
+    ts: Timestamp,
+    pub(crate) value: f64,
+}
+
+impl Point {
+    pub(crate) fn slot(&self) -> Slot {
+        if self.place & NEW == 0 { Slot::Known(self.place) } else { Slot::New(self.place & !NEW) }
+    }
+
+    /// The timestamp on the page.
+    pub(crate) fn ts(&self) -> Option<Timestamp> {
+        Some(self.ts).filter(|&ts| ts != UNTIMED)
+    }
+}
+
+/// A page that follows its format.
+#[derive(Debug, Default)]
+pub(crate) struct ParsedPage {
+    pub(crate) points: Vec<Point>,
+    pub(crate) changes: Changes,
+    /// The bytes that name each new series, one after the other, and where each ends.
+    names: Vec<u8>,
+    new: Vec<(usize, MetricType)>,
+    histograms: Vec<HistogramValue>,
+    /// Of all that the page says about its families.
+    pub(crate) metadata_hash: u64,
+}
+
+impl ParsedPage {
+    pub(crate) fn histogram(&self, point: &Point) -> Option<&HistogramValue> {
+        self.histograms.get((point.histogram as usize).checked_sub(1)?)
+    }
+
+    /// The names of the new series with the types of their families.
+    pub(crate) fn new_series(&self) -> impl Iterator<Item = (&[u8], MetricType)> {
+        let starts = std::iter::once(0).chain(self.new.iter().map(|(end, _)| *end));
+        starts.zip(&self.new).map(|(start, (end, metric_type))| (&self.names[start..*end], *metric_type))
+    }
+
+    fn push(
+        &mut self,
+        slot: Slot,
+        name: &[u8],
+        metric_type: MetricType,
+        ts: Option<Timestamp>,
+    ) -> &mut Point {
+        let place = match slot {
+            Slot::Known(at) => at,
+            Slot::New(n) => {
+                if n as usize == self.new.len() {
+                    self.names.extend_from_slice(name);
+                    self.new.push((self.names.len(), metric_type));
+                }
+                n | NEW
+            }
+        };
+        self.points.push(Point { place, histogram: 0, ts: ts.unwrap_or(UNTIMED), value: 0.0 });
+        let last = self.points.len() - 1;
+        &mut self.points[last]
+    }
+}
+
+/// Reads all of a page; its error stands for all of it.
+pub(crate) fn read(
+    body: &[u8],
+    format: Format,
+    job: &ScrapeJob,
+    cache: &Cache,
+    hasher: &NameHasher,
+) -> Result<ParsedPage, ParseError> {
+    let options = ParseOptions {
+        start_times: false,
+        native_histograms: job.histograms.native,
+        always_classic: job.histograms.always_classic,
+    };
+    let mut page = ParsedPage { points: Vec::with_capacity(cache.len()), ..ParsedPage::default() };
+    let mut reading = cache.read(hasher);
+    let mut parser = Parser::new(body, format, options);
+    while let Some(event) = parser.next(&mut |rest| reading.predict(rest))? {
+        match event {
+            Event::Sample(sample) => {
+                let slot = reading.place(sample.series);
+                page.push(slot, sample.series, sample.metric_type, sample.ts).value = sample.value;
+            }
+            Event::Histogram(histogram) => {
+                let slot = reading.place(histogram.series);
+                page.histograms.push(histogram.value);
+                let number = u32::try_from(page.histograms.len()).unwrap_or(0);
+                page.push(slot, histogram.series, histogram.metric_type, histogram.ts).histogram = number;
+            }
+            Event::Type { family, metric_type } => {
+                page.describe(hasher, 1, &family, metric_type.as_str());
+            }
+            Event::Help { family, help } => page.describe(hasher, 2, &family, help),
+            Event::Unit { family, unit } => page.describe(hasher, 3, &family, unit),
+            Event::Comment(_) => {}
+        }
+    }
+    page.changes = reading.finish();
+    Ok(page)
+}
+
+impl ParsedPage {
+    fn describe(&mut self, hasher: &NameHasher, kind: u64, family: &str, text: &str) {
+        let line = hasher.hash(family.as_bytes()) ^ hasher.hash(text.as_bytes()).rotate_left(17);
+        self.metadata_hash =
+            (self.metadata_hash.rotate_left(5) ^ line ^ kind).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// What a page, which is known to follow its format, says about its families.
+pub(crate) fn metadata(body: &[u8], format: Format) -> Vec<FamilyMetadata> {
+    let mut families: BTreeMap<String, FamilyMetadata> = BTreeMap::new();
+    let mut parser = Parser::new(body, format, ParseOptions::default());
+    let of =
+        |families: &mut BTreeMap<String, FamilyMetadata>, name: &str, set: &dyn Fn(&mut FamilyMetadata)| {
+            let family = families.entry(name.to_owned()).or_insert_with(|| FamilyMetadata {
+                family: name.to_owned(),
+                metric_type: MetricType::Unknown,
+                help: String::new(),
+                unit: String::new(),
+            });
+            set(family);
+        };
+    while let Ok(Some(event)) = parser.next(&mut |_| None) {
+        match event {
+            Event::Type { family, metric_type } => {
+                of(&mut families, &family, &|it| it.metric_type = metric_type);
+            }
+            Event::Help { family, help } => {
+                let help = unescape_help(help, format);
+                of(&mut families, &family, &|it| help.as_ref().clone_into(&mut it.help));
+            }
+            Event::Unit { family, unit } => of(&mut families, &family, &|it| unit.clone_into(&mut it.unit)),
+            _ => {}
+        }
+    }
+    families.into_values().collect()
+}

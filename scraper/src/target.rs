@@ -1,0 +1,296 @@
+//! From what is configured or discovered to what is scraped.
+
+use model::{Labels, LabelsBuilder};
+
+use crate::config::{Config, Scheme, ScrapeJob, Seed};
+use crate::relabel;
+
+const ADDRESS: &str = "__address__";
+const SCHEME: &str = "__scheme__";
+const METRICS_PATH: &str = "__metrics_path__";
+const INTERVAL: &str = "__scrape_interval__";
+const TIMEOUT: &str = "__scrape_timeout__";
+const PARAM: &str = "__param_";
+
+/// One target after relabelling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Labels before relabelling, defaults included.
+    pub(crate) discovered: Labels,
+    /// Labels of its series.
+    pub(crate) labels: Labels,
+    pub(crate) scheme: Scheme,
+    /// `host:port`
+    pub(crate) address: String,
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) interval_ms: i64,
+    pub(crate) timeout_ms: i64,
+}
+
+/// What became of one configured target.
+pub(crate) enum Outcome {
+    Active(Box<Target>),
+    Dropped(Labels),
+    Invalid(String),
+}
+
+impl Target {
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme.as_str(), self.address, self.path)
+    }
+
+    /// What makes it another target: two of a job with the same identity are one.
+    pub(crate) fn identity(&self) -> (Labels, String) {
+        (self.labels.clone(), self.url())
+    }
+
+    /// Where in the interval its scrapes lie, in milliseconds. The same after a restart; another for
+    /// each seed.
+    pub(crate) fn offset_ms(&self, seed: &Seed) -> i64 {
+        let mut text = self.url();
+        text.push('\u{ff}');
+        text.push_str(&self.labels.to_string());
+        let seed = format!("{}{}", seed.host_name, seed.external_labels);
+        let hash =
+            xxhash_rust::xxh64::xxh64(text.as_bytes(), 0) ^ xxhash_rust::xxh64::xxh64(seed.as_bytes(), 0);
+        let interval = self.interval_ms.max(1).unsigned_abs();
+        (hash % interval).cast_signed()
+    }
+}
+
+/// All targets of a job.
+pub(crate) fn resolve(job: &ScrapeJob) -> Vec<Outcome> {
+    let addresses =
+        job.targets.iter().flat_map(|group| group.targets.iter().map(move |address| (group, address)));
+    addresses
+        .map(|(group, address)| {
+            let mut labels = group.labels.to_builder();
+            labels.set(ADDRESS, address);
+            resolve_one(job, labels)
+        })
+        .collect()
+}
+
+fn resolve_one(job: &ScrapeJob, mut labels: LabelsBuilder) -> Outcome {
+    let mut default = |name: &str, value: &str| {
+        if labels.get(name).is_none() {
+            labels.set(name, value);
+        }
+    };
+    default("job", &job.name);
+    default(INTERVAL, &model::duration::format_ms(job.interval_ms));
+    default(TIMEOUT, &model::duration::format_ms(job.timeout_ms));
+    default(METRICS_PATH, &job.metrics_path);
+    default(SCHEME, job.scheme.as_str());
+    for (name, values) in &job.params {
+        if let Some(value) = values.first() {
+            default(&format!("{PARAM}{name}"), value);
+        }
+    }
+    let discovered = labels.build();
+    if !relabel::apply(&job.relabel, &mut labels) {
+        return Outcome::Dropped(discovered);
+    }
+    match finish(job, discovered, labels) {
+        Ok(target) => Outcome::Active(Box::new(target)),
+        Err(error) => Outcome::Invalid(error),
+    }
+}
+
+fn finish(job: &ScrapeJob, discovered: Labels, mut labels: LabelsBuilder) -> Result<Target, String> {
+    let get = |name: &str| labels.get(name).unwrap_or("").to_owned();
+    let address = get(ADDRESS);
+    if address.is_empty() {
+        return Err("no address".to_owned());
+    }
+    if address.contains('/') {
+        return Err(format!("{address:?} is not a valid hostname"));
+    }
+    let scheme = match get(SCHEME).as_str() {
+        "http" | "" => Scheme::Http,
+        "https" => Scheme::Https,
+        other => return Err(format!("unsupported scheme {other:?}")),
+    };
+    let duration = |name: &str| {
+        let text = get(name);
+        let ms = model::duration::parse_ms(&text)
+            .map_err(|error| format!("error parsing {name} {text:?}: {error}"))?;
+        if ms > 0 { Ok(ms) } else { Err(format!("{name} cannot be 0")) }
+    };
+    let (interval_ms, timeout_ms) = (duration(INTERVAL)?, duration(TIMEOUT)?);
+    if timeout_ms > interval_ms {
+        return Err(format!("scrape timeout {timeout_ms} ms greater than interval {interval_ms} ms"));
+    }
+    let path = path_and_query(job, &labels);
+    labels.retain(|name, _| !name.starts_with("__"));
+    if labels.get("instance").is_none() {
+        labels.set("instance", &address);
+    }
+    Ok(Target { discovered, labels: labels.build(), scheme, address, path, interval_ms, timeout_ms })
+}
+
+/// Parameters ascend by name; `__param_<name>` stands for the first value of each.
+fn path_and_query(job: &ScrapeJob, labels: &LabelsBuilder) -> String {
+    let mut params: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+    for (name, values) in &job.params {
+        params.entry(name).or_default().extend(values.iter().map(String::as_str));
+    }
+    for (name, value) in labels.iter() {
+        let Some(name) = name.strip_prefix(PARAM) else { continue };
+        let values = params.entry(name).or_default();
+        match values.first_mut() {
+            Some(first) => *first = value,
+            None => values.push(value),
+        }
+    }
+    let path = labels.get(METRICS_PATH).unwrap_or("/");
+    let mut out = String::new();
+    if !path.starts_with('/') {
+        out.push('/');
+    }
+    // A `?` belongs to a query only if the path was configured with one.
+    push_encoded(&mut out, path, b"/?=&%:@!$'()*+,;~-._");
+    let mut separator = if out.contains('?') { '&' } else { '?' };
+    for (name, values) in params {
+        for value in values {
+            out.push(separator);
+            separator = '&';
+            push_encoded(&mut out, name, b"-_.~");
+            out.push('=');
+            push_encoded(&mut out, value, b"-_.~");
+        }
+    }
+    out
+}
+
+fn push_encoded(out: &mut String, text: &str, plain: &[u8]) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+/// All targets of a configuration's job, identical ones once.
+pub(crate) struct Resolved {
+    pub(crate) active: Vec<Target>,
+    pub(crate) dropped: Vec<Labels>,
+}
+
+impl Resolved {
+    pub(crate) fn of(job: &ScrapeJob) -> Self {
+        let (mut active, mut dropped) = (Vec::new(), Vec::new());
+        let mut seen = std::collections::HashSet::new();
+        for outcome in resolve(job) {
+            match outcome {
+                Outcome::Active(target) if seen.insert(target.identity()) => active.push(*target),
+                Outcome::Active(_) => {}
+                Outcome::Dropped(labels) => dropped.push(labels),
+                Outcome::Invalid(error) => {
+                    tracing::error!(job = job.name, %error, "a target cannot be scraped");
+                }
+            }
+        }
+        Self { active, dropped }
+    }
+}
+
+/// The user agent and the roots of a configuration, which all jobs share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) user_agent: String,
+    pub(crate) system_roots_pem: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { user_agent: config.user_agent.clone(), system_roots_pem: config.system_roots_pem.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{NameScheme, TargetGroup};
+    use crate::relabel::{Action, Rule, RuleSpec};
+
+    fn job() -> ScrapeJob {
+        let mut job = ScrapeJob::new("node");
+        let labels = Labels::from_pairs([("dc", "b"), ("__tmp", "x")]);
+        job.targets = vec![TargetGroup { targets: vec!["h:1".into(), "h:2".into(), "h:1".into()], labels }];
+        job
+    }
+
+    #[test]
+    fn labels_get_their_defaults_and_lose_what_is_internal() {
+        let resolved = Resolved::of(&job());
+        assert_eq!(resolved.active.len(), 2);
+        let target = &resolved.active[0];
+        assert_eq!(target.labels, Labels::from_pairs([("dc", "b"), ("instance", "h:1"), ("job", "node")]));
+        assert_eq!(target.url(), "http://h:1/metrics");
+        assert_eq!(target.discovered.get("__scrape_interval__"), Some("1m"));
+        assert_eq!(target.discovered.get("__scheme__"), Some("http"));
+    }
+
+    #[test]
+    fn relabelling_sets_url_interval_and_parameters() {
+        let mut job = job();
+        job.params = vec![("a".into(), vec!["1".into(), "2 3".into()])];
+        let set = |target: &str, value: &str| {
+            let spec = RuleSpec {
+                target_label: target.into(),
+                replacement: Some(value.into()),
+                ..RuleSpec::default()
+            };
+            Rule::new(spec, NameScheme::Utf8).unwrap()
+        };
+        job.relabel = vec![
+            set("__scheme__", "https"),
+            set("__metrics_path__", "/x y"),
+            set("__param_a", "é"),
+            set("__param_b", "4"),
+            set("__scrape_interval__", "20s"),
+            set("instance", "me"),
+        ];
+        let target = &Resolved::of(&job).active[0];
+        assert_eq!(target.url(), "https://h:1/x%20y?a=%C3%A9&a=2%203&b=4");
+        assert_eq!((target.interval_ms, target.timeout_ms), (20_000, 10_000));
+        assert_eq!(target.labels.get("instance"), Some("me"));
+    }
+
+    #[test]
+    fn targets_are_dropped_or_refused() {
+        let mut job = job();
+        let spec = |action, source: &str, regex: &str| RuleSpec {
+            action,
+            source_labels: vec![source.into()],
+            regex: Some(regex.into()),
+            ..RuleSpec::default()
+        };
+        job.relabel = vec![Rule::new(spec(Action::Drop, "__address__", "h:2"), NameScheme::Utf8).unwrap()];
+        let resolved = Resolved::of(&job);
+        assert_eq!((resolved.active.len(), resolved.dropped.len()), (1, 1));
+        job.targets[0].targets = vec!["a/b".into()];
+        assert!(Resolved::of(&job).active.is_empty());
+        job.targets[0].targets = vec!["a".into()];
+        job.timeout_ms = job.interval_ms + 1;
+        assert!(Resolved::of(&job).active.is_empty());
+    }
+
+    #[test]
+    fn offsets_differ_by_target_and_seed_and_not_by_run() {
+        let active = Resolved::of(&job()).active;
+        let seed = |name: &str| Seed { host_name: name.into(), external_labels: Labels::empty() };
+        let offsets = [
+            active[0].offset_ms(&seed("a")),
+            active[1].offset_ms(&seed("a")),
+            active[0].offset_ms(&seed("b")),
+        ];
+        assert!(offsets.iter().all(|offset| (0..60_000).contains(offset)));
+        assert!(offsets[0] != offsets[1] && offsets[0] != offsets[2]);
+        assert_eq!(offsets[0], active[0].offset_ms(&seed("a")));
+    }
+}
