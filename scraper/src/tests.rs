@@ -230,8 +230,9 @@ async fn a_failed_scrape_ends_all_series_and_is_recorded() {
     let bench = Bench::start(vec![job("j", &[&exporter.address])]);
     bench.until_scraped(2).await;
     exporter.page.lock().status = StatusCode::INTERNAL_SERVER_ERROR;
-    bench.until("up = 0", |bench| bench.values("up").last() == Some(&Some(0.0))).await;
-    assert_eq!(bench.error(), "server returned HTTP status 500 Internal Server Error");
+    let expected = "server returned HTTP status 500 Internal Server Error";
+    bench.until("the error", |bench| bench.error() == expected).await;
+    assert_eq!(bench.values("up").last(), Some(&Some(0.0)));
     assert_eq!(bench.values("a").last(), Some(&None));
     assert_eq!(bench.handle.targets().active[0].health, Health::Down);
     exporter.page.lock().status = StatusCode::OK;
