@@ -124,3 +124,7 @@ pub(crate) async fn exemplars(params: Params) -> Result<Response, ApiError> {
 pub(crate) async fn format(params: Params) -> Result<Response, ApiError> {
     Ok(success(&parse(&params)?.pretty()))
 }
+
+pub(crate) async fn tree(params: Params) -> Result<Response, ApiError> {
+    Ok(success(&crate::ast::tree(&parse(&params)?)))
+}

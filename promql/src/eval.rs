@@ -237,7 +237,8 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let parallel = rayon::current_num_threads() > 1 && source.len() > 1 && rayon::current_thread_index().is_some();
+        let parallel =
+            rayon::current_num_threads() > 1 && source.len() > 1 && rayon::current_thread_index().is_some();
         if !parallel {
             let (mut scratch, mut column) = (Scratch::default(), Column::default());
             for at in 0..source.len() {
@@ -292,11 +293,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The series of `selector` with samples in `range`.
-    fn select(
-        &self,
-        selector: &Selector,
-        range: TimeRange,
-    ) -> Result<Box<dyn SeriesSet + '_>, QueryError> {
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Box<dyn SeriesSet + '_>, QueryError> {
         self.account.check()?;
         Ok(self.querier.select(&Selection { matchers: &selector.matchers, range })?)
     }
@@ -327,7 +324,9 @@ impl<'a> Evaluator<'a> {
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
         if selector.extension.is_some() {
-            return Err(QueryError::Execution("anchored and smoothed selectors are not supported".to_owned()));
+            return Err(QueryError::Execution(
+                "anchored and smoothed selectors are not supported".to_owned(),
+            ));
         }
         let grid = self.moved(grid, selector.at, selector.offset.as_ref())?;
         let lookback_ms = self.lookback_ms;
@@ -353,8 +352,5 @@ pub(crate) fn text(expr: &Expr) -> Result<&str, QueryError> {
 
 /// An expression that stands where the parser lets none of its type stand.
 pub(crate) fn misplaced(expr: &Expr) -> QueryError {
-    QueryError::Execution(format!(
-        "unexpected expression of type {}: {expr}",
-        expr.value_type().documented()
-    ))
+    QueryError::Execution(format!("unexpected expression of type {}: {expr}", expr.value_type().documented()))
 }

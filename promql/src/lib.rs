@@ -22,5 +22,6 @@ pub use engine::{
     Engine, EngineOptions, Features, MatrixSeries, Outcome, QueryError, QueryOptions, QueryValue, Stats,
     VectorSample,
 };
+pub use histogram::{Bucket, all as buckets};
 pub use limits::Limits;
 pub use parse::{CHAIN_MAX, DEPTH_MAX, ParseError, ParseErrorKind, ParseOptions, parse};

@@ -104,9 +104,7 @@ struct Top<'a>(&'a Duration);
 impl Display for Top<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Duration::Number(number) => {
-                f.write_str(&model::duration::format_ms(milliseconds(number.value)))
-            }
+            Duration::Number(number) => f.write_str(&model::duration::format_ms(milliseconds(number.value))),
             other => other.fmt(f),
         }
     }

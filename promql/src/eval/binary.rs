@@ -128,12 +128,7 @@ impl histogram::BinaryRemarks for Operation<'_> {
 
 impl Evaluator<'_> {
     pub(super) fn operation(&self, binary: &Binary, expr: &Expr) -> Operation<'_> {
-        Operation {
-            evaluator: self,
-            op: binary.op,
-            bool_modifier: binary.bool_modifier,
-            at: expr.position,
-        }
+        Operation { evaluator: self, op: binary.op, bool_modifier: binary.bool_modifier, at: expr.position }
     }
 
     /// An operation of which one side is a scalar.

@@ -64,8 +64,7 @@ impl Remarks<'_> {
 }
 
 /// A function of a window.
-pub(crate) type RangeFunction<'a> =
-    Box<dyn Fn(&Window<'_>, &Remarks<'_>) -> Option<Value> + Sync + 'a>;
+pub(crate) type RangeFunction<'a> = Box<dyn Fn(&Window<'_>, &Remarks<'_>) -> Option<Value> + Sync + 'a>;
 
 /// Where samples come from.
 pub(crate) enum Input<'a> {
@@ -259,8 +258,7 @@ impl Source for Ranged<'_> {
     }
 
     fn drop_name(&self, at: usize) -> bool {
-        self.name == NameRule::Mark
-            || matches!(&self.input, Input::Computed(series) if series[at].1)
+        self.name == NameRule::Mark || matches!(&self.input, Input::Computed(series) if series[at].1)
     }
 
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {

@@ -113,14 +113,18 @@ pub(super) fn bounds(h: &FloatHistogram, index: i32) -> (f64, f64) {
 
 /// A bucket with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Bucket {
-    pub(crate) lower: f64,
-    pub(crate) upper: f64,
-    pub(crate) count: f64,
+pub struct Bucket {
+    /// The lower bound.
+    pub lower: f64,
+    /// The upper bound.
+    pub upper: f64,
+    /// Observations between them.
+    pub count: f64,
 }
 
 /// All buckets that are not empty, from the lowest to the highest.
-pub(crate) fn all(h: &FloatHistogram) -> Vec<Bucket> {
+#[must_use]
+pub fn all(h: &FloatHistogram) -> Vec<Bucket> {
     let mut out: Vec<Bucket> = negative(h)
         .iter()
         .rev()

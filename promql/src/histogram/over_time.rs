@@ -80,7 +80,11 @@ pub(crate) fn difference(
         // The result has the lowest resolution seen.
         let lowest = relevant.iter().map(|h| h.schema).min().unwrap_or(out.schema);
         if lowest < out.schema && !out.has_custom_buckets() {
-            let coarse = FloatHistogram { schema: lowest, zero_threshold: out.zero_threshold, ..FloatHistogram::default() };
+            let coarse = FloatHistogram {
+                schema: lowest,
+                zero_threshold: out.zero_threshold,
+                ..FloatHistogram::default()
+            };
             out = noted(add(&out, &coarse), remarks, "addition")?;
         }
     }
