@@ -131,6 +131,9 @@ impl<'a> Evaluator<'a> {
                 Ok(series)
             }
             ExprKind::Aggregate(aggregate) => aggregate::aggregate(self, aggregate, expr, grid),
+            ExprKind::Binary(binary) if binary::is_trim(binary.op) => {
+                Err(QueryError::Execution(format!("operator \"{}\" is not supported", binary.op.as_str())))
+            }
             ExprKind::Binary(binary) if binary::is_between_vectors(binary) => {
                 let series = self.binary_vectors(binary, expr, grid)?;
                 self.hold(&series, expr)?;
@@ -164,7 +167,9 @@ impl<'a> Evaluator<'a> {
                     Ok(inner)
                 }
             }
-            ExprKind::Binary(binary) if !constant && !binary::is_between_vectors(binary) => {
+            ExprKind::Binary(binary)
+                if !constant && !binary::is_between_vectors(binary) && !binary::is_trim(binary.op) =>
+            {
                 self.binary_with_scalar(binary, expr, grid)
             }
             ExprKind::Call(call) if !constant && !call::is_whole(call) => {
@@ -189,8 +194,7 @@ impl<'a> Evaluator<'a> {
         (expr, grid): (&'s Expr, Grid),
     ) -> Result<BoxSource<'s>, QueryError> {
         let joins = name == NameRule::Drop && !inner.names_unique();
-        let with_name = self.features.type_and_unit_labels;
-        let source: BoxSource<'s> = Box::new(Mapped { inner, name, with_name, map });
+        let source: BoxSource<'s> = Box::new(Mapped { inner, name, map });
         self.joined(source, joins, (expr, grid))
     }
 
@@ -201,8 +205,7 @@ impl<'a> Evaluator<'a> {
         joins: bool,
         (expr, grid): (&'s Expr, Grid),
     ) -> Result<BoxSource<'s>, QueryError> {
-        // Type and unit may differ between series of one name.
-        if !joins && !self.features.type_and_unit_labels {
+        if !joins {
             return Ok(source);
         }
         let series = self.collect(source.as_ref(), expr, grid)?;
@@ -237,7 +240,8 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let parallel = rayon::current_num_threads() > 1 && source.len() > 1 && rayon::current_thread_index().is_some();
+        let parallel =
+            rayon::current_num_threads() > 1 && source.len() > 1 && rayon::current_thread_index().is_some();
         if !parallel {
             let (mut scratch, mut column) = (Scratch::default(), Column::default());
             for at in 0..source.len() {
@@ -292,11 +296,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The series of `selector` with samples in `range`.
-    fn select(
-        &self,
-        selector: &Selector,
-        range: TimeRange,
-    ) -> Result<Box<dyn SeriesSet + '_>, QueryError> {
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Box<dyn SeriesSet + '_>, QueryError> {
         self.account.check()?;
         Ok(self.querier.select(&Selection { matchers: &selector.matchers, range })?)
     }
@@ -327,7 +327,9 @@ impl<'a> Evaluator<'a> {
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
         if selector.extension.is_some() {
-            return Err(QueryError::Execution("anchored and smoothed selectors are not supported".to_owned()));
+            return Err(QueryError::Execution(
+                "anchored and smoothed selectors are not supported".to_owned(),
+            ));
         }
         let grid = self.moved(grid, selector.at, selector.offset.as_ref())?;
         let lookback_ms = self.lookback_ms;
@@ -353,8 +355,5 @@ pub(crate) fn text(expr: &Expr) -> Result<&str, QueryError> {
 
 /// An expression that stands where the parser lets none of its type stand.
 pub(crate) fn misplaced(expr: &Expr) -> QueryError {
-    QueryError::Execution(format!(
-        "unexpected expression of type {}: {expr}",
-        expr.value_type().documented()
-    ))
+    QueryError::Execution(format!("unexpected expression of type {}: {expr}", expr.value_type().documented()))
 }

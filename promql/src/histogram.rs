@@ -14,7 +14,7 @@ mod trim;
 use model::FloatHistogram;
 
 pub(crate) use binary::{BinaryRemarks, Outcome, binary};
-pub(crate) use buckets::{Bucket, all};
+pub(crate) use buckets::all;
 pub(crate) use combine::{Combined, Incompatible, add, subtract};
 pub(crate) use over_time::{difference, instant_difference, mean, sum};
 pub(crate) use reset::is_reset;
@@ -68,7 +68,8 @@ pub(crate) fn equals(a: &FloatHistogram, b: &FloatHistogram) -> bool {
     a.schema == b.schema
         && same(a.count, b.count)
         && same(a.sum, b.sum)
-        && (a.has_custom_buckets() || a.zero_threshold == b.zero_threshold && same(a.zero_count, b.zero_count))
+        && (a.has_custom_buckets()
+            || a.zero_threshold == b.zero_threshold && same(a.zero_count, b.zero_count))
         && a.custom_values == b.custom_values
         && buckets::positive(a) == buckets::positive(b)
         && buckets::negative(a) == buckets::negative(b)

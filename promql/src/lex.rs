@@ -132,10 +132,7 @@ pub(crate) struct Token {
 /// Splits `text` into tokens; the last one is [`TokenKind::End`] or [`TokenKind::Error`].
 pub(crate) fn tokens(text: &str) -> Vec<Token> {
     let mut lexer = Lexer { text, at: 0, parens: 0, context: Context::Statement, out: Vec::new() };
-    while !matches!(
-        lexer.out.last(),
-        Some(Token { kind: TokenKind::End | TokenKind::Error(_), .. })
-    ) {
+    while !matches!(lexer.out.last(), Some(Token { kind: TokenKind::End | TokenKind::Error(_), .. })) {
         lexer.skip_blanks();
         let start = lexer.at;
         let kind = match lexer.context {
@@ -224,7 +221,11 @@ impl<'a> Lexer<'a> {
 
     fn statement(&mut self) -> Lexed {
         let Some(c) = self.next() else {
-            return if self.parens > 0 { Err("unclosed left parenthesis".into()) } else { Ok(TokenKind::End) };
+            return if self.parens > 0 {
+                Err("unclosed left parenthesis".into())
+            } else {
+                Ok(TokenKind::End)
+            };
         };
         match c {
             '{' => {
@@ -239,9 +240,7 @@ impl<'a> Lexer<'a> {
             ']' => Err("unexpected right bracket ']'".into()),
             '"' | '\'' | '`' => self.string(c),
             '@' => Ok(TokenKind::At),
-            ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => {
-                Err("unexpected colon ':'".into())
-            }
+            ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => Err("unexpected colon ':'".into()),
             'a'..='z' | 'A'..='Z' | '_' | ':' => {
                 self.at -= 1;
                 let word = self.word(|c| is_word(c) || c == ':');
@@ -341,8 +340,11 @@ impl<'a> Lexer<'a> {
     fn brackets(&mut self) -> Lexed {
         let Context::Brackets { empty, colon } = self.context else { return Ok(TokenKind::End) };
         let Some(c) = self.next() else {
-            let what =
-                if empty { "unexpected end of input in duration expression" } else { "unclosed left bracket" };
+            let what = if empty {
+                "unexpected end of input in duration expression"
+            } else {
+                "unclosed left bracket"
+            };
             return Err(what.into());
         };
         let kind = match c {
@@ -365,9 +367,9 @@ impl<'a> Lexer<'a> {
                 let start = self.at;
                 self.at -= 1;
                 match Keyword::named(self.word(is_word)) {
-                    Some(
-                        word @ (Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf),
-                    ) => TokenKind::Keyword(word),
+                    Some(word @ (Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)) => {
+                        TokenKind::Keyword(word)
+                    }
                     _ => {
                         self.at = start;
                         return Err(format!("unexpected character in duration expression: {}", shown(c)));
@@ -393,11 +395,7 @@ impl<'a> Lexer<'a> {
         while let Some(c) = self.next() {
             match c {
                 '\n' => break,
-                '\\' => {
-                    if self.next().is_none() {
-                        return Err("escape sequence not terminated".into());
-                    }
-                }
+                '\\' if self.next().is_none() => return Err("escape sequence not terminated".into()),
                 c if c == quote => {
                     return text::unescape(&self.text[start..self.at - 1], quote).map(TokenKind::String);
                 }

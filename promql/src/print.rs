@@ -43,7 +43,7 @@ impl Display for Expr {
             }
             ExprKind::Call(call) => {
                 write!(f, "{}(", call.function.name())?;
-                separated(f, &call.args, |arg, f| arg.fmt(f))?;
+                separated(f, &call.args, Display::fmt)?;
                 f.write_str(")")
             }
         }
@@ -104,9 +104,7 @@ struct Top<'a>(&'a Duration);
 impl Display for Top<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Duration::Number(number) => {
-                f.write_str(&model::duration::format_ms(milliseconds(number.value)))
-            }
+            Duration::Number(number) => f.write_str(&model::duration::format_ms(milliseconds(number.value))),
             other => other.fmt(f),
         }
     }

@@ -75,9 +75,9 @@ fn escape(chars: &mut std::str::Chars<'_>, quote: char, out: &mut Vec<u8>) -> Re
     let mut value = if base == 8 { c.to_digit(8).unwrap_or(0) } else { 0 };
     for _ in usize::from(base == 8)..digits {
         let c = chars.next().ok_or("escape sequence not terminated")?;
-        let digit = c.to_digit(base).ok_or_else(|| {
-            format!("illegal character U+{:04X} '{c}' in escape sequence", u32::from(c))
-        })?;
+        let digit = c
+            .to_digit(base)
+            .ok_or_else(|| format!("illegal character U+{:04X} '{c}' in escape sequence", u32::from(c)))?;
         value = value.saturating_mul(base).saturating_add(digit);
     }
     if value > max || (0xd800..0xe000).contains(&value) && matches!(c, 'u' | 'U') {
@@ -126,7 +126,10 @@ mod tests {
     fn escapes_in_and_out() {
         let all = r#"\a\b\f\n\r\t\v\\\" - \xFF\377\u1234\U00010111☺"#;
         let text = unescape(all, '"').unwrap();
-        assert_eq!(Quote(&text).to_string(), "\"\\a\\b\\f\\n\\r\\t\\v\\\\\\\" - \\xff\\xff\u{1234}\u{10111}☺\"");
+        assert_eq!(
+            Quote(&text).to_string(),
+            "\"\\a\\b\\f\\n\\r\\t\\v\\\\\\\" - \\xff\\xff\u{1234}\u{10111}☺\""
+        );
         for bad in [r"\q", r"\x1", r"\400", r"\ud800", r"\U00110000", "\\", r"\'"] {
             assert!(unescape(bad, '"').is_err(), "{bad}");
         }

@@ -68,9 +68,8 @@ impl HistogramSum {
             }
             Err(histogram::Incompatible) => {
                 self.incompatible = true;
-                remarks.warn(
-                    "vector contains a mix of histograms with exponential and custom buckets schemas",
-                );
+                remarks
+                    .warn("vector contains a mix of histograms with exponential and custom buckets schemas");
             }
         }
     }

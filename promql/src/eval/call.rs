@@ -134,12 +134,8 @@ impl Evaluator<'_> {
             Function::Clamp => {
                 floats(|value, params, step| math::clamp(value, params[0][step], params[1][step]))
             }
-            Function::ClampMin => {
-                floats(|value, params, step| Some(math::clamp_min(value, params[0][step])))
-            }
-            Function::ClampMax => {
-                floats(|value, params, step| Some(math::clamp_max(value, params[0][step])))
-            }
+            Function::ClampMin => floats(|value, params, step| Some(math::clamp_min(value, params[0][step]))),
+            Function::ClampMax => floats(|value, params, step| Some(math::clamp_max(value, params[0][step]))),
             other => self.histogram_map(other, arg)?,
         })
     }
@@ -230,12 +226,7 @@ impl Evaluator<'_> {
     }
 
     /// A call that needs all series of its argument at once.
-    pub(super) fn whole_call(
-        &self,
-        call: &Call,
-        expr: &Expr,
-        grid: Grid,
-    ) -> Result<Vec<Series>, QueryError> {
+    pub(super) fn whole_call(&self, call: &Call, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         let args = &call.args;
         match call.function {
             Function::Vector => Ok(one_series(self.scalar(&args[0], grid)?)),
@@ -252,9 +243,9 @@ impl Evaluator<'_> {
             }
             Function::Absent => self.absent(&args[0], grid),
             Function::AbsentOverTime => self.absent_over_time(&args[0], grid),
-            Function::HistogramQuantile
-            | Function::HistogramQuantiles
-            | Function::HistogramFraction => self.histogram_call(call, grid),
+            Function::HistogramQuantile | Function::HistogramQuantiles | Function::HistogramFraction => {
+                self.histogram_call(call, grid)
+            }
             // A date function without an argument looks at the time of evaluation.
             function if args.is_empty() => match date::unary(function) {
                 Some(f) => Ok(one_series(grid.times().map(|time| f(seconds(time))).collect())),

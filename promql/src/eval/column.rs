@@ -156,8 +156,7 @@ impl Column {
 
     /// Bytes of heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        8 * self.floats.capacity()
-            + self.histograms.iter().map(|(_, h)| 16 + h.heap_bytes()).sum::<usize>()
+        8 * self.floats.capacity() + self.histograms.iter().map(|(_, h)| 16 + h.heap_bytes()).sum::<usize>()
     }
 }
 

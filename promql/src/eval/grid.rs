@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn subquery_steps_are_absolute_multiples_above_the_open_edge() {
-        let times = |after, last, step| Grid::aligned(after, last, step).map(|g| g.times().collect::<Vec<_>>());
+        let times =
+            |after, last, step| Grid::aligned(after, last, step).map(|g| g.times().collect::<Vec<_>>());
         assert_eq!(times(0, 30, 10), Some(vec![10, 20, 30]));
         assert_eq!(times(-15, 5, 10), Some(vec![-10, 0]));
         assert_eq!(times(1, 9, 10), None);

@@ -17,9 +17,10 @@ fn neighbours(window: &Window<'_>, mut f: impl FnMut(Point<'_>, Point<'_>)) {
     let (mut float, mut histogram) = (0, 0);
     let mut last = None;
     while float + histogram < window.len() {
-        let float_first = window.ts.get(float).is_some_and(|ts| {
-            window.histogram_ts.get(histogram).is_none_or(|other| ts <= other)
-        });
+        let float_first = window
+            .ts
+            .get(float)
+            .is_some_and(|ts| window.histogram_ts.get(histogram).is_none_or(|other| ts <= other));
         let point = if float_first {
             float += 1;
             Point::Float(window.values[float - 1])

@@ -13,9 +13,8 @@ pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> O
     let times = |f: fn(&Window<'_>) -> f64| -> RangeFunction<'a> {
         Box::new(move |window, remarks| over_time::float_times(window, remarks, f))
     };
-    let one = |f: fn(&Window<'_>) -> Option<Value>| -> RangeFunction<'a> {
-        Box::new(move |window, _| f(window))
-    };
+    let one =
+        |f: fn(&Window<'_>) -> Option<Value>| -> RangeFunction<'a> { Box::new(move |window, _| f(window)) };
     Some(match function {
         Function::Rate => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Rate)),
         Function::Increase => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Increase)),
@@ -29,9 +28,7 @@ pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> O
         Function::StddevOverTime => floats(|values| over_time::variance(values).sqrt()),
         Function::StdvarOverTime => floats(over_time::variance),
         Function::MadOverTime => floats(over_time::mad),
-        Function::QuantileOverTime => {
-            Box::new(move |w, r| over_time::quantile(w, r, params[0][w.step]))
-        }
+        Function::QuantileOverTime => Box::new(move |w, r| over_time::quantile(w, r, params[0][w.step])),
         Function::CountOverTime => one(over_time::count),
         Function::PresentOverTime => one(|_| Some(Value::Float(1.0))),
         Function::LastOverTime => one(over_time::last),
@@ -43,9 +40,7 @@ pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> O
         Function::Changes => one(changes::changes),
         Function::Resets => one(changes::resets),
         Function::Deriv => Box::new(regression::deriv),
-        Function::PredictLinear => {
-            Box::new(move |w, r| regression::predict_linear(w, r, params[0][w.step]))
-        }
+        Function::PredictLinear => Box::new(move |w, r| regression::predict_linear(w, r, params[0][w.step])),
         Function::DoubleExponentialSmoothing => {
             Box::new(move |w, r| regression::smoothed(w, r, params[0][w.step], params[1][w.step]))
         }

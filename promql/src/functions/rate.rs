@@ -119,8 +119,11 @@ pub(super) fn instant(window: &Window<'_>, remarks: &Remarks<'_>, is_rate: bool)
     let last_float = tail(window.ts, 1);
     let last_histogram = tail(window.histogram_ts, 1);
     let is_float = last_float > last_histogram;
-    let (same, other) =
-        if is_float { (tail(window.ts, 2), last_histogram) } else { (tail(window.histogram_ts, 2), last_float) };
+    let (same, other) = if is_float {
+        (tail(window.ts, 2), last_histogram)
+    } else {
+        (tail(window.histogram_ts, 2), last_float)
+    };
     if same <= other {
         remarks.warn(MIXED);
         return None;
@@ -132,8 +135,13 @@ pub(super) fn instant(window: &Window<'_>, remarks: &Remarks<'_>, is_rate: bool)
     let per_second = if is_rate { 1.0 / seconds(last - before) } else { 1.0 };
     if !is_float {
         let pair = &window.histograms[histograms - 2..];
-        return histogram::instant_difference(&pair[0], &pair[1], is_rate, remarks)
-            .map(|h| Value::Histogram(Arc::new(if is_rate { histogram::divided(&h, seconds(last - before)) } else { h })));
+        return histogram::instant_difference(&pair[0], &pair[1], is_rate, remarks).map(|h| {
+            Value::Histogram(Arc::new(if is_rate {
+                histogram::divided(&h, seconds(last - before))
+            } else {
+                h
+            }))
+        });
     }
     let (a, b) = (window.values[floats - 2], window.values[floats - 1]);
     if is_rate {

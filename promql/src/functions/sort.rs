@@ -21,9 +21,9 @@ pub(crate) fn by_value(mut series: Vec<Series>, descending: bool) -> Vec<Series>
 /// Sorts by the values of `names` in natural order, ties by all labels.
 pub(crate) fn by_labels(mut series: Vec<Series>, names: &[&str], descending: bool) -> Vec<Series> {
     series.sort_by(|a, b| {
-        let keyed = names.iter().map(|name| {
-            natural(a.labels.get(name).unwrap_or(""), b.labels.get(name).unwrap_or(""))
-        });
+        let keyed = names
+            .iter()
+            .map(|name| natural(a.labels.get(name).unwrap_or(""), b.labels.get(name).unwrap_or("")));
         let order = keyed.fold(Ordering::Equal, Ordering::then).then_with(|| a.labels.cmp(&b.labels));
         if descending { order.reverse() } else { order }
     });

@@ -51,7 +51,7 @@ pub(crate) fn difference(
     if is_counter && histograms.iter().any(|h| is_gauge(h)) {
         not_a(remarks, "counter");
     }
-    if !is_counter && !(is_gauge(first) && is_gauge(last)) {
+    if !(is_counter || is_gauge(first) && is_gauge(last)) {
         not_a(remarks, "gauge");
     }
     // If the counter was reset after the first histogram, that one contributes nothing, and its
@@ -80,7 +80,11 @@ pub(crate) fn difference(
         // The result has the lowest resolution seen.
         let lowest = relevant.iter().map(|h| h.schema).min().unwrap_or(out.schema);
         if lowest < out.schema && !out.has_custom_buckets() {
-            let coarse = FloatHistogram { schema: lowest, zero_threshold: out.zero_threshold, ..FloatHistogram::default() };
+            let coarse = FloatHistogram {
+                schema: lowest,
+                zero_threshold: out.zero_threshold,
+                ..FloatHistogram::default()
+            };
             out = noted(add(&out, &coarse), remarks, "addition")?;
         }
     }
@@ -98,7 +102,7 @@ pub(crate) fn instant_difference(
     if is_counter && (is_gauge(before) || is_gauge(last)) {
         not_a(remarks, "counter");
     }
-    if !is_counter && !(is_gauge(before) && is_gauge(last)) {
+    if !(is_counter || is_gauge(before) && is_gauge(last)) {
         not_a(remarks, "gauge");
     }
     let mut out = if is_counter && is_reset(before, last) {

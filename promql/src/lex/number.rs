@@ -125,7 +125,8 @@ fn parse_duration(text: &str) -> Result<f64, String> {
         in_order &= at >= next_unit && !number.is_empty();
         next_unit = at + 1;
         let number: Option<u64> = number.parse().ok();
-        total = total.zip(number.and_then(|n| n.checked_mul(UNITS[at].1))).and_then(|(a, b)| a.checked_add(b));
+        total =
+            total.zip(number.and_then(|n| n.checked_mul(UNITS[at].1))).and_then(|(a, b)| a.checked_add(b));
         rest = &rest[digits + letters..];
     }
     if !in_order {

@@ -63,11 +63,8 @@ impl Checker<'_> {
         if let Some(name) = &selector.name {
             // The first matcher is the one that the name itself stands for.
             if let Some(second) = selector.matchers[1..].iter().find(|m| *m.name == *METRIC_NAME) {
-                let message = format!(
-                    "metric name must not be set twice: {} or {}",
-                    Quote(name),
-                    Quote(&second.value)
-                );
+                let message =
+                    format!("metric name must not be set twice: {} or {}", Quote(name), Quote(&second.value));
                 return self.refuse(span, message);
             }
             return Ok(());
@@ -129,10 +126,7 @@ impl Checker<'_> {
             return self.refuse(span, message);
         }
         if scalar(left) || scalar(right) {
-            let message = format!(
-                "set operator \"{}\" not allowed in binary scalar expression",
-                op.as_str()
-            );
+            let message = format!("set operator \"{}\" not allowed in binary scalar expression", op.as_str());
             return self.refuse(span, message);
         }
         Ok(())

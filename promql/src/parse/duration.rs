@@ -7,8 +7,7 @@ use super::input::{Parsed, Tokens, expect};
 use crate::ast::{BinaryOp, Duration, Number, Span};
 use crate::lex::{Keyword, TokenKind};
 
-const RANGE_CONTEXT: &str =
-    " in subquery or range selector, expected number, duration, step(), or range()";
+const RANGE_CONTEXT: &str = " in subquery or range selector, expected number, duration, step(), or range()";
 const OFFSET_CONTEXT: &str = " in offset, expected number, duration, step(), or range()";
 const INNER_CONTEXT: &str = " in duration expression";
 
@@ -48,7 +47,9 @@ fn literal(
 ) -> Result<Duration, nom::Err<Box<super::ParseError>>> {
     // A duration has 63 bits of nanoseconds.
     match duration {
-        Duration::Number(number) if !(number.value.abs() < 9.223_372_036_854_775e9) => {
+        Duration::Number(number)
+            if number.value.is_nan() || number.value.abs() >= 9.223_372_036_854_775e9 =>
+        {
             Err(input.fail(ParseErrorKind::Value, span, "duration out of range".to_owned()))
         }
         Duration::Number(number) => Ok(Duration::Number(Number { is_duration: true, ..number })),
@@ -126,15 +127,13 @@ fn primary<'a>(input: Tokens<'a>, context: &str) -> Parsed<'a, Duration> {
     let span = input.first().span;
     match input.kind() {
         TokenKind::Number(value) | TokenKind::Duration(value) => {
-            let value = value
-                .clone()
-                .map_err(|message| input.fail(ParseErrorKind::Value, span, message))?;
+            let value = value.clone().map_err(|message| input.fail(ParseErrorKind::Value, span, message))?;
             let is_duration = matches!(input.kind(), TokenKind::Duration(_));
             Ok((input.skip(), Duration::Number(Number { value, is_duration })))
         }
         TokenKind::Keyword(Keyword::Step | Keyword::Range) => {
-            let (rest, _) =
-                expect(&TokenKind::LeftParen, " in duration expression, expected \"(\"").parse(input.skip())?;
+            let (rest, _) = expect(&TokenKind::LeftParen, " in duration expression, expected \"(\"")
+                .parse(input.skip())?;
             let (rest, _) =
                 expect(&TokenKind::RightParen, " in duration expression, expected \")\"").parse(rest)?;
             enabled(input, rest.span_from(span.start))?;
@@ -142,8 +141,8 @@ fn primary<'a>(input: Tokens<'a>, context: &str) -> Parsed<'a, Duration> {
             Ok((rest, if step { Duration::Step } else { Duration::Range }))
         }
         TokenKind::Keyword(keyword @ (Keyword::MinOf | Keyword::MaxOf)) => {
-            let (rest, _) =
-                expect(&TokenKind::LeftParen, " in duration expression, expected \"(\"").parse(input.skip())?;
+            let (rest, _) = expect(&TokenKind::LeftParen, " in duration expression, expected \"(\"")
+                .parse(input.skip())?;
             let args_start = rest.first().span.start;
             let (rest, first) = binary(rest, 0, INNER_CONTEXT)?;
             let (rest, _) =

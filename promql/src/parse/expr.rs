@@ -104,8 +104,7 @@ fn modifiers(mut input: Tokens<'_>, op: BinaryOp) -> Parsed<'_, Modifiers> {
         (input, out.matching.labels) = selector::label_list(input.skip())?;
         if let Some(side @ (Keyword::GroupLeft | Keyword::GroupRight)) = input.keyword() {
             let left = side == Keyword::GroupLeft;
-            out.matching.cardinality =
-                if left { Cardinality::ManyToOne } else { Cardinality::OneToMany };
+            out.matching.cardinality = if left { Cardinality::ManyToOne } else { Cardinality::OneToMany };
             input = input.skip();
             match input.kind() {
                 TokenKind::LeftParen => (input, out.matching.include) = selector::label_list(input)?,
@@ -213,20 +212,12 @@ fn primary(input: Tokens<'_>) -> Parsed<'_, Expr> {
         }
         TokenKind::Keyword(Keyword::Aggregate(op))
             if opens
-                || matches!(
-                    input.second(),
-                    Some(TokenKind::Keyword(Keyword::By | Keyword::Without))
-                ) =>
+                || matches!(input.second(), Some(TokenKind::Keyword(Keyword::By | Keyword::Without))) =>
         {
             aggregate(input, *op)
         }
         TokenKind::Keyword(
-            Keyword::Start
-            | Keyword::End
-            | Keyword::Step
-            | Keyword::Range
-            | Keyword::MinOf
-            | Keyword::MaxOf,
+            Keyword::Start | Keyword::End | Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf,
         ) if opens => call(input),
         TokenKind::Identifier if opens => call(input),
         TokenKind::Keyword(keyword) if keyword.may_be_metric() => vector(input),
@@ -303,10 +294,7 @@ fn aggregate(input: Tokens<'_>, op: AggregateOp) -> Parsed<'_, Expr> {
     let span = rest.span_from(start);
     let refuse = |kind, message| Err(input.fail(kind, span, message));
     if args.is_empty() {
-        return refuse(
-            ParseErrorKind::Type,
-            "no arguments for aggregate expression provided".to_owned(),
-        );
+        return refuse(ParseErrorKind::Type, "no arguments for aggregate expression provided".to_owned());
     }
     let wanted = 1 + usize::from(op.param_type().is_some());
     if args.len() != wanted {
@@ -355,9 +343,7 @@ fn brackets(input: Tokens<'_>, inner: Expr) -> Parsed<'_, Expr> {
         ExprKind::Vector(selector) if selector.offset.is_some() => {
             refuse("no offset modifiers allowed before range")
         }
-        ExprKind::Vector(selector) if selector.at.is_some() => {
-            refuse("no @ modifiers allowed before range")
-        }
+        ExprKind::Vector(selector) if selector.at.is_some() => refuse("no @ modifiers allowed before range"),
         ExprKind::Vector(selector) if selector.extension.is_some() => {
             refuse("no anchored or smoothed modifiers allowed before range")
         }
@@ -436,12 +422,9 @@ fn at(input: Tokens<'_>, mut expr: Expr) -> Parsed<'_, Expr> {
 fn milliseconds(input: Tokens<'_>, seconds: f64, span: Span) -> Result<i64, nom::Err<Box<ParseError>>> {
     let ms = (seconds * 1000.0).round();
     // The bound is 2^63 in milliseconds.
-    if !(ms.abs() < 9.223_372_036_854_775e18) {
-        let shown = if seconds.is_finite() {
-            format!("{seconds:.6}")
-        } else {
-            model::float::format_fixed(seconds)
-        };
+    if ms.is_nan() || ms.abs() >= 9.223_372_036_854_775e18 {
+        let shown =
+            if seconds.is_finite() { format!("{seconds:.6}") } else { model::float::format_fixed(seconds) };
         let message = format!("timestamp out of bounds for @ modifier: {shown}");
         return Err(input.fail(ParseErrorKind::Value, span, message));
     }

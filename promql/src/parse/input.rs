@@ -118,12 +118,7 @@ impl<'a> Tokens<'a> {
         Box::new(ParseError { span, position: Position::of(self.text, span.start), kind, message })
     }
 
-    pub(super) fn fail(
-        self,
-        kind: ParseErrorKind,
-        span: Span,
-        message: String,
-    ) -> nom::Err<Box<ParseError>> {
+    pub(super) fn fail(self, kind: ParseErrorKind, span: Span, message: String) -> nom::Err<Box<ParseError>> {
         nom::Err::Failure(self.error(kind, span, message))
     }
 

@@ -94,8 +94,7 @@ fn matcher(input: Tokens<'_>) -> Parsed<'_, Matcher> {
 
 /// `(label, "label", ...)`, as after `by`, `on` and `group_left`.
 pub(super) fn label_list(input: Tokens<'_>) -> Parsed<'_, Vec<String>> {
-    let (mut input, _) =
-        expect(&TokenKind::LeftParen, " in grouping opts, expected \"(\"").parse(input)?;
+    let (mut input, _) = expect(&TokenKind::LeftParen, " in grouping opts, expected \"(\"").parse(input)?;
     let mut labels = Vec::new();
     loop {
         if matches!(input.kind(), TokenKind::RightParen) {

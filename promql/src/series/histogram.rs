@@ -29,9 +29,8 @@ pub(super) fn read(body: &str) -> Result<(FloatHistogram, bool), Mistake> {
         let value_at = at + name.len() + 1;
         let length = value_length(value);
         let text = &value[..length];
-        let number = || {
-            read_number(text).ok_or_else(|| (value_at, format!("bad number {text:?} in histogram")))
-        };
+        let number =
+            || read_number(text).ok_or_else(|| (value_at, format!("bad number {text:?} in histogram")));
         let integer =
             || text.parse::<i32>().map_err(|_| (value_at, format!("bad integer {text:?} in histogram")));
         match name {
