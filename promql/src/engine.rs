@@ -15,8 +15,6 @@ pub struct Features {
     pub delayed_name_removal: bool,
     /// `rate` and its kin use the start timestamps of samples.
     pub start_timestamps: bool,
-    /// `__type__` and `__unit__` are treated like the metric name.
-    pub type_and_unit_labels: bool,
 }
 
 /// What an engine is built from.

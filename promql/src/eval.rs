@@ -131,6 +131,9 @@ impl<'a> Evaluator<'a> {
                 Ok(series)
             }
             ExprKind::Aggregate(aggregate) => aggregate::aggregate(self, aggregate, expr, grid),
+            ExprKind::Binary(binary) if binary::is_trim(binary.op) => {
+                Err(QueryError::Execution(format!("operator \"{}\" is not supported", binary.op.as_str())))
+            }
             ExprKind::Binary(binary) if binary::is_between_vectors(binary) => {
                 let series = self.binary_vectors(binary, expr, grid)?;
                 self.hold(&series, expr)?;
@@ -164,7 +167,9 @@ impl<'a> Evaluator<'a> {
                     Ok(inner)
                 }
             }
-            ExprKind::Binary(binary) if !constant && !binary::is_between_vectors(binary) => {
+            ExprKind::Binary(binary)
+                if !constant && !binary::is_between_vectors(binary) && !binary::is_trim(binary.op) =>
+            {
                 self.binary_with_scalar(binary, expr, grid)
             }
             ExprKind::Call(call) if !constant && !call::is_whole(call) => {
@@ -189,8 +194,7 @@ impl<'a> Evaluator<'a> {
         (expr, grid): (&'s Expr, Grid),
     ) -> Result<BoxSource<'s>, QueryError> {
         let joins = name == NameRule::Drop && !inner.names_unique();
-        let with_name = self.features.type_and_unit_labels;
-        let source: BoxSource<'s> = Box::new(Mapped { inner, name, with_name, map });
+        let source: BoxSource<'s> = Box::new(Mapped { inner, name, map });
         self.joined(source, joins, (expr, grid))
     }
 
@@ -201,8 +205,7 @@ impl<'a> Evaluator<'a> {
         joins: bool,
         (expr, grid): (&'s Expr, Grid),
     ) -> Result<BoxSource<'s>, QueryError> {
-        // Type and unit may differ between series of one name.
-        if !joins && !self.features.type_and_unit_labels {
+        if !joins {
             return Ok(source);
         }
         let series = self.collect(source.as_ref(), expr, grid)?;

@@ -395,11 +395,7 @@ impl<'a> Lexer<'a> {
         while let Some(c) = self.next() {
             match c {
                 '\n' => break,
-                '\\' => {
-                    if self.next().is_none() {
-                        return Err("escape sequence not terminated".into());
-                    }
-                }
+                '\\' if self.next().is_none() => return Err("escape sequence not terminated".into()),
                 c if c == quote => {
                     return text::unescape(&self.text[start..self.at - 1], quote).map(TokenKind::String);
                 }

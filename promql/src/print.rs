@@ -43,7 +43,7 @@ impl Display for Expr {
             }
             ExprKind::Call(call) => {
                 write!(f, "{}(", call.function.name())?;
-                separated(f, &call.args, |arg, f| arg.fmt(f))?;
+                separated(f, &call.args, Display::fmt)?;
                 f.write_str(")")
             }
         }

@@ -77,6 +77,7 @@ fn metric_end(text: &str) -> Option<usize> {
                         return Some(at + 1);
                     }
                 }
+                '@' if depth == 0 => return Some(at),
                 c if c.is_whitespace() && depth == 0 => {
                     // A brace may follow after blanks, unless it opens a histogram.
                     let rest = text[at..].trim_start();
@@ -262,7 +263,11 @@ fn number_length(text: &str) -> usize {
         return sign + 3;
     }
     if body.starts_with("0x") || body.starts_with("0X") {
-        return sign + 2 + body[2..].bytes().take_while(u8::is_ascii_hexdigit).count();
+        let digits = body[2..].bytes().take_while(u8::is_ascii_hexdigit).count();
+        // `0x10` is a zero and ten more; only a letter shows that a number of base 16 is meant.
+        if body[2..2 + digits].bytes().any(|b| b.is_ascii_alphabetic()) {
+            return sign + 2 + digits;
+        }
     }
     let mut length = 0;
     let bytes = body.as_bytes();

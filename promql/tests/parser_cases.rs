@@ -1,6 +1,8 @@
 //! The shared parser cases: verdict, type, printed and pretty form must agree; agreement of
 //! messages and positions is reported.
 
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a test may")]
+
 mod support;
 
 use promql::{ParseOptions, parse};

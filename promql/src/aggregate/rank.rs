@@ -128,11 +128,12 @@ fn limit(picked: &mut Vec<Picked>, new: Picked, limit: usize) -> bool {
 
 /// The parameter of `topk` and its like as a number of series.
 fn count_param(k: f64) -> Result<usize, QueryError> {
+    /// The bound of a signed number of 64 bits.
+    const TWO_63: f64 = 9_223_372_036_854_775_808.0;
     if k.is_nan() {
         return Err(QueryError::Execution("Parameter value is NaN".to_owned()));
     }
-    // The bounds of a signed number of 64 bits.
-    if !(-9.223_372_036_854_775_808e18..9.223_372_036_854_775_808e18).contains(&k) {
+    if !(-TWO_63..TWO_63).contains(&k) {
         let shown = model::float::format_general(k);
         return Err(QueryError::Execution(format!("Scalar value {shown} overflows int64")));
     }

@@ -10,12 +10,15 @@ use crate::eval::column::{Column, Point, is_absent};
 use crate::eval::source::{Series, join_equal};
 use crate::text::{Quote, has_invalid_utf8};
 
+/// The values of a group, by step.
+type StepValues = Vec<Vec<f64>>;
+
 impl Aggregation<'_> {
     /// All floats of each group at each step.
-    pub(super) fn collected(&self) -> Result<(Groups, Vec<Vec<Vec<f64>>>), QueryError> {
+    pub(super) fn collected(&self) -> Result<(Groups, Vec<StepValues>), QueryError> {
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
         let mut groups = Groups::new(self.aggregate);
-        let mut values: Vec<Vec<Vec<f64>>> = Vec::new();
+        let mut values: Vec<StepValues> = Vec::new();
         let mut held = 0;
         self.evaluator.for_each(source.as_ref(), self.grid, |at, column| {
             if column.is_empty() {

@@ -42,7 +42,7 @@ impl Evaluator<'_> {
     pub(super) fn duration_ms(&self, duration: &Duration) -> Result<i64, QueryError> {
         let seconds = self.seconds(duration)?;
         // A duration has 63 bits of nanoseconds.
-        if !(seconds.abs() < 9.223_372_036_854_775e9) {
+        if seconds.is_nan() || seconds.abs() >= 9.223_372_036_854_775e9 {
             return Err(QueryError::Execution("duration is out of range".to_owned()));
         }
         #[expect(clippy::cast_possible_truncation, reason = "the bound was checked")]

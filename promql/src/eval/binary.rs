@@ -15,6 +15,11 @@ pub(super) fn is_between_vectors(binary: &Binary) -> bool {
     binary.left.value_type() == ValueType::Vector && binary.right.value_type() == ValueType::Vector
 }
 
+/// Whether the operator cuts histograms.
+pub(super) fn is_trim(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
+}
+
 /// The operator on numbers; comparisons yield 1 or 0.
 pub(super) fn scalars(op: BinaryOp, left: f64, right: f64) -> f64 {
     let truth = |holds| if holds { 1.0 } else { 0.0 };
@@ -108,7 +113,7 @@ impl Operation<'_> {
     }
 
     pub(super) fn trims(&self) -> bool {
-        matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
+        is_trim(self.op)
     }
 }
 

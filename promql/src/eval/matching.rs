@@ -72,7 +72,6 @@ impl Evaluator<'_> {
             many: &many,
             one: &one,
             grid,
-            with_name: self.features.type_and_unit_labels,
             delayed: self.features.delayed_name_removal,
         };
         join.run()
@@ -88,7 +87,6 @@ pub(super) struct Join<'a> {
     pub(super) many: &'a [Series],
     pub(super) one: &'a [Series],
     pub(super) grid: Grid,
-    with_name: bool,
     delayed: bool,
 }
 
@@ -190,7 +188,7 @@ impl Join<'_> {
         let keep_name = self.operation.filters() || self.operation.trims() || self.delayed;
         let one_to_one = *cardinality == Cardinality::OneToOne;
         let kept = many.filtered(|name| {
-            let named = keep_name || !goes_with_name(name, self.with_name);
+            let named = keep_name || !goes_with_name(name);
             let listed = labels.iter().any(|label| label == name);
             named && (!one_to_one || listed == *on)
         });

@@ -18,8 +18,10 @@ pub(crate) struct Window<'a> {
     pub(crate) histogram_ts: &'a [Timestamp],
     pub(crate) histograms: &'a [Arc<FloatHistogram>],
     /// Start timestamps beside `ts`; empty if there are none.
+    #[expect(dead_code, reason = "for rates that use start timestamps")]
     pub(crate) start_ts: &'a [Timestamp],
     /// Start timestamps beside `histogram_ts`; empty if there are none.
+    #[expect(dead_code, reason = "for rates that use start timestamps")]
     pub(crate) histogram_start_ts: &'a [Timestamp],
     /// The window is `(start, end]`.
     pub(crate) start: Timestamp,
@@ -237,9 +239,8 @@ impl Source for Ranged<'_> {
 
     fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str)) {
         if self.name == NameRule::Drop {
-            let with_name = self.evaluator.features.type_and_unit_labels;
             self.raw_visit(at, &mut |name, value| {
-                if !goes_with_name(name, with_name) {
+                if !goes_with_name(name) {
                     visit(name, value);
                 }
             });
@@ -250,11 +251,7 @@ impl Source for Ranged<'_> {
 
     fn labels(&self, at: usize) -> Labels {
         let labels = self.raw_labels(at);
-        if self.name == NameRule::Drop {
-            labels.filtered(|name| !goes_with_name(name, self.evaluator.features.type_and_unit_labels))
-        } else {
-            labels
-        }
+        if self.name == NameRule::Drop { labels.filtered(|name| !goes_with_name(name)) } else { labels }
     }
 
     fn drop_name(&self, at: usize) -> bool {

@@ -41,8 +41,7 @@ impl Evaluator<'_> {
         let mut any = false;
         for series in series.iter_mut().filter(|series| series.drop_name) {
             any = true;
-            let with_name = self.features.type_and_unit_labels;
-            series.labels = series.labels.filtered(|name| !goes_with_name(name, with_name));
+            series.labels = series.labels.filtered(|name| !goes_with_name(name));
         }
         if any { join_equal(series) } else { Ok(series) }
     }
@@ -73,7 +72,8 @@ impl Evaluator<'_> {
             }
             Input::Computed(series) => {
                 for (labels, drop_name, samples) in series {
-                    let labels = if drop_name { labels.without_name() } else { labels };
+                    let labels =
+                        if drop_name { labels.filtered(|name| !goes_with_name(name)) } else { labels };
                     keep(labels, samples)?;
                 }
             }

@@ -101,14 +101,12 @@ pub(crate) type ColumnMap<'a> = Box<dyn Fn(&mut Column) + Sync + 'a>;
 pub(crate) struct Mapped<'a> {
     pub(crate) inner: BoxSource<'a>,
     pub(crate) name: NameRule,
-    /// Further labels that go with the name.
-    pub(crate) with_name: bool,
     pub(crate) map: ColumnMap<'a>,
 }
 
-/// Whether a label goes when the name goes.
-pub(crate) fn goes_with_name(label: &str, type_and_unit: bool) -> bool {
-    label == METRIC_NAME || type_and_unit && matches!(label, "__type__" | "__unit__")
+/// Whether a label goes when the name goes: the name itself, and what describes it.
+pub(crate) fn goes_with_name(label: &str) -> bool {
+    matches!(label, METRIC_NAME | "__type__" | "__unit__")
 }
 
 impl Source for Mapped<'_> {
@@ -119,7 +117,7 @@ impl Source for Mapped<'_> {
     fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str)) {
         if self.name == NameRule::Drop {
             self.inner.visit_labels(at, &mut |name, value| {
-                if !goes_with_name(name, self.with_name) {
+                if !goes_with_name(name) {
                     visit(name, value);
                 }
             });
@@ -130,11 +128,7 @@ impl Source for Mapped<'_> {
 
     fn labels(&self, at: usize) -> Labels {
         let labels = self.inner.labels(at);
-        if self.name == NameRule::Drop {
-            labels.filtered(|name| !goes_with_name(name, self.with_name))
-        } else {
-            labels
-        }
+        if self.name == NameRule::Drop { labels.filtered(|name| !goes_with_name(name)) } else { labels }
     }
 
     fn drop_name(&self, at: usize) -> bool {

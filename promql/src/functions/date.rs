@@ -4,7 +4,7 @@ use super::Function;
 
 /// The function on a time, for those of the calendar.
 pub(crate) fn unary(function: Function) -> Option<fn(f64) -> f64> {
-    Some(match function {
+    let calendar: fn(f64) -> f64 = match function {
         Function::Minute => |t| second_of_day(t).div_euclid(60).rem_euclid(60) as f64,
         Function::Hour => |t| second_of_day(t).div_euclid(3600) as f64,
         // The first day of the epoch was a Thursday.
@@ -22,13 +22,8 @@ pub(crate) fn unary(function: Function) -> Option<fn(f64) -> f64> {
         Function::Month => |t| civil(t).1 as f64,
         Function::Year => |t| civil(t).0 as f64,
         _ => return None,
-    })
-    .map(checked)
-}
-
-/// Keeps the function pointer type in one place.
-fn checked(function: fn(f64) -> f64) -> fn(f64) -> f64 {
-    function
+    };
+    Some(calendar)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "saturates; NaN becomes 0")]

@@ -99,17 +99,23 @@ mod tests {
     #[test]
     fn small_terms_survive_large_ones() {
         let mut sum = Sum::default();
-        [1.0, 1e100, 1.0, -1e100].map(|value| sum.add(value));
+        for value in [1.0, 1e100, 1.0, -1e100] {
+            sum.add(value);
+        }
         assert_eq!(sum.value(), 2.0);
     }
 
     #[test]
     fn the_mean_of_huge_values_does_not_overflow() {
         let mut mean = Mean::default();
-        [1.7e308, 1.7e308, -1.7e308, 1.7e308].map(|value| mean.add(value));
+        for value in [1.7e308, 1.7e308, -1.7e308, 1.7e308] {
+            mean.add(value);
+        }
         assert!((mean.value() / 8.5e307 - 1.0).abs() < 1e-12);
         let mut infinite = Mean::default();
-        [f64::INFINITY, 1.0].map(|value| infinite.add(value));
+        for value in [f64::INFINITY, 1.0] {
+            infinite.add(value);
+        }
         assert_eq!(infinite.value(), f64::INFINITY);
     }
 }

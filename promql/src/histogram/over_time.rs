@@ -51,7 +51,7 @@ pub(crate) fn difference(
     if is_counter && histograms.iter().any(|h| is_gauge(h)) {
         not_a(remarks, "counter");
     }
-    if !is_counter && !(is_gauge(first) && is_gauge(last)) {
+    if !(is_counter || is_gauge(first) && is_gauge(last)) {
         not_a(remarks, "gauge");
     }
     // If the counter was reset after the first histogram, that one contributes nothing, and its
@@ -102,7 +102,7 @@ pub(crate) fn instant_difference(
     if is_counter && (is_gauge(before) || is_gauge(last)) {
         not_a(remarks, "counter");
     }
-    if !is_counter && !(is_gauge(before) && is_gauge(last)) {
+    if !(is_counter || is_gauge(before) && is_gauge(last)) {
         not_a(remarks, "gauge");
     }
     let mut out = if is_counter && is_reset(before, last) {

@@ -47,7 +47,9 @@ fn literal(
 ) -> Result<Duration, nom::Err<Box<super::ParseError>>> {
     // A duration has 63 bits of nanoseconds.
     match duration {
-        Duration::Number(number) if !(number.value.abs() < 9.223_372_036_854_775e9) => {
+        Duration::Number(number)
+            if number.value.is_nan() || number.value.abs() >= 9.223_372_036_854_775e9 =>
+        {
             Err(input.fail(ParseErrorKind::Value, span, "duration out of range".to_owned()))
         }
         Duration::Number(number) => Ok(Duration::Number(Number { is_duration: true, ..number })),

@@ -422,7 +422,7 @@ fn at(input: Tokens<'_>, mut expr: Expr) -> Parsed<'_, Expr> {
 fn milliseconds(input: Tokens<'_>, seconds: f64, span: Span) -> Result<i64, nom::Err<Box<ParseError>>> {
     let ms = (seconds * 1000.0).round();
     // The bound is 2^63 in milliseconds.
-    if !(ms.abs() < 9.223_372_036_854_775e18) {
+    if ms.is_nan() || ms.abs() >= 9.223_372_036_854_775e18 {
         let shown =
             if seconds.is_finite() { format!("{seconds:.6}") } else { model::float::format_fixed(seconds) };
         let message = format!("timestamp out of bounds for @ modifier: {shown}");

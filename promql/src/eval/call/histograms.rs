@@ -63,11 +63,11 @@ impl Evaluator<'_> {
         match call.function {
             Function::HistogramQuantile => {
                 let q = self.quantile_param(&args[0], grid)?;
-                self.histograms(&args[1], vec![(None, Question::Quantile(q))], grid)
+                self.histograms(&args[1], &[(None, Question::Quantile(q))], grid)
             }
             Function::HistogramFraction => {
                 let (lower, upper) = (self.scalar(&args[0], grid)?, self.scalar(&args[1], grid)?);
-                self.histograms(&args[2], vec![(None, Question::Fraction(lower, upper))], grid)
+                self.histograms(&args[2], &[(None, Question::Fraction(lower, upper))], grid)
             }
             _ => {
                 let label = text(&args[1])?;
@@ -77,7 +77,7 @@ impl Evaluator<'_> {
                     let shown = q.first().map(|q| model::float::format_general(*q)).unwrap_or_default();
                     questions.push((Some((label.to_owned(), shown)), Question::Quantile(q)));
                 }
-                self.histograms(&args[0], questions, grid)
+                self.histograms(&args[0], &questions, grid)
             }
         }
     }
@@ -93,13 +93,13 @@ impl Evaluator<'_> {
     fn histograms(
         &self,
         arg: &Expr,
-        questions: Vec<(Option<(String, String)>, Question)>,
+        questions: &[(Option<(String, String)>, Question)],
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
         let series = self.taken(arg, grid)?;
         let histograms = self.grouped(&series, arg.position);
         let mut out = Vec::new();
-        for (label, question) in &questions {
+        for (label, question) in questions {
             for histogram in &histograms {
                 let mut column = Column::new(grid.count);
                 for step in 0..grid.count {
@@ -119,10 +119,9 @@ impl Evaluator<'_> {
     /// The result of one histogram under its labels.
     fn named(&self, histogram: &Histogram, label: Option<&(String, String)>, column: Column) -> Series {
         let delayed = self.features.delayed_name_removal;
-        let with_name = self.features.type_and_unit_labels;
         let mut labels = histogram.labels.clone();
         if !delayed {
-            labels = labels.filtered(|name| !goes_with_name(name, with_name));
+            labels = labels.filtered(|name| !goes_with_name(name));
         }
         if let Some((name, value)) = label {
             let mut builder = labels.to_builder();
