@@ -1,0 +1,356 @@
+//! Delimited `io.prometheus.client.MetricFamily` messages.
+
+mod metric;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use model::{HistogramValue, ResetHint, is_legacy_label_name, is_legacy_metric_name};
+
+use super::lexis::format_bound;
+use super::wire::{Malformed, Reader, zigzag};
+use super::{Event, Exemplar, HistogramSample, MetricType, ParseError, ParseOptions, Sample};
+use metric::{Classic, Metric, Points};
+
+/// Metrics of a family are at most as long as the page; names in text form take a few bytes more.
+pub(super) struct Protobuf<'a> {
+    rest: Reader<'a>,
+    options: ParseOptions,
+    /// The number of the message, from 1.
+    message: usize,
+    family: Family<'a>,
+    stage: Stage,
+    /// Metrics of the family that are still to be read.
+    metrics: Reader<'a>,
+    /// What the current metric consists of, and how far it has been handed out.
+    queue: Vec<Pending>,
+    handed: usize,
+    /// The texts of `queue`.
+    scratch: Vec<u8>,
+    /// Native histogram of the current metric.
+    native: Option<HistogramValue>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Family<'a> {
+    name: &'a str,
+    help: &'a str,
+    unit: &'a str,
+    metric_type: MetricType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Help,
+    Type,
+    Unit,
+    Metrics,
+}
+
+#[derive(Debug)]
+struct Pending {
+    series: Range<usize>,
+    /// `None` for the native histogram.
+    value: Option<f64>,
+    ts: Option<i64>,
+    start_ts: Option<i64>,
+    exemplar: Option<(Range<usize>, f64, Option<i64>)>,
+}
+
+impl<'a> Protobuf<'a> {
+    pub(super) fn new(body: &'a [u8], options: ParseOptions) -> Self {
+        Self {
+            rest: Reader(body),
+            options,
+            message: 0,
+            family: Family::default(),
+            stage: Stage::Metrics,
+            metrics: Reader(&[]),
+            queue: Vec::new(),
+            handed: 0,
+            scratch: Vec::new(),
+            native: None,
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Event<'_>>, ParseError> {
+        match self.advance() {
+            Ok(true) => Ok(Some(self.event())),
+            Ok(false) => Ok(None),
+            Err(Malformed) => {
+                let what = "malformed MetricFamily message";
+                Err(ParseError { line: self.message, what, near: self.family.name.to_owned() })
+            }
+        }
+    }
+
+    /// Moves until there is something to hand out; false at the end.
+    fn advance(&mut self) -> Result<bool, Malformed> {
+        loop {
+            if self.stage == Stage::Unit && self.family.unit.is_empty() {
+                self.stage = Stage::Metrics;
+            }
+            if self.stage != Stage::Metrics || self.handed < self.queue.len() {
+                return Ok(true);
+            }
+            if !self.read_metric()? && !self.read_family()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// What [`Self::advance`] has moved to.
+    fn event(&mut self) -> Event<'_> {
+        let family = Cow::Borrowed(self.family.name);
+        let metric_type = self.family.metric_type;
+        match self.stage {
+            Stage::Help => {
+                self.stage = Stage::Type;
+                return Event::Help { family, help: self.family.help };
+            }
+            Stage::Type => {
+                self.stage = Stage::Unit;
+                return Event::Type { family, metric_type };
+            }
+            Stage::Unit => {
+                self.stage = Stage::Metrics;
+                return Event::Unit { family, unit: self.family.unit };
+            }
+            Stage::Metrics => {}
+        }
+        self.handed += 1;
+        let pending = &self.queue[self.handed - 1];
+        let series = &self.scratch[pending.series.clone()];
+        let (ts, start_ts) = (pending.ts, pending.start_ts);
+        match (pending.value, self.native.take()) {
+            (None, Some(value)) => {
+                Event::Histogram(HistogramSample { series, metric_type, value, ts, start_ts })
+            }
+            (value, native) => {
+                self.native = native;
+                let exemplar = pending.exemplar.as_ref().map(|(labels, value, ts)| Exemplar {
+                    labels: &self.scratch[labels.clone()],
+                    value: *value,
+                    ts: *ts,
+                });
+                let value = value.unwrap_or_default();
+                Event::Sample(Sample { series, metric_type, value, ts, start_ts, exemplar })
+            }
+        }
+    }
+
+    /// Reads the head of the next family that has metrics; false at the end of the page.
+    fn read_family(&mut self) -> Result<bool, Malformed> {
+        loop {
+            if self.rest.0.is_empty() {
+                return Ok(false);
+            }
+            self.message += 1;
+            let length = self.rest.varint()?;
+            let message = Reader(self.rest.take(length)?);
+            let mut family = Family { metric_type: MetricType::Counter, ..Family::default() };
+            let (mut reader, mut metrics) = (message, false);
+            while let Some((number, field)) = reader.field()? {
+                match number {
+                    1 => family.name = field.text()?,
+                    2 => family.help = field.text()?,
+                    3 => family.metric_type = metric_type(field.unsigned()?)?,
+                    4 => metrics = true,
+                    5 => family.unit = field.text()?,
+                    _ => {}
+                }
+            }
+            self.family = family;
+            if family.name.is_empty() {
+                return Err(Malformed);
+            }
+            if metrics {
+                self.metrics = message;
+                self.stage = Stage::Help;
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Takes the next metric of the family apart; false if there is none.
+    fn read_metric(&mut self) -> Result<bool, Malformed> {
+        self.queue.clear();
+        self.scratch.clear();
+        self.handed = 0;
+        while let Some((number, field)) = self.metrics.field()? {
+            if number == 4 {
+                let metric = Metric::read(field.bytes()?)?;
+                self.queue_metric(&metric)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn queue_metric(&mut self, metric: &Metric<'a>) -> Result<(), Malformed> {
+        match &metric.points {
+            Points::None => Ok(()),
+            Points::Single { value, exemplar } => {
+                self.queue_one(metric, "", None, *value)?;
+                let labels = match exemplar {
+                    Some(exemplar) => Some(self.push_exemplar(exemplar)?),
+                    None => None,
+                };
+                if let Some(pending) = self.queue.last_mut() {
+                    pending.exemplar = labels;
+                }
+                Ok(())
+            }
+            Points::Summary { count, sum, quantiles } => {
+                self.queue_one(metric, "_count", None, number(*count))?;
+                self.queue_one(metric, "_sum", None, *sum)?;
+                for (quantile, value) in quantiles {
+                    self.queue_one(metric, "", Some(("quantile", *quantile)), *value)?;
+                }
+                Ok(())
+            }
+            Points::Histogram { classic, native } => {
+                let take_native = self.options.native_histograms && native.is_some();
+                if take_native && let Some(native) = native {
+                    let gauge = self.family.metric_type == MetricType::GaugeHistogram;
+                    let hint = if gauge { ResetHint::Gauge } else { ResetHint::Unknown };
+                    self.native = Some(native.decode(hint)?);
+                    self.queue_one(metric, "", None, 0.0)?;
+                    if let Some(pending) = self.queue.last_mut() {
+                        pending.value = None;
+                    }
+                }
+                let wanted = !take_native || (self.options.always_classic && !classic.buckets.is_empty());
+                if wanted { self.queue_classic(metric, classic) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn queue_classic(&mut self, metric: &Metric<'a>, classic: &Classic<'a>) -> Result<(), Malformed> {
+        self.queue_one(metric, "_count", None, classic.count)?;
+        self.queue_one(metric, "_sum", None, classic.sum)?;
+        let mut closed = false;
+        for bucket in &classic.buckets {
+            self.queue_one(metric, "_bucket", Some(("le", bucket.upper_bound)), bucket.count)?;
+            closed |= bucket.upper_bound == f64::INFINITY;
+            if let Some(exemplar) = &bucket.exemplar {
+                let exemplar = self.push_exemplar(exemplar)?;
+                if let Some(pending) = self.queue.last_mut() {
+                    pending.exemplar = Some(exemplar);
+                }
+            }
+        }
+        if closed {
+            Ok(())
+        } else {
+            self.queue_one(metric, "_bucket", Some(("le", f64::INFINITY)), classic.count)
+        }
+    }
+
+    /// Queues a float of the series with the name's `suffix` and one more label.
+    fn queue_one(
+        &mut self,
+        metric: &Metric<'a>,
+        suffix: &str,
+        extra: Option<(&str, f64)>,
+        value: f64,
+    ) -> Result<(), Malformed> {
+        let start = self.scratch.len();
+        let bare = is_legacy_metric_name(self.family.name);
+        if bare {
+            self.scratch.extend_from_slice(self.family.name.as_bytes());
+            self.scratch.extend_from_slice(suffix.as_bytes());
+            self.scratch.push(b'{');
+        } else {
+            self.scratch.extend_from_slice(b"{\"");
+            push_escaped(&mut self.scratch, self.family.name);
+            self.scratch.extend_from_slice(suffix.as_bytes());
+            self.scratch.extend_from_slice(b"\",");
+        }
+        push_labels(&mut self.scratch, metric.labels)?;
+        if let Some((name, number)) = extra {
+            self.scratch.extend_from_slice(name.as_bytes());
+            self.scratch.extend_from_slice(b"=\"");
+            self.scratch.extend_from_slice(format_bound(number).as_bytes());
+            self.scratch.push(b'"');
+        }
+        self.scratch.push(b'}');
+        self.queue.push(Pending {
+            series: start..self.scratch.len(),
+            value: Some(value),
+            ts: metric.ts,
+            start_ts: metric.start_ts.filter(|_| self.options.start_times),
+            exemplar: None,
+        });
+        Ok(())
+    }
+
+    fn push_exemplar(
+        &mut self,
+        exemplar: &metric::RawExemplar<'a>,
+    ) -> Result<(Range<usize>, f64, Option<i64>), Malformed> {
+        let start = self.scratch.len();
+        self.scratch.push(b'{');
+        push_labels(&mut self.scratch, exemplar.message)?;
+        self.scratch.push(b'}');
+        Ok((start..self.scratch.len(), exemplar.value, exemplar.ts))
+    }
+}
+
+/// Appends the label pairs of a message, its fields 1, each with a comma behind it.
+fn push_labels(out: &mut Vec<u8>, message: &[u8]) -> Result<(), Malformed> {
+    let mut reader = Reader(message);
+    while let Some((number, field)) = reader.field()? {
+        if number != 1 {
+            continue;
+        }
+        let (mut name, mut value) = ("", "");
+        let mut pair = Reader(field.bytes()?);
+        while let Some((number, field)) = pair.field()? {
+            match number {
+                1 => name = field.text()?,
+                2 => value = field.text()?,
+                _ => {}
+            }
+        }
+        if is_legacy_label_name(name) {
+            out.extend_from_slice(name.as_bytes());
+        } else {
+            out.push(b'"');
+            push_escaped(out, name);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"=\"");
+        push_escaped(out, value);
+        out.extend_from_slice(b"\",");
+    }
+    Ok(())
+}
+
+fn push_escaped(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            byte => out.push(byte),
+        }
+    }
+}
+
+fn metric_type(number: u64) -> Result<MetricType, Malformed> {
+    Ok(match number {
+        0 => MetricType::Counter,
+        1 => MetricType::Gauge,
+        2 => MetricType::Summary,
+        3 => MetricType::Unknown,
+        4 => MetricType::Histogram,
+        5 => MetricType::GaugeHistogram,
+        _ => return Err(Malformed),
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "samples are floats")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
