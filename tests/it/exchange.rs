@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use crate::answers::difference;
 use crate::process::{PATIENCE, Server, escape, get, installed, run};
 
 /// A running Prometheus. Dropping it kills it.
@@ -113,26 +114,6 @@ fn sorted(mut answer: Value) -> Value {
     answer
 }
 
-/// The first place where two answers differ, if there is one. Numbers may differ by what another
-/// order of additions costs.
-fn difference(ours: &Value, theirs: &Value) -> Option<String> {
-    match (ours, theirs) {
-        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
-            a.keys().find_map(|key| Some(format!("{key}.{}", difference(&a[key], &b[key])?)))
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            (0..a.len()).find_map(|at| Some(format!("[{at}]{}", difference(&a[at], &b[at])?)))
-        }
-        (Value::String(a), Value::String(b)) if a != b => {
-            let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * a.abs().max(b.abs());
-            let same = a.parse().ok().zip(b.parse().ok()).is_some_and(|(a, b)| close(a, b));
-            (!same).then(|| format!(" ours {a} theirs {b}"))
-        }
-        _ if ours == theirs => None,
-        _ => Some(format!(" ours {ours:.200} theirs {theirs:.200}")),
-    }
-}
-
 #[test]
 fn blocks_of_prometheus_give_the_answers_of_prometheus() {
     if !(installed("prometheus") && installed("promtool")) {
@@ -191,7 +172,7 @@ fn blocks_of_prometheus_give_the_answers_of_prometheus() {
         }
         for path in paths {
             let (ours, theirs) = (sorted(ours.json(&path)), sorted(theirs.json(&path)));
-            assert_eq!(difference(&ours, &theirs), None, "{expression} by {path}");
+            assert_eq!(difference(&ours, &theirs, 1e-12), None, "{expression} by {path}");
             compared += 1;
         }
     }
