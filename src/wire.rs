@@ -13,7 +13,7 @@ use remote::receive::Receiver;
 use scraper::config::TargetGroup;
 use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tsdb::Db;
 
 use crate::cli::{Cli, Kubernetes};
@@ -76,7 +76,7 @@ async fn start(
 
     let db = tokio::select! {
         opened = open_store(cli, &state) => Arc::new(opened?),
-        () = signals.end() => return Ok(()),
+        () = signals.stop() => return Ok(()),
     };
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
@@ -99,12 +99,14 @@ async fn start(
 
     loop {
         tokio::select! {
-            () = signals.reload.recv_or_pending() => {
-                if let Err(error) = reload.run() {
-                    tracing::error!("the configuration in force stays: {error}");
+            asked = signals.next() => match asked {
+                Asked::Stop => break,
+                Asked::Reload => {
+                    if let Err(error) = reload.run() {
+                        tracing::error!("the configuration in force stays: {error}");
+                    }
                 }
-            }
-            () = signals.end() => break,
+            },
             () = stop.cancelled() => break,
         }
     }
@@ -378,19 +380,16 @@ impl Maintenance {
 
 /// The signals we answer to.
 struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    reload: ReloadSignal,
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
 }
 
-struct ReloadSignal(tokio::signal::unix::Signal);
-
-impl ReloadSignal {
-    async fn recv_or_pending(&mut self) {
-        if self.0.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -398,15 +397,20 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            reload: ReloadSignal(signal(SignalKind::hangup())?),
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Waits for a signal that ends the process.
-    async fn end(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
         }
+    }
+
+    /// Waits for a signal that ends the process.
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
     }
 }

@@ -209,12 +209,12 @@ fn push_histogram_point(out: &mut String, ts: Timestamp, histogram: &Arc<FloatHi
     out.push_str("\",\"sum\":\"");
     float::push_json(out, histogram.sum);
     out.push('"');
-    let buckets = histogram.all_buckets();
     let mut opened = false;
-    for bucket in buckets.into_iter().filter(|bucket| bucket.count != 0.0) {
+    for bucket in promql::buckets(histogram) {
         out.push_str(if opened { "," } else { ",\"buckets\":[" });
         opened = true;
-        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+        let is_zero_bucket = bucket.lower == -bucket.upper;
+        let rule = match (is_zero_bucket || bucket.lower < 0.0, is_zero_bucket || bucket.upper > 0.0) {
             (false, true) => '0',
             (true, false) => '1',
             (false, false) => '2',

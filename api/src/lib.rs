@@ -16,6 +16,7 @@
 //! through [`State::running`], which says 503 until then, so a long replay is visible instead of a
 //! refused connection.
 
+mod ast;
 mod envelope;
 mod health;
 mod json;
@@ -218,6 +219,7 @@ pub fn router(state: State) -> Router {
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
         .route("/format_query", get(query::format).post(query::format))
+        .route("/parse_query", get(query::tree).post(query::tree))
         .route("/labels", get(labels::names).post(labels::names))
         .route("/label/{name}/values", get(labels::values))
         .route("/series", get(labels::series).post(labels::series))

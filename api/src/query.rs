@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State as Shared;
 use axum::response::Response;
 use model::{QueryCancelled, Timestamp};
-use promql::{Expr, Outcome, ParseOptions, QueryError, QueryOptions};
+use promql::{Expr, Outcome, ParseOptions, QueryError, QueryOptions, ValueType};
 use serde_json::json;
 
 use crate::envelope::{ApiError, ErrorKind, success};
@@ -61,6 +61,12 @@ impl Drop for CancelOnDrop {
 
 async fn run(state: State, params: &Params, times: Times) -> Result<Response, ApiError> {
     let expr = parse(params)?;
+    if times.step_ms > 0 && !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+        let kind = expr.value_type().documented();
+        let what =
+            format!("invalid expression type \"{kind}\" for range query, must be Scalar or instant Vector");
+        return Err(invalid("query", &what));
+    }
     let limit = params.limit()?;
     let lookback_ms = params.duration_ms("lookback_delta")?;
     let timeout = params.duration_ms("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
@@ -123,4 +129,8 @@ pub(crate) async fn exemplars(params: Params) -> Result<Response, ApiError> {
 
 pub(crate) async fn format(params: Params) -> Result<Response, ApiError> {
     Ok(success(&parse(&params)?.pretty()))
+}
+
+pub(crate) async fn tree(params: Params) -> Result<Response, ApiError> {
+    Ok(success(&crate::ast::tree(&parse(&params)?)))
 }

@@ -78,7 +78,7 @@ fn push_metrics(out: &mut Vec<u8>, metrics: &Metrics) {
     push_time(out, 2, metrics.total().timestamp.div_euclid(1000));
     // A duration is in nanoseconds.
     push_message(out, 3, |window| {
-        push_number(window, 1, metrics.total().window_ms.saturating_mul(1_000_000))
+        push_number(window, 1, metrics.total().window_ms.saturating_mul(1_000_000));
     });
     if let Some(usage) = metrics.usage() {
         push_usage(out, 4, usage.cpu(), usage.memory());

@@ -126,6 +126,9 @@ impl Defaults<'_> {
         job.histograms.native_buckets_max = scrape.native_histogram_bucket_limit.unwrap_or(0);
         let names = scrape.metric_name_validation_scheme.or(global.metric_name_validation_scheme);
         job.names = names.map_or(job.names, |NameScheme(names)| names);
+        let escaping =
+            scrape.metric_name_escaping_scheme.as_ref().or(global.metric_name_escaping_scheme.as_ref());
+        check_escaping(escaping, job.names, at)?;
         job.limits = self.limits(&scrape);
         job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule", job.names)?;
         job.metric_relabel =
@@ -286,6 +289,22 @@ impl Defaults<'_> {
             ),
             _ => Ok(options),
         }
+    }
+}
+
+/// How names that the scheme does not allow are to be asked for.
+fn check_escaping(
+    escaping: Option<&Spanned<String>>,
+    names: scraper::config::NameScheme,
+    job: Location,
+) -> Result<(), Fault> {
+    let Some(escaping) = escaping else { return Ok(()) };
+    match escaping.value.as_str() {
+        "allow-utf-8" if names == scraper::config::NameScheme::Legacy => {
+            fault(job, "utf8 metric names requested but validation scheme is not set to UTF8")
+        }
+        "" | "allow-utf-8" | "underscores" | "dots" | "values" => Ok(()),
+        other => fault(escaping.referenced, format!("unknown escaping scheme {other:?}")),
     }
 }
 

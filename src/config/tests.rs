@@ -28,9 +28,9 @@ fn mistakes_are_placed() {
         ("scrape_configs:\n- job_name: a\n  scheme: ftp\n", "p.yml:3:11: scheme must be 'http' or 'https'"),
         (
             "scrape_configs:\n- job_name: a\n  kubernetes_sd_configs:\n  - role: pod\n",
-            "p.yml:4:3: job \"a\": kubernetes_sd_configs is not supported",
+            "p.yml:4:5: job \"a\": kubernetes_sd_configs is not supported",
         ),
-        ("remote_write:\n- url: http://x/\n", "p.yml:2:1: remote_write is not supported"),
+        ("remote_write:\n- url: http://x/\n", "p.yml:2:3: remote_write is not supported"),
         (
             "scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 6s\n",
             "p.yml:4:19: scrape timeout greater",

@@ -4,7 +4,10 @@
 //! A counterpart that is not installed makes its test say so and pass; with `CI=true` it fails.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its assumptions do")]
 
+mod answers;
+mod exchange;
 mod first_light;
+mod golden;
 mod process;
 mod refusals;
 mod restart;

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use model::{HistogramValue, Labels, Timestamp};
+use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
 
 use super::Inner;
+use crate::chunk::{Value, layout};
 use crate::error::{AppendError, CommitError};
 use crate::head::series::Refusal;
 use crate::head::{SHARDS, SeriesRef, shard_of};
-use crate::wal::record::{SamplesRecord, SeriesRecord};
+use crate::wal::record::{HistogramRecords, SamplesRecord, SeriesRecord};
 
 /// A batch of samples of one moment, typically one scrape: all or nothing in the log, seen as a whole by
 /// readers. Dropping it without `commit` forgets the samples.
@@ -26,16 +27,26 @@ pub struct Appender<'a> {
 /// appenders.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    floats: [Vec<Float>; SHARDS],
-    samples: Option<SamplesRecord>,
+    shards: [Part; SHARDS],
+    samples: SamplesRecord,
     unlogged: Vec<u32>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Float {
-    series: SeriesRef,
-    ts: Timestamp,
-    value: f64,
+/// The samples of one shard.
+#[derive(Debug, Default)]
+struct Part {
+    floats: Vec<(SeriesRef, Timestamp, f64)>,
+    histograms: Vec<(SeriesRef, Timestamp, HistogramValue)>,
+}
+
+impl Part {
+    fn is_empty(&self) -> bool {
+        self.floats.is_empty() && self.histograms.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.floats.len() + self.histograms.len()
+    }
 }
 
 impl<'a> Appender<'a> {
@@ -52,26 +63,34 @@ impl<'a> Appender<'a> {
         self.inner.head.series(labels)
     }
 
-    /// Adds a sample. Repeating the newest sample of a series is accepted and does nothing.
+    /// Adds a sample. Repeating the newest sample of a series is accepted and does nothing. A staleness
+    /// marker for a series of histograms is stored as a histogram.
     ///
     /// # Errors
     /// See [`AppendError`]; [`AppendError::UnknownSeries`] asks for [`Appender::series`] anew.
     pub fn append(&mut self, series: SeriesRef, ts: Timestamp, value: f64) -> Result<(), AppendError> {
-        let counters = &self.inner.counters;
         let mut shard = self.inner.head.shard(series.id());
         let found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
-        if ts < self.accepts_from {
-            return Err(count(&counters.out_of_bounds, AppendError::OutOfBounds));
+        if model::is_stale_nan(value)
+            && let Some(last) = found.last_histogram()
+        {
+            let stale = match last {
+                HistogramValue::Int(_) => {
+                    HistogramValue::Int(IntHistogram { sum: value, ..IntHistogram::default() })
+                }
+                HistogramValue::Float(_) => {
+                    HistogramValue::Float(FloatHistogram { sum: value, ..FloatHistogram::default() })
+                }
+            };
+            drop(shard);
+            return self.append_histogram(series, ts, &stale);
         }
-        match found.check(ts, value) {
-            Ok(()) => {}
-            Err(Refusal::Repeated) => return Ok(()),
-            Err(Refusal::OutOfOrder) => return Err(count(&counters.out_of_order, AppendError::OutOfOrder)),
-            Err(Refusal::Duplicate) => return Err(count(&counters.duplicate, AppendError::Duplicate)),
+        if !self.verdict(ts, || found.check(ts, value))? {
+            return Ok(());
         }
         found.pending = true;
         drop(shard);
-        self.batch.floats[shard_of(series.id())].push(Float { series, ts, value });
+        self.batch.shards[shard_of(series.id())].floats.push((series, ts, value));
         Ok(())
     }
 
@@ -85,8 +104,36 @@ impl<'a> Appender<'a> {
         ts: Timestamp,
         value: &HistogramValue,
     ) -> Result<(), AppendError> {
-        let _ = (series, ts, value);
-        Err(AppendError::InvalidHistogram)
+        if !layout::is_valid(value) {
+            return Err(AppendError::InvalidHistogram);
+        }
+        let mut shard = self.inner.head.shard(series.id());
+        let found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
+        if !self.verdict(ts, || found.check_histogram(ts, value))? {
+            return Ok(());
+        }
+        found.pending = true;
+        drop(shard);
+        self.batch.shards[shard_of(series.id())].histograms.push((series, ts, value.clone()));
+        Ok(())
+    }
+
+    /// Whether a sample is to be stored, by its time and by what its series says. Counts refusals.
+    fn verdict(
+        &self,
+        ts: Timestamp,
+        check: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<bool, AppendError> {
+        let counters = &self.inner.counters;
+        if ts < self.accepts_from {
+            return Err(count(&counters.out_of_bounds, AppendError::OutOfBounds));
+        }
+        match check() {
+            Ok(()) => Ok(true),
+            Err(Refusal::Repeated) => Ok(false),
+            Err(Refusal::OutOfOrder) => Err(count(&counters.out_of_order, AppendError::OutOfOrder)),
+            Err(Refusal::Duplicate) => Err(count(&counters.duplicate, AppendError::Duplicate)),
+        }
     }
 
     /// Makes the batch durable against `kill -9` and visible. Returns the number of samples.
@@ -95,46 +142,29 @@ impl<'a> Appender<'a> {
     /// The log could not be written; nothing of the batch is stored then.
     pub fn commit(mut self) -> Result<usize, CommitError> {
         let batch = &mut self.batch;
-        if batch.floats.iter().all(Vec::is_empty) {
+        if batch.shards.iter().all(Part::is_empty) {
             return Ok(0);
         }
         let mut log = self.inner.log.lock();
         let min_valid = self.inner.head.min_valid.load(Ordering::Acquire);
-        let Batch { floats, samples, unlogged } = batch;
-        let samples = samples.get_or_insert_with(SamplesRecord::new);
+        let Batch { shards, samples, unlogged } = batch;
+        let mut histograms = HistogramRecords::new();
         samples.clear();
         unlogged.clear();
-        let mut dropped = 0;
-        for floats in floats.iter_mut() {
-            let Some(first) = floats.first() else { continue };
-            let mut shard = self.inner.head.shard(first.series.id());
-            floats.retain(|float| {
-                // A block may have been cut, or another appender may have been quicker.
-                let found = shard.resolve(float.series).filter(|_| float.ts >= min_valid);
-                let found = found.filter(|series| series.check(float.ts, float.value).is_ok());
-                let Some(series) = found else {
-                    dropped += 1;
-                    return false;
-                };
-                samples.push(series.wal_ref, float.ts, float.value);
-                if !series.logged {
-                    unlogged.push(float.series.id());
-                }
-                true
-            });
+        let given: usize = shards.iter().map(Part::len).sum();
+        for part in shards.iter_mut().filter(|part| !part.is_empty()) {
+            self.inner.encode(part, min_valid, unlogged, (samples, &mut histograms));
         }
         let new_series = self.inner.series_record(unlogged);
-        let records = new_series.finish().into_iter().chain(samples.finish());
+        let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
         log.append(records).map_err(|source| CommitError { path: log.path(), source })?;
         let mut applied = 0;
-        for floats in floats.iter_mut().filter(|floats| !floats.is_empty()) {
-            applied += self.inner.apply(floats);
-            dropped += floats.len();
-            floats.clear();
+        for part in shards.iter_mut().filter(|part| !part.is_empty()) {
+            applied += self.inner.apply(part);
         }
-        dropped -= applied;
-        self.inner.counters.appended.fetch_add(applied as u64, Ordering::Relaxed);
-        self.inner.counters.out_of_order.fetch_add(dropped as u64, Ordering::Relaxed);
+        let counters = &self.inner.counters;
+        counters.appended.fetch_add(applied as u64, Ordering::Relaxed);
+        counters.out_of_order.fetch_add((given - applied) as u64, Ordering::Relaxed);
         if self.inner.options.wal_sync_interval.is_zero() {
             log.sync().map_err(|source| CommitError { path: log.path(), source })?;
         }
@@ -148,6 +178,38 @@ fn count(counter: &AtomicU64, error: AppendError) -> AppendError {
 }
 
 impl Inner {
+    /// Encodes the samples of a part for the log and leaves out those that cannot be stored any more: a
+    /// block may have been cut, or another appender may have been quicker.
+    fn encode(
+        &self,
+        part: &mut Part,
+        min_valid: Timestamp,
+        unlogged: &mut Vec<u32>,
+        (samples, histograms): (&mut SamplesRecord, &mut HistogramRecords),
+    ) {
+        let Some(first) = part.first() else { return };
+        let mut shard = self.head.shard(first.id());
+        part.floats.retain(|&(series, ts, value)| {
+            let found = shard.resolve(series).filter(|_| ts >= min_valid);
+            let Some(found) = found.filter(|found| found.check(ts, value).is_ok()) else { return false };
+            samples.push(found.wal_ref, ts, value);
+            if !found.logged {
+                unlogged.push(series.id());
+            }
+            true
+        });
+        part.histograms.retain(|(series, ts, value)| {
+            let found = shard.resolve(*series).filter(|_| *ts >= min_valid);
+            let found = found.filter(|found| found.check_histogram(*ts, value).is_ok());
+            let Some(found) = found else { return false };
+            histograms.push(found.wal_ref, *ts, value);
+            if !found.logged {
+                unlogged.push(series.id());
+            }
+            true
+        });
+    }
+
     /// The series record for series that the log does not know yet.
     fn series_record(&self, unlogged: &mut Vec<u32>) -> SeriesRecord {
         let mut record = SeriesRecord::new();
@@ -165,16 +227,19 @@ impl Inner {
         record
     }
 
-    /// Puts samples of one shard, which the log has, into the head. Returns how many could follow.
-    fn apply(&self, floats: &[Float]) -> usize {
-        let Some(first) = floats.first() else { return 0 };
+    /// Moves the samples of a part, which the log has, into the head. Returns how many could follow.
+    fn apply(&self, part: &mut Part) -> usize {
+        let Some(first) = part.first() else { return 0 };
         let (mut applied, mut min, mut max) = (0, i64::MAX, i64::MIN);
-        let mut shard = self.head.shard(first.series.id());
-        for &Float { series, ts, value } in floats {
+        let mut shard = self.head.shard(first.id());
+        let floats = part.floats.drain(..).map(|(series, ts, value)| (series, ts, Value::Float(value)));
+        let histograms = part.histograms.drain(..);
+        let histograms = histograms.map(|(series, ts, value)| (series, ts, Value::Histogram(value)));
+        for (series, ts, value) in floats.chain(histograms) {
             if let Some(found) = shard.resolve(series) {
                 found.logged = true;
             }
-            if self.head.apply(&mut shard, series, ts, value) {
+            if self.head.apply(&mut shard, series, ts, &value) {
                 applied += 1;
                 (min, max) = (min.min(ts), max.max(ts));
             }
@@ -187,13 +252,23 @@ impl Inner {
     }
 }
 
+impl Part {
+    /// Any series of the part; all are of one shard.
+    fn first(&self) -> Option<SeriesRef> {
+        let float = self.floats.first().map(|float| float.0);
+        float.or_else(|| self.histograms.first().map(|histogram| histogram.0))
+    }
+}
+
 impl Drop for Appender<'_> {
     fn drop(&mut self) {
-        for floats in &mut self.batch.floats {
-            let Some(first) = floats.first() else { continue };
-            let mut shard = self.inner.head.shard(first.series.id());
-            for float in floats.drain(..) {
-                if let Some(series) = shard.resolve(float.series) {
+        for part in &mut self.batch.shards {
+            let Some(first) = part.first() else { continue };
+            let mut shard = self.inner.head.shard(first.id());
+            let floats = part.floats.drain(..).map(|float| float.0);
+            let histograms = part.histograms.drain(..).map(|histogram| histogram.0);
+            for series in floats.chain(histograms) {
+                if let Some(series) = shard.resolve(series) {
                     series.pending = false;
                 }
             }

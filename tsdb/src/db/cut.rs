@@ -13,7 +13,7 @@ use crate::block::meta::Meta;
 use crate::block::writer::Writer;
 use crate::codec::Malformed;
 use crate::error::{IoError, OpenError};
-use crate::head::View;
+use crate::head::{View, mapped};
 
 impl Inner {
     /// Writes the head's samples from `start` up to before `end` as a block, and lets new snapshots
@@ -68,12 +68,12 @@ impl Inner {
         let mut chunks = Vec::new();
         for id in ids {
             chunks.clear();
-            for visible in self.head.visible(id, view, range) {
-                let cut = visible.cut_to(range).map_err(|Malformed(what)| IoError {
-                    path: self.dir.clone(),
-                    source: std::io::Error::new(std::io::ErrorKind::InvalidData, what),
-                })?;
-                chunks.extend(cut);
+            let invalid = |Malformed(what)| IoError {
+                path: self.dir.join(mapped::DIR),
+                source: std::io::Error::new(std::io::ErrorKind::InvalidData, what),
+            };
+            for visible in self.head.visible(id, view, range).map_err(invalid)? {
+                chunks.extend(visible.cut_to(range).map_err(invalid)?);
             }
             // Series leave the head only by the thread that is here, so `id` is still the same one.
             let catalog = self.head.catalog.read_recursive();

@@ -25,6 +25,7 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
     let mut pending = inner.maintenance.lock();
     let mut done = Maintained::default();
     inner.truncate_head(&mut pending)?;
+    inner.head.map_closed()?;
     let range = inner.options.block_range_ms;
     if let (Some(min), Some(max)) = (inner.head.min_ts(), inner.head.max_ts())
         && pending.truncate.is_none()
@@ -83,6 +84,7 @@ impl Inner {
             return Ok(());
         }
         let dropped = self.head.truncate(until);
+        self.head.truncate_files(until)?;
         let mut log = self.log.lock();
         let segment = log.segment();
         pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));

@@ -208,9 +208,7 @@ impl Db {
     /// heap with the next step of maintenance.
     pub fn seal(&self, series: &[SeriesRef]) {
         for &series in series {
-            if let Some(found) = self.inner.head.shard(series.id()).resolve(series) {
-                found.close();
-            }
+            self.inner.head.seal(series);
         }
     }
 

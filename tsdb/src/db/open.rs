@@ -14,6 +14,7 @@ use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::head::Head;
+use crate::head::mapped::{self, MappedChunks};
 use crate::options::Options;
 use crate::wal::Wal;
 
@@ -29,10 +30,11 @@ pub(super) fn open(
     let blocks = open_blocks(&*disk, dir, progress)?;
     let in_order = blocks.iter().filter(|block| !block.meta.is_out_of_order());
     let head_from = in_order.map(|block| block.meta.max_time).max().unwrap_or(i64::MIN);
-    let head = Head::new(options.block_range_ms, options.series_max);
+    let (files, found) = MappedChunks::open(Arc::clone(&disk), &dir.join(mapped::DIR))?;
+    let head = Head::new(options.block_range_ms, options.series_max, files);
     head.min_valid.store(head_from, Ordering::Release);
     let wal_dir = dir.join(WAL_DIR);
-    let last = replay::replay(&*disk, dir, &head, progress)?;
+    let last = replay::replay(&*disk, dir, &head, found, progress)?;
     let next = last.map_or(0, |last| last + 1);
     let mut wal = Wal::create(Arc::clone(&disk), &wal_dir, next, options.wal_compression)
         .map_err(|source| OpenError::io(&wal_dir, source))?;

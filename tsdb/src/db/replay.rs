@@ -8,9 +8,12 @@ use hashbrown::HashMap;
 use model::Timestamp;
 
 use super::{Progress, QUARANTINE_DIR, WAL_DIR};
+use crate::chunk::Value;
+use crate::chunk::layout::is_consistent;
 use crate::codec::Malformed;
 use crate::disk::{Disk, write_atomically};
 use crate::error::OpenError;
+use crate::head::mapped::Found;
 use crate::head::{Head, SeriesRef};
 use crate::wal::page::{Damage, Records};
 use crate::wal::record::{self, Record, WalRef};
@@ -19,6 +22,8 @@ use crate::wal::{checkpoint, segment_path, segments};
 struct Replay<'a> {
     head: &'a Head,
     series: HashMap<WalRef, SeriesRef>,
+    /// Chunks on disk that no series has taken over yet.
+    found: Found,
     /// Samples before this are in blocks.
     from: Timestamp,
     unknown: u64,
@@ -33,12 +38,13 @@ pub(super) fn replay(
     disk: &dyn Disk,
     dir: &Path,
     head: &Head,
+    found: Found,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<u64>, OpenError> {
     let wal_dir = dir.join(WAL_DIR);
     let io_error = |source| OpenError::io(&wal_dir, source);
     let from = head.min_valid.load(Ordering::Acquire);
-    let mut replay = Replay { head, series: HashMap::new(), from, unknown: 0 };
+    let mut replay = Replay { head, series: HashMap::new(), found, from, unknown: 0 };
     let newest = checkpoint::newest(disk, &wal_dir).map_err(io_error)?;
     if let Some((_, path)) = &newest {
         for (number, _) in segments(disk, path).map_err(io_error)? {
@@ -105,12 +111,20 @@ impl Replay<'_> {
         match record {
             Record::Series(entries) => {
                 for (wal_ref, labels) in entries {
-                    self.series.insert(wal_ref, self.head.replay_series(wal_ref, &labels));
+                    let series = self.head.replay_series(wal_ref, &labels, &mut self.found);
+                    self.series.insert(wal_ref, series);
                 }
             }
-            Record::Samples(entries) => self.samples(&entries),
-            Record::Histograms(_)
-            | Record::Tombstones(_)
+            Record::Samples(entries) => {
+                self.samples(
+                    entries.into_iter().map(|(series, ts, value)| (series, ts, Value::Float(value))),
+                );
+            }
+            Record::Histograms(entries) => {
+                let consistent = entries.into_iter().filter(|(_, _, value)| is_consistent(value));
+                self.samples(consistent.map(|(series, ts, value)| (series, ts, Value::Histogram(value))));
+            }
+            Record::Tombstones(_)
             | Record::Exemplars(_)
             | Record::Metadata(_)
             | Record::MappedMarkers
@@ -118,9 +132,9 @@ impl Replay<'_> {
         }
     }
 
-    fn samples(&mut self, entries: &[(WalRef, Timestamp, f64)]) {
+    fn samples(&mut self, entries: impl Iterator<Item = (WalRef, Timestamp, Value)>) {
         let (mut min, mut max) = (i64::MAX, i64::MIN);
-        for &(wal_ref, ts, value) in entries {
+        for (wal_ref, ts, value) in entries {
             let Some(&series) = self.series.get(&wal_ref) else {
                 self.head.reserve_wal_ref(wal_ref);
                 self.unknown += 1;
@@ -129,7 +143,7 @@ impl Replay<'_> {
             if ts < self.from {
                 continue;
             }
-            if self.head.apply(&mut self.head.shard(series.id()), series, ts, value) {
+            if self.head.apply(&mut self.head.shard(series.id()), series, ts, &value) {
                 (min, max) = (min.min(ts), max.max(ts));
             }
         }

@@ -9,7 +9,7 @@ use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageErro
 use super::Inner;
 use crate::block::Block;
 use crate::codec::Malformed;
-use crate::head::View;
+use crate::head::{View, mapped};
 use crate::select;
 
 /// A consistent view: head and blocks as of one commit.
@@ -226,13 +226,14 @@ impl Snapshot {
     fn head_samples(&self, id: u32, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
         let from: Timestamp = range.start.max(self.view.from);
         let range = TimeRange::new(from, range.end);
-        for chunk in self.inner.head.visible(id, self.view, range) {
-            chunk.decode(range, into).map_err(|Malformed(what)| StorageError::Corrupt {
-                path: self.inner.dir.clone(),
-                what: format!("{what} in a chunk of the head from {} to {} ms", chunk.min, chunk.max),
-            })?;
-        }
-        Ok(())
+        let visible = self.inner.head.visible(id, self.view, range);
+        let decoded =
+            visible.and_then(|chunks| chunks.iter().try_for_each(|chunk| chunk.decode(range, into)));
+        decoded.map_err(|Malformed(what)| {
+            let labels = self.inner.head.catalog.read_recursive().labels(id);
+            let what = format!("{what}; cannot read {labels} until the next restart replays the log");
+            StorageError::Corrupt { path: self.inner.dir.join(mapped::DIR), what }
+        })
     }
 }
 

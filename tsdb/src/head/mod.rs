@@ -4,6 +4,7 @@
 //! shard. Nobody holds two shards.
 
 pub(crate) mod catalog;
+pub(crate) mod mapped;
 mod postings;
 pub(crate) mod series;
 pub(crate) mod snapshots;
@@ -18,10 +19,13 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
 use catalog::Catalog;
+use mapped::{Found, MappedChunks};
 use series::{Series, Visible};
 use snapshots::Snapshots;
 
-use crate::error::AppendError;
+use crate::chunk::Value;
+use crate::codec::Malformed;
+use crate::error::{AppendError, IoError};
 
 /// Shards, so that readers of one series do not wait for the writer of another.
 pub(crate) const SHARDS: usize = 16;
@@ -66,6 +70,8 @@ pub(crate) struct Shard {
     series: Vec<Option<Series>>,
     /// Only series that were appended to while snapshots were alive; empty otherwise.
     marks: HashMap<u32, Marks>,
+    /// Series with closed chunks that wait to be mapped; some more than once, some that are gone.
+    closed: Vec<SeriesRef>,
 }
 
 impl Shard {
@@ -118,12 +124,13 @@ pub(crate) struct Head {
     next_wal_ref: AtomicU64,
     range_ms: i64,
     series_max: u64,
+    files: MappedChunks,
     /// Series that left, with the snapshot number from which on nobody can still know them.
     limbo: Mutex<Vec<(u64, Vec<u32>)>>,
 }
 
 impl Head {
-    pub(crate) fn new(range_ms: i64, series_max: Option<u64>) -> Self {
+    pub(crate) fn new(range_ms: i64, series_max: Option<u64>, files: MappedChunks) -> Self {
         Self {
             catalog: RwLock::default(),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -134,6 +141,7 @@ impl Head {
             next_wal_ref: AtomicU64::new(1),
             range_ms,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
+            files,
             limbo: Mutex::default(),
         }
     }
@@ -185,7 +193,9 @@ impl Head {
     }
 
     /// The series of a record of the log; it is created under the log's name for it if it is new.
-    pub(crate) fn replay_series(&self, wal_ref: u64, labels: &Labels) -> SeriesRef {
+    ///
+    /// It takes over the chunks that `found` has for that name.
+    pub(crate) fn replay_series(&self, wal_ref: u64, labels: &Labels, found: &mut Found) -> SeriesRef {
         self.reserve_wal_ref(wal_ref);
         let hash = labels.hash64();
         let mut catalog = self.catalog.write();
@@ -193,8 +203,15 @@ impl Head {
             Some(id) => SeriesRef::new(id, catalog.generation(id)),
             None => self.create(&mut catalog, labels, hash, wal_ref),
         };
+        drop(catalog);
         if let Some(series) = self.shard(series.id()).resolve(series) {
             series.logged = true;
+            if let Some(chunks) = found.remove(&wal_ref) {
+                series.adopt(&chunks, self.min_valid.load(Ordering::Acquire));
+                if let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) {
+                    self.extend_time(min, max);
+                }
+            }
         }
         series
     }
@@ -204,19 +221,19 @@ impl Head {
         self.next_wal_ref.fetch_max(wal_ref.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Appends a float to a series of `shard`; false if it may not follow what the series has.
-    pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: f64) -> bool {
+    /// Appends a sample to a series of `shard`; false if it may not follow what the series has.
+    pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: &Value) -> bool {
         let newest_snapshot = self.snapshots.newest();
         if newest_snapshot == 0 && !shard.marks.is_empty() {
             shard.marks = HashMap::new();
         }
         let Some(found) = shard.resolve(series) else { return false };
         found.pending = false;
-        if found.check(ts, value).is_err() {
+        if found.check_value(ts, value).is_err() {
             return false;
         }
         let before = found.appended;
-        found.append(ts, value, self.range_ms);
+        let closed = found.append(ts, value, self.range_ms);
         if newest_snapshot != 0 {
             let marks = shard.marks.entry(series.id()).or_default();
             if marks.last().is_none_or(|&(taken, _)| taken < newest_snapshot) {
@@ -224,6 +241,9 @@ impl Head {
                 marks.retain(|&mut (taken, _)| taken >= oldest);
                 marks.push((newest_snapshot, before));
             }
+        }
+        if closed {
+            shard.closed.push(series);
         }
         true
     }
@@ -235,12 +255,12 @@ impl Head {
     }
 
     /// The chunks of a series in `range`, as `view` may see them.
-    pub(crate) fn visible(&self, id: u32, view: View, range: TimeRange) -> Vec<Visible> {
+    pub(crate) fn visible(&self, id: u32, view: View, range: TimeRange) -> Result<Vec<Visible>, Malformed> {
         let range = TimeRange::new(range.start.max(view.from), range.end);
         let shard = self.shard(id);
         let hidden = shard.hidden(id, view.snapshot);
         let series = shard.series.get(slot_of(id)).and_then(Option::as_ref);
-        series.map_or_else(Vec::new, |series| series.visible(range, hidden))
+        series.map_or(Ok(Vec::new()), |series| series.visible(range, hidden, &self.files))
     }
 
     /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
@@ -253,7 +273,10 @@ impl Head {
             let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
             let hidden = shard.hidden(id, view.snapshot);
             let overlaps = range.overlaps(TimeRange::new(min, max));
-            if overlaps && (hidden == 0 || !series.visible(range, hidden).is_empty()) {
+            // A chunk that cannot be read is reported by whoever reads the samples.
+            let some =
+                |hidden| series.visible(range, hidden, &self.files).is_ok_and(|visible| visible.is_empty());
+            if overlaps && (hidden == 0 || !some(hidden)) {
                 kept.push(id);
             }
         }
@@ -309,6 +332,57 @@ impl Head {
             }
             known
         });
+    }
+
+    /// Closes the open chunk of a series.
+    pub(crate) fn seal(&self, series: SeriesRef) {
+        let mut shard = self.shard(series.id());
+        if shard.resolve(series).is_some_and(Series::close) {
+            shard.closed.push(series);
+        }
+    }
+
+    /// Writes closed chunks to files and maps them, so that they leave the heap.
+    pub(crate) fn map_closed(&self) -> Result<(), IoError> {
+        for shard in &self.shards {
+            let (mut waiting, mut chunks) = (Vec::new(), Vec::new());
+            {
+                let mut shard = shard.lock();
+                let mut closed = std::mem::take(&mut shard.closed);
+                closed.sort_unstable();
+                closed.dedup();
+                for series in closed {
+                    let Some(found) = shard.resolve(series) else { continue };
+                    let before = chunks.len();
+                    chunks.extend(found.unmapped());
+                    waiting.push((series, chunks.len() - before));
+                }
+            }
+            // The disk may be slow: appends go on meanwhile.
+            let written = self.files.write(&chunks);
+            let mut shard = shard.lock();
+            let written = match written {
+                Ok(written) => written,
+                Err(error) => {
+                    shard.closed.extend(waiting.iter().map(|(series, _)| *series));
+                    return Err(error);
+                }
+            };
+            let mut written = written.into_iter();
+            for (series, count) in waiting {
+                for reference in written.by_ref().take(count).flatten() {
+                    if let Some(found) = shard.resolve(series) {
+                        found.set_mapped(reference);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes files of mapped chunks that have no sample at or after `min`.
+    pub(crate) fn truncate_files(&self, min: Timestamp) -> Result<(), IoError> {
+        self.files.truncate(min)
     }
 
     /// Calls `visit` with every series.

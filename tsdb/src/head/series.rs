@@ -1,22 +1,23 @@
 //! The samples of one series in memory.
 
-use model::{Samples, TimeRange, Timestamp};
+use std::sync::Arc;
 
-use crate::chunk::xor::{self, XorAppender};
-use crate::chunk::{self, Chunk, Encoding};
+use model::{HistogramValue, ResetHint, Samples, TimeRange, Timestamp};
+
+use super::mapped::{MappedChunk, MappedChunks, MappedRef, Unmapped};
+use crate::chunk::{self, Appender, Chunk, Encoding, SAMPLES_PER_CHUNK, Value};
 use crate::codec::Malformed;
+use crate::wal::record::HistogramRecords;
 
-/// A chunk is meant to have so many samples.
-const SAMPLES_PER_CHUNK: u16 = 120;
-/// A chunk is closed before its bytes would exceed this.
-const CHUNK_BYTES_MAX: usize = 1024 - 19;
 /// Growth steps of an open chunk, so that the average slack stays below 24 bytes.
 const GROWTH_BYTES: usize = 48;
+/// The most that one float adds to a chunk: 4 + 64 bits of time and 13 + 64 of value.
+const FLOAT_BYTES_MAX: usize = 19;
 
 /// A series of the head.
 ///
-/// 144 bytes, plus the bytes of the open chunk (about 100 on average at 1.6 bytes a sample), plus 32
-/// bytes for each closed chunk that is mapped (six of them in a 3 h head at 15 s).
+/// 160 bytes, plus the bytes of the open chunk (about 100 on average at 1.6 bytes a sample), plus 16
+/// bytes for each mapped chunk (six of them in a 3 h head at 15 s).
 #[derive(Debug)]
 pub(crate) struct Series {
     /// The series' name in the log. Never used twice within a directory.
@@ -29,12 +30,14 @@ pub(crate) struct Series {
     /// Whether an appender holds a sample for it that is not committed.
     pub(crate) pending: bool,
     open: Option<Open>,
+    /// Chunks that take no more samples and are not on disk yet; usually none. Younger than `mapped`.
     closed: Vec<Closed>,
+    mapped: Vec<MappedRef>,
 }
 
 #[derive(Debug)]
 struct Open {
-    appender: XorAppender,
+    appender: Appender,
     data: Vec<u8>,
     min: Timestamp,
     /// The chunk is closed by a sample at or after this.
@@ -43,16 +46,11 @@ struct Open {
 
 /// A chunk that takes no more samples.
 #[derive(Clone, Debug)]
-pub(crate) struct Closed {
-    pub(crate) min: Timestamp,
-    pub(crate) max: Timestamp,
-    pub(crate) place: Place,
-}
-
-/// Where the bytes of a closed chunk are.
-#[derive(Clone, Debug)]
-pub(crate) enum Place {
-    Memory(Encoding, std::sync::Arc<[u8]>),
+struct Closed {
+    min: Timestamp,
+    max: Timestamp,
+    encoding: Encoding,
+    data: Arc<[u8]>,
 }
 
 /// Why a sample cannot follow the samples of its series.
@@ -76,6 +74,7 @@ impl Series {
             pending: false,
             open: None,
             closed: Vec::new(),
+            mapped: Vec::new(),
         }
     }
 
@@ -83,58 +82,128 @@ impl Series {
     pub(crate) fn max_ts(&self) -> Option<Timestamp> {
         let open = self.open.as_ref().map(|open| open.appender.last_ts());
         open.or_else(|| self.closed.last().map(|chunk| chunk.max))
+            .or_else(|| self.mapped.last().map(|chunk| chunk.max()))
     }
 
     /// The time of the oldest sample.
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
-        self.closed.first().map(|chunk| chunk.min).or_else(|| self.open.as_ref().map(|open| open.min))
+        let mapped = self.mapped.first().map(|chunk| chunk.min());
+        mapped
+            .or_else(|| self.closed.first().map(|chunk| chunk.min))
+            .or_else(|| self.open.as_ref().map(|open| open.min))
+    }
+
+    /// The kind of the newest sample, if it is a histogram.
+    pub(crate) fn last_histogram(&self) -> Option<&HistogramValue> {
+        match &self.open.as_ref()?.appender {
+            Appender::Histogram(appender) => Some(appender.last()),
+            Appender::Xor(_) => None,
+        }
     }
 
     /// Whether a float may follow.
     pub(crate) fn check(&self, ts: Timestamp, value: f64) -> Result<(), Refusal> {
+        self.check_time(ts, || match &self.open.as_ref()?.appender {
+            Appender::Xor(appender) => Some(appender.last_value().to_bits() == value.to_bits()),
+            Appender::Histogram(_) => Some(false),
+        })
+    }
+
+    /// Whether a histogram may follow.
+    pub(crate) fn check_histogram(&self, ts: Timestamp, value: &HistogramValue) -> Result<(), Refusal> {
+        self.check_time(ts, || self.last_histogram().map(|last| same_histogram(last, value)))
+    }
+
+    /// Whether a sample of any kind may follow.
+    pub(crate) fn check_value(&self, ts: Timestamp, value: &Value) -> Result<(), Refusal> {
+        match value {
+            Value::Float(value) => self.check(ts, *value),
+            Value::Histogram(value) => self.check_histogram(ts, value),
+        }
+    }
+
+    fn check_time(&self, ts: Timestamp, same: impl FnOnce() -> Option<bool>) -> Result<(), Refusal> {
         match self.max_ts() {
             Some(newest) if ts < newest => Err(Refusal::OutOfOrder),
             Some(newest) if ts == newest => {
-                let same =
-                    self.open.as_ref().is_some_and(|o| o.appender.last_value().to_bits() == value.to_bits());
-                Err(if same { Refusal::Repeated } else { Refusal::Duplicate })
+                Err(if same() == Some(true) { Refusal::Repeated } else { Refusal::Duplicate })
             }
             _ => Ok(()),
         }
     }
 
-    /// Appends a float that [`Series::check`] accepts. `range_ms` is the length of a block: a chunk
-    /// never crosses a multiple of it. Returns whether a chunk was closed.
-    pub(crate) fn append(&mut self, ts: Timestamp, value: f64, range_ms: i64) -> bool {
+    /// Appends a sample that [`Series::check_value`] accepts. `range_ms` is the length of a block: a
+    /// chunk never crosses a multiple of it. Returns whether a chunk was closed.
+    pub(crate) fn append(&mut self, ts: Timestamp, value: &Value, range_ms: i64) -> bool {
         self.appended = self.appended.wrapping_add(1);
-        let mut closed = false;
+        let mut reset = ResetHint::Unknown;
         if let Some(open) = &mut self.open {
-            if open.has_room(ts) {
-                open.append(ts, value);
-                return false;
+            match open.append(ts, value) {
+                Ok(()) => return false,
+                Err(hint) => reset = hint,
             }
-            self.close();
-            closed = true;
         }
+        let closed = self.close();
         let mut data = Vec::with_capacity(GROWTH_BYTES);
-        let appender = XorAppender::start(&mut data, ts, value);
+        let appender = Appender::start(&mut data, ts, value, reset);
         let cut_at = (ts.div_euclid(range_ms) + 1).saturating_mul(range_ms);
         self.open = Some(Open { appender, data, min: ts, cut_at });
         closed
     }
 
-    /// Closes the open chunk.
-    pub(crate) fn close(&mut self) {
-        if let Some(open) = self.open.take() {
-            let (min, max) = (open.min, open.appender.last_ts());
-            self.closed.push(Closed { min, max, place: Place::Memory(Encoding::Xor, open.data.into()) });
+    /// Closes the open chunk; false if there is none.
+    pub(crate) fn close(&mut self) -> bool {
+        let Some(open) = self.open.take() else { return false };
+        self.closed.push(Closed {
+            min: open.min,
+            max: open.appender.last_ts(),
+            encoding: open.appender.encoding(),
+            data: open.data.into(),
+        });
+        true
+    }
+
+    /// The closed chunks that can be mapped now. A chunk that cannot keeps all later ones in memory, so
+    /// that the mapped ones are always the oldest.
+    pub(crate) fn unmapped(&self) -> impl Iterator<Item = Unmapped> + '_ {
+        let mappable = self.closed.iter().take_while(|chunk| MappedRef::can_hold(chunk.min, chunk.max));
+        mappable.map(|chunk| Unmapped {
+            wal_ref: self.wal_ref,
+            min: chunk.min,
+            max: chunk.max,
+            encoding: chunk.encoding,
+            data: Arc::clone(&chunk.data),
+        })
+    }
+
+    /// Replaces the oldest closed chunk, which begins at the reference's time, by the mapped one.
+    pub(crate) fn set_mapped(&mut self, reference: MappedRef) {
+        if self.closed.first().is_some_and(|chunk| chunk.min == reference.min()) {
+            self.closed.remove(0);
+            self.mapped.push(reference);
+            if self.closed.is_empty() {
+                self.closed = Vec::new();
+            }
+        }
+    }
+
+    /// Takes over mapped chunks found at opening that follow what the series has.
+    pub(crate) fn adopt(&mut self, chunks: &[MappedRef], from: Timestamp) {
+        for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
+            if self.open.is_some() || !self.closed.is_empty() {
+                return;
+            }
+            if self.max_ts().is_none_or(|newest| newest < chunk.min()) {
+                self.mapped.push(chunk);
+            }
         }
     }
 
     /// Drops closed chunks whose samples are all before `min`; and an open one, too.
     pub(crate) fn truncate_before(&mut self, min: Timestamp) {
+        self.mapped.retain(|chunk| chunk.max() >= min);
+        self.mapped.shrink_to_fit();
         self.closed.retain(|chunk| chunk.max >= min);
-        self.closed.shrink_to_fit();
         if self.open.as_ref().is_some_and(|open| open.appender.last_ts() < min) {
             self.open = None;
         }
@@ -142,105 +211,158 @@ impl Series {
 
     /// Whether there is no sample.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_none() && self.closed.is_empty()
+        self.chunk_count() == 0
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
-        self.closed.len() + usize::from(self.open.is_some())
+        self.mapped.len() + self.closed.len() + usize::from(self.open.is_some())
     }
 
     /// The chunks that overlap `range`, without the newest `hidden` samples.
-    pub(crate) fn visible(&self, range: TimeRange, hidden: u32) -> Vec<Visible> {
+    pub(crate) fn visible(
+        &self,
+        range: TimeRange,
+        hidden: u32,
+        files: &MappedChunks,
+    ) -> Result<Vec<Visible>, Malformed> {
         let mut hidden = hidden as usize;
         let mut chunks = Vec::with_capacity(self.chunk_count());
-        let mut take = |min, max, encoding, data: std::sync::Arc<[u8]>| {
-            let count = usize::from(chunk::count(&data));
+        let mut take = |min, max, bytes: ChunkBytes| {
+            let count = usize::from(chunk::count(bytes.data()));
             let limit = count.saturating_sub(hidden);
             hidden = hidden.saturating_sub(count);
             if limit > 0 && range.overlaps(TimeRange::new(min, max)) {
-                chunks.push(Visible { min, max, encoding, data, limit });
+                chunks.push(Visible { min, max, bytes, limit });
             }
+            hidden > 0
         };
+        let mut more = true;
         if let Some(open) = &self.open {
-            take(open.min, open.appender.last_ts(), Encoding::Xor, open.data.as_slice().into());
+            let bytes = ChunkBytes::Memory(open.appender.encoding(), open.data.as_slice().into());
+            more = take(open.min, open.appender.last_ts(), bytes);
         }
         for closed in self.closed.iter().rev() {
-            let Place::Memory(encoding, data) = &closed.place;
-            take(closed.min, closed.max, *encoding, std::sync::Arc::clone(data));
+            let bytes = ChunkBytes::Memory(closed.encoding, Arc::clone(&closed.data));
+            more = take(closed.min, closed.max, bytes);
+        }
+        for &reference in self.mapped.iter().rev() {
+            let span = TimeRange::new(reference.min(), reference.max());
+            if more || range.overlaps(span) {
+                more = take(span.start, span.end, ChunkBytes::Mapped(files.chunk(reference)?));
+            }
         }
         chunks.reverse();
-        chunks
+        Ok(chunks)
+    }
+}
+
+/// Whether two histograms are the same, NaNs by their bits. The log's form is the measure.
+fn same_histogram(a: &HistogramValue, b: &HistogramValue) -> bool {
+    let bytes = |value| {
+        let mut records = HistogramRecords::new();
+        records.push(0, 0, value);
+        records.finish().map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    a == b || bytes(a) == bytes(b)
+}
+
+/// The bytes of a chunk of the head.
+#[derive(Clone)]
+enum ChunkBytes {
+    Memory(Encoding, Arc<[u8]>),
+    Mapped(MappedChunk),
+}
+
+impl ChunkBytes {
+    fn data(&self) -> &[u8] {
+        match self {
+            Self::Memory(_, data) => data,
+            Self::Mapped(chunk) => chunk.data(),
+        }
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Self::Memory(encoding, _) => *encoding,
+            Self::Mapped(chunk) => chunk.encoding,
+        }
     }
 }
 
 /// A chunk as a reader may see it: its first `limit` samples.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Visible {
     pub(crate) min: Timestamp,
     pub(crate) max: Timestamp,
-    pub(crate) encoding: Encoding,
-    pub(crate) data: std::sync::Arc<[u8]>,
-    pub(crate) limit: usize,
+    bytes: ChunkBytes,
+    limit: usize,
 }
 
 impl Visible {
     pub(crate) fn decode(&self, range: TimeRange, into: &mut Samples) -> Result<(), Malformed> {
-        chunk::decode(self.encoding, &self.data, self.limit, range, into)
+        chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
     }
 
     /// The samples in `range` as chunks of their own; the same bytes where all of them are in it.
     pub(crate) fn cut_to(&self, range: TimeRange) -> Result<Vec<Chunk>, Malformed> {
-        let whole = self.limit == usize::from(chunk::count(&self.data));
+        let (data, encoding) = (self.bytes.data(), self.bytes.encoding());
+        let whole = self.limit == usize::from(chunk::count(data));
         if whole && range.contains(self.min) && range.contains(self.max) {
-            let data = Box::from(&*self.data);
-            return Ok(vec![Chunk { min: self.min, max: self.max, encoding: self.encoding, data }]);
+            return Ok(vec![Chunk { min: self.min, max: self.max, encoding, data: data.into() }]);
         }
-        let mut samples = Samples::default();
-        self.decode(range, &mut samples)?;
-        Ok(chunk::encode(&samples))
+        chunk::filter(encoding, data, self.limit, |ts| range.contains(ts))
     }
 }
 
 impl Open {
-    fn has_room(&self, ts: Timestamp) -> bool {
-        ts < self.cut_at
-            && xor::count(&self.data) < 2 * SAMPLES_PER_CHUNK
-            && self.data.len() <= CHUNK_BYTES_MAX
-    }
-
-    fn append(&mut self, ts: Timestamp, value: f64) {
-        // The worst sample takes 4 + 64 bits of time and 13 + 64 of value: 19 bytes.
-        if self.data.capacity() - self.data.len() < 19 {
+    /// Appends, or says what is known about a counter reset at this place.
+    fn append(&mut self, ts: Timestamp, value: &Value) -> Result<(), ResetHint> {
+        if ts >= self.cut_at || chunk::count(&self.data) >= 2 * SAMPLES_PER_CHUNK {
+            return Err(ResetHint::Unknown);
+        }
+        if self.data.capacity() - self.data.len() < FLOAT_BYTES_MAX {
             self.data.reserve_exact(GROWTH_BYTES);
         }
-        self.appender.append(&mut self.data, ts, value);
-        if xor::count(&self.data) == SAMPLES_PER_CHUNK / 4 {
+        self.appender.append(&mut self.data, ts, value)?;
+        let quarter = SAMPLES_PER_CHUNK / 4;
+        if chunk::count(&self.data) == quarter && self.appender.encoding() == Encoding::Xor {
             self.cut_at = predicted_end(self.min, ts, self.cut_at);
         }
+        Ok(())
     }
 }
 
 /// Evens out the chunks of a block: after a quarter of a chunk the number of chunks up to `end` is
 /// foreseen, and each gets an equal part of the time that is left.
 fn predicted_end(start: Timestamp, now: Timestamp, end: Timestamp) -> Timestamp {
-    let chunks =
-        end.saturating_sub(start) / now.saturating_sub(start).saturating_add(1).saturating_mul(4).max(1);
+    let quarter = now.saturating_sub(start).saturating_add(1).max(1);
+    let chunks = end.saturating_sub(start) / quarter.saturating_mul(4);
     if chunks <= 1 { end } else { start + (end - start) / chunks }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::memory::Memory;
 
     const RANGE: i64 = 7_200_000;
+
+    fn no_files() -> MappedChunks {
+        MappedChunks::open(Arc::new(Memory::new()), std::path::Path::new("/c")).unwrap().0
+    }
+
+    #[test]
+    fn a_series_takes_the_memory_its_documentation_says() {
+        assert!(size_of::<Option<Series>>() <= 160, "{}", size_of::<Option<Series>>());
+    }
 
     #[test]
     fn chunks_are_even_and_respect_the_edge_of_a_block() {
         let mut series = Series::new(1, 1);
         for step in 0..=480 {
-            series.append(step * 15_000, step as f64, RANGE);
+            series.append(step * 15_000, &Value::Float(step as f64), RANGE);
         }
-        let chunks = series.visible(TimeRange::ALL, 0);
+        let chunks = series.visible(TimeRange::ALL, 0, &no_files()).unwrap();
         let counts: Vec<_> = chunks.iter().map(|chunk| chunk.limit).collect();
         assert_eq!(counts.iter().sum::<usize>(), 481);
         assert_eq!(*counts.last().unwrap(), 1, "the sample at 2 h begins a new chunk: {counts:?}");
@@ -251,10 +373,10 @@ mod tests {
     fn hidden_samples_are_taken_from_the_end() {
         let mut series = Series::new(1, 1);
         for step in 0..300 {
-            series.append(step, 0.0, RANGE);
+            series.append(step, &Value::Float(0.0), RANGE);
         }
         let mut samples = Samples::default();
-        for chunk in series.visible(TimeRange::ALL, 250) {
+        for chunk in series.visible(TimeRange::ALL, 250, &no_files()).unwrap() {
             chunk.decode(TimeRange::ALL, &mut samples).unwrap();
         }
         assert_eq!(samples.ts, (0..50).collect::<Vec<_>>());
@@ -263,7 +385,7 @@ mod tests {
     #[test]
     fn order_and_duplicates() {
         let mut series = Series::new(1, 1);
-        series.append(10, f64::NAN, RANGE);
+        series.append(10, &Value::Float(f64::NAN), RANGE);
         assert_eq!(series.check(10, f64::NAN), Err(Refusal::Repeated));
         assert_eq!(series.check(10, model::stale_nan()), Err(Refusal::Duplicate));
         assert_eq!(series.check(9, 1.0), Err(Refusal::OutOfOrder));

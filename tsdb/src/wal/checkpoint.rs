@@ -128,7 +128,7 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
             kept.extend(out.finish().map(<[u8]>::to_vec));
         }
         Record::Samples(entries) => {
-            let mut out = SamplesRecord::new();
+            let mut out = SamplesRecord::default();
             for (series, ts, value) in entries.into_iter().filter(|&(_, ts, _)| ts >= keep.from) {
                 out.push(series, ts, value);
             }

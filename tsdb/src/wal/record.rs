@@ -271,11 +271,13 @@ impl DeltaRecord {
 #[derive(Debug)]
 pub(crate) struct SamplesRecord(DeltaRecord);
 
-impl SamplesRecord {
-    pub(crate) fn new() -> Self {
+impl Default for SamplesRecord {
+    fn default() -> Self {
         Self(DeltaRecord::new(SAMPLES))
     }
+}
 
+impl SamplesRecord {
     pub(crate) fn push(&mut self, series: WalRef, ts: Timestamp, value: f64) {
         self.0.begin(series, ts).put_f64(value);
     }
@@ -433,7 +435,7 @@ mod tests {
         let Record::Series(back) = decode(series.finish().unwrap()).unwrap() else { unreachable!() };
         assert_eq!(back, [(7, labels)]);
 
-        let mut samples = SamplesRecord::new();
+        let mut samples = SamplesRecord::default();
         samples.push(7, 1000, 1.5);
         samples.push(3, -2000, f64::from_bits(model::STALE_NAN));
         let Record::Samples(back) = decode(samples.finish().unwrap()).unwrap() else { unreachable!() };

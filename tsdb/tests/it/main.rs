@@ -4,4 +4,5 @@
 mod basics;
 mod promtool;
 mod reading;
+mod sha256;
 mod truth;

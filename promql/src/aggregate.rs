@@ -1,0 +1,145 @@
+//! Aggregations: series are folded into their groups one by one, and forgotten.
+
+mod fold;
+mod group;
+mod rank;
+mod values;
+
+use model::Value;
+
+use crate::ast::{Aggregate, AggregateOp, Expr, Position};
+use crate::engine::QueryError;
+use crate::eval::column::Column;
+use crate::eval::source::Series;
+use crate::eval::{Evaluator, Grid, text};
+use crate::functions::quantile;
+use fold::Accumulator;
+use group::Groups;
+
+/// Evaluates an aggregation.
+pub(crate) fn aggregate(
+    evaluator: &Evaluator<'_>,
+    aggregate: &Aggregate,
+    expr: &Expr,
+    grid: Grid,
+) -> Result<Vec<Series>, QueryError> {
+    let aggregation = Aggregation { evaluator, aggregate, expr, grid };
+    match aggregate.op {
+        AggregateOp::Sum => aggregation.fold::<fold::Sum>(),
+        AggregateOp::Avg => aggregation.fold::<fold::Avg>(),
+        AggregateOp::Min => aggregation.fold::<fold::Min>(),
+        AggregateOp::Max => aggregation.fold::<fold::Max>(),
+        AggregateOp::Count => aggregation.fold::<fold::Count>(),
+        AggregateOp::Group => aggregation.fold::<fold::Group>(),
+        AggregateOp::Stdvar => aggregation.fold::<fold::Stdvar>(),
+        AggregateOp::Stddev => aggregation.fold::<fold::Stddev>(),
+        AggregateOp::Quantile => aggregation.quantile(),
+        AggregateOp::CountValues => aggregation.count_values(),
+        AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
+            aggregation.rank()
+        }
+    }
+}
+
+/// An aggregation under way.
+pub(super) struct Aggregation<'a> {
+    pub(super) evaluator: &'a Evaluator<'a>,
+    pub(super) aggregate: &'a Aggregate,
+    pub(super) expr: &'a Expr,
+    pub(super) grid: Grid,
+}
+
+/// The remarks of an accumulator, which stand at what is aggregated.
+pub(super) struct Remarks<'a> {
+    evaluator: &'a Evaluator<'a>,
+    at: Position,
+}
+
+impl Remarks<'_> {
+    pub(super) fn warn(&self, text: &str) {
+        self.evaluator.annotations.warn(self.at, text);
+    }
+
+    pub(super) fn info(&self, text: &str) {
+        self.evaluator.annotations.info(self.at, text);
+    }
+}
+
+impl Aggregation<'_> {
+    pub(super) fn remarks(&self) -> Remarks<'_> {
+        Remarks { evaluator: self.evaluator, at: self.aggregate.expr.position }
+    }
+
+    /// An aggregation of constant memory for each group and step.
+    fn fold<A: Accumulator>(&self) -> Result<Vec<Series>, QueryError> {
+        let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
+        let mut groups = Groups::new(self.aggregate);
+        let mut accumulators: Vec<Vec<A>> = Vec::new();
+        let remarks = self.remarks();
+        let bytes = self.grid.count * size_of::<A>();
+        self.evaluator.for_each(source.as_ref(), self.grid, |at, column| {
+            if column.is_empty() {
+                return Ok(());
+            }
+            let group = groups.of(source.as_ref(), at);
+            if group == accumulators.len() {
+                self.evaluator.hold_bytes(0, bytes, self.expr)?;
+                accumulators.push(vec![A::default(); self.grid.count]);
+            }
+            A::fold(&mut accumulators[group], column, &remarks);
+            Ok(())
+        })?;
+        let count = accumulators.len();
+        let mut out = Vec::with_capacity(count);
+        for (accumulators, (labels, drop_name)) in accumulators.into_iter().zip(groups.into_labels()) {
+            let mut column = Column::new(self.grid.count);
+            for (step, accumulator) in accumulators.into_iter().enumerate() {
+                if let Some(value) = accumulator.finish(&remarks) {
+                    column.set(step, value);
+                }
+            }
+            if !column.is_empty() {
+                out.push(Series { labels, drop_name, column });
+            }
+        }
+        self.evaluator.release_bytes(0, bytes * count);
+        self.evaluator.hold(&out, self.expr)?;
+        Ok(out)
+    }
+
+    /// The scalar parameter, one number a step.
+    pub(super) fn param(&self) -> Result<Vec<f64>, QueryError> {
+        match &self.aggregate.param {
+            Some(param) => self.evaluator.scalar(param, self.grid),
+            None => Ok(vec![f64::NAN; self.grid.count]),
+        }
+    }
+
+    pub(super) fn param_position(&self) -> Position {
+        self.aggregate.param.as_ref().map_or(self.expr.position, |param| param.position)
+    }
+
+    pub(super) fn param_text(&self) -> Result<&str, QueryError> {
+        self.aggregate.param.as_ref().map_or(Ok(""), text)
+    }
+
+    fn quantile(&self) -> Result<Vec<Series>, QueryError> {
+        let q = self.param()?;
+        for bad in q.iter().filter(|q| quantile::is_invalid(**q)) {
+            self.evaluator.annotations.warn(self.param_position(), &quantile::invalid(*bad));
+        }
+        let (groups, mut values) = self.collected()?;
+        let mut out = Vec::new();
+        for (values, (labels, drop_name)) in values.iter_mut().zip(groups.into_labels()) {
+            let mut column = Column::new(self.grid.count);
+            for (step, values) in values.iter_mut().enumerate().filter(|(_, values)| !values.is_empty()) {
+                column.set(step, Value::Float(quantile::quantile(q[step], values)));
+            }
+            if !column.is_empty() {
+                out.push(Series { labels, drop_name, column });
+            }
+        }
+        self.evaluator.hold(&out, self.expr)?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,288 @@
+//! The engine: limits, threads, and the two ways to ask.
+
+use std::time::{Duration, Instant};
+
+use model::{Labels, Querier, QueryCancelled, Samples, StorageError, Timestamp, Value};
+
+use crate::ast::{Expr, ValueType};
+use crate::eval::{Evaluator, Grid};
+use crate::limits::{Account, Gate, Limits};
+
+/// Switches for parts of the language's meaning that are off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// The metric name is dropped only at the end of a query, so that `label_replace` may rescue it.
+    pub delayed_name_removal: bool,
+    /// `rate` and its kin use the start timestamps of samples.
+    pub start_timestamps: bool,
+}
+
+/// What an engine is built from.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// What a query may use.
+    pub limits: Limits,
+    /// How far back an instant selector looks.
+    pub lookback_ms: i64,
+    /// The step of a subquery that gives none.
+    pub subquery_step_ms: i64,
+    /// Switches.
+    pub features: Features,
+    /// Threads that evaluate queries; 0: one a core.
+    pub workers: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            features: Features::default(),
+            workers: 0,
+        }
+    }
+}
+
+/// What may differ from one query to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueryOptions<'a> {
+    /// Replaces the engine's look-back.
+    pub lookback_ms: Option<i64>,
+    /// Set by whoever asked when the answer is not wanted any more.
+    pub cancelled: Option<&'a QueryCancelled>,
+    /// At most this many series are returned (0: all); more is a warning.
+    pub limit: usize,
+    /// Replaces the engine's timeout if it is shorter.
+    pub timeout: Option<Duration>,
+}
+
+/// One series of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorSample {
+    /// Which series.
+    pub labels: Labels,
+    /// When.
+    pub ts: Timestamp,
+    /// Its value.
+    pub value: Value,
+}
+
+/// One series of a range of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatrixSeries {
+    /// Which series.
+    pub labels: Labels,
+    /// Its samples.
+    pub samples: Samples,
+}
+
+/// The value of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryValue {
+    /// A number.
+    Scalar {
+        /// When.
+        ts: Timestamp,
+        /// The number.
+        value: f64,
+    },
+    /// A string.
+    String {
+        /// When.
+        ts: Timestamp,
+        /// The text.
+        text: String,
+    },
+    /// Series with one value each.
+    Vector(Vec<VectorSample>),
+    /// Series with samples over a range of time.
+    Matrix(Vec<MatrixSeries>),
+}
+
+/// What a query cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Series read from the store.
+    pub series: u64,
+    /// Samples read from the store.
+    pub samples: u64,
+    /// The most samples held at once.
+    pub samples_peak: u64,
+    /// The most bytes held at once, as far as they are counted.
+    pub bytes_peak: u64,
+    /// Waiting for a free place.
+    pub queued: Duration,
+    /// Evaluating.
+    pub elapsed: Duration,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The value.
+    pub value: QueryValue,
+    /// Results that are probably not what was meant.
+    pub warnings: Vec<String>,
+    /// Things worth knowing.
+    pub infos: Vec<String>,
+    /// What it cost.
+    pub stats: Stats,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// Whoever asked gave up.
+    #[error("query was canceled in query execution")]
+    Cancelled,
+    /// It took too long.
+    #[error("query timed out in {0}")]
+    Timeout(&'static str),
+    /// It would need more than a query may use.
+    #[error("query processing would {what} ({limit}={allowed}) while evaluating {expr}")]
+    Limit {
+        /// What went beyond, in words.
+        what: &'static str,
+        /// The limit's name.
+        limit: &'static str,
+        /// The limit's value.
+        allowed: u64,
+        /// The part of the query that went beyond.
+        expr: String,
+    },
+    /// The query has no answer: duplicate series, a bad parameter, and the like.
+    #[error("{0}")]
+    Execution(String),
+    /// The store failed.
+    #[error("{0}")]
+    Storage(StorageError),
+}
+
+impl From<StorageError> for QueryError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Cancelled => Self::Cancelled,
+            error => Self::Storage(error),
+        }
+    }
+}
+
+/// Evaluates queries. Share one by reference.
+#[derive(Debug)]
+pub struct Engine {
+    options: EngineOptions,
+    gate: Gate,
+    pool: Option<rayon::ThreadPool>,
+}
+
+/// Stack of an evaluating thread; evaluation recurses as deep as an expression nests.
+const STACK_BYTES: usize = 64 << 20;
+
+impl Engine {
+    /// Builds an engine and starts its threads.
+    #[must_use]
+    pub fn new(options: EngineOptions) -> Self {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.workers)
+            .stack_size(STACK_BYTES)
+            .thread_name(|at| format!("query-{at}"))
+            .build()
+            // Without threads, the caller's own does the work.
+            .ok();
+        Self { gate: Gate::new(&options.limits), options, pool }
+    }
+
+    /// What the engine was built from.
+    #[must_use]
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Evaluates `expr` at one time.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub fn instant(
+        &self,
+        querier: &dyn Querier,
+        expr: &Expr,
+        at: Timestamp,
+        options: &QueryOptions<'_>,
+    ) -> Result<Outcome, QueryError> {
+        self.run(querier, expr, Grid::instant(at), options)
+    }
+
+    /// Evaluates `expr` at `start`, `start + step_ms`, ... up to `end`.
+    ///
+    /// # Errors
+    /// See [`QueryError`]; also if `step_ms` is not above zero, `end` lies before `start`, or `expr` is
+    /// of a type that has no range form.
+    #[expect(clippy::too_many_arguments, reason = "the three times read better apart")]
+    pub fn range(
+        &self,
+        querier: &dyn Querier,
+        expr: &Expr,
+        start: Timestamp,
+        end: Timestamp,
+        step_ms: i64,
+        options: &QueryOptions<'_>,
+    ) -> Result<Outcome, QueryError> {
+        let kind = expr.value_type();
+        if !matches!(kind, ValueType::Scalar | ValueType::Vector) {
+            return Err(QueryError::Execution(format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                kind.documented()
+            )));
+        }
+        let grid = Grid::range(start, end, step_ms)
+            .ok_or_else(|| QueryError::Execution("invalid time range of the query".to_owned()))?;
+        self.run(querier, expr, grid, options)
+    }
+
+    fn run(
+        &self,
+        querier: &dyn Querier,
+        expr: &Expr,
+        grid: Grid,
+        options: &QueryOptions<'_>,
+    ) -> Result<Outcome, QueryError> {
+        let limits = &self.options.limits;
+        let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
+        let asked = Instant::now();
+        let deadline = asked + timeout;
+        let _place = self.gate.enter(deadline, options.cancelled)?;
+        let entered = Instant::now();
+        let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
+        let evaluator = Evaluator::new(querier, &self.options, options, &account, grid);
+        let value = match &self.pool {
+            Some(pool) => pool.install(|| evaluator.query(expr))?,
+            None => evaluator.query(expr)?,
+        };
+        let (value, cut) = limited(value, options.limit);
+        let (mut warnings, infos) = evaluator.into_annotations();
+        if cut {
+            warnings.push("results truncated due to limit".to_owned());
+        }
+        let mut stats = account.stats();
+        stats.queued = entered - asked;
+        stats.elapsed = entered.elapsed();
+        Ok(Outcome { value, warnings, infos, stats })
+    }
+}
+
+/// Cuts a result to `limit` series.
+fn limited(mut value: QueryValue, limit: usize) -> (QueryValue, bool) {
+    let cut = match &mut value {
+        QueryValue::Vector(samples) if limit > 0 && samples.len() > limit => {
+            samples.truncate(limit);
+            true
+        }
+        QueryValue::Matrix(series) if limit > 0 && series.len() > limit => {
+            series.truncate(limit);
+            true
+        }
+        _ => false,
+    };
+    (value, cut)
+}

@@ -1,0 +1,359 @@
+//! Expressions over a grid of times.
+//!
+//! [`Evaluator::source`] turns an expression into series that are computed one at a time;
+//! [`Evaluator::vector`] computes them all. What sits between a selector and an aggregation is never
+//! held as a whole. An instant query is a range query of one step.
+
+mod at;
+mod binary;
+mod call;
+pub(crate) mod column;
+mod grid;
+mod matching;
+pub(crate) mod range;
+mod result;
+mod select;
+pub(crate) mod source;
+mod subquery;
+
+use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
+use rayon::prelude::*;
+
+pub(crate) use grid::Grid;
+
+use crate::aggregate;
+use crate::annotations::Annotations;
+use crate::ast::{Expr, ExprKind, Selector, ValueType};
+use crate::engine::{EngineOptions, Features, QueryError, QueryOptions};
+use crate::limits::Account;
+use column::Column;
+use select::{InstantSelector, Yield};
+use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
+
+/// Series that are computed together before they are folded: enough to feed all workers, few
+/// enough to be forgotten.
+const BATCH: usize = 256;
+
+/// One query under way.
+pub(crate) struct Evaluator<'a> {
+    querier: &'a dyn Querier,
+    account: &'a Account<'a>,
+    pub(crate) annotations: Annotations,
+    pub(crate) features: Features,
+    lookback_ms: i64,
+    subquery_step_ms: i64,
+    /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
+    query: Grid,
+}
+
+/// What an expression evaluates to on a grid.
+pub(crate) enum Evaluated {
+    /// One number a step.
+    Scalar(Vec<f64>),
+    /// Series without those that have no value at any step.
+    Vector(Vec<Series>),
+    /// A string.
+    Text(String),
+}
+
+impl<'a> Evaluator<'a> {
+    pub(crate) fn new(
+        querier: &'a dyn Querier,
+        engine: &EngineOptions,
+        options: &QueryOptions<'_>,
+        account: &'a Account<'a>,
+        query: Grid,
+    ) -> Self {
+        Self {
+            querier,
+            account,
+            annotations: Annotations::default(),
+            features: engine.features,
+            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(engine.lookback_ms),
+            subquery_step_ms: engine.subquery_step_ms.max(1),
+            query,
+        }
+    }
+
+    /// The remarks: warnings, infos.
+    pub(crate) fn into_annotations(self) -> (Vec<String>, Vec<String>) {
+        self.annotations.into_texts()
+    }
+
+    /// Evaluates an expression of any type but range vector.
+    pub(crate) fn eval(&self, expr: &Expr, grid: Grid) -> Result<Evaluated, QueryError> {
+        match expr.value_type() {
+            ValueType::Scalar => self.scalar(expr, grid).map(Evaluated::Scalar),
+            ValueType::Vector => self.vector(expr, grid).map(Evaluated::Vector),
+            ValueType::String => text(expr).map(|text| Evaluated::Text(text.to_owned())),
+            ValueType::Matrix => Err(misplaced(expr)),
+        }
+    }
+
+    /// The numbers of a scalar expression.
+    pub(crate) fn scalar(&self, expr: &Expr, grid: Grid) -> Result<Vec<f64>, QueryError> {
+        match &expr.kind {
+            ExprKind::Number(number) => Ok(vec![number.value; grid.count]),
+            ExprKind::Paren(inner) => self.scalar(inner, grid),
+            _ if grid.count > 1 && at::is_constant(expr) => {
+                Ok(vec![self.scalar(expr, grid.first())?[0]; grid.count])
+            }
+            ExprKind::Unary(unary) => {
+                let mut values = self.scalar(&unary.expr, grid)?;
+                if unary.negative {
+                    values.iter_mut().for_each(|value| *value = -*value);
+                }
+                Ok(values)
+            }
+            ExprKind::Binary(binary) => {
+                let mut left = self.scalar(&binary.left, grid)?;
+                let right = self.scalar(&binary.right, grid)?;
+                for (left, right) in left.iter_mut().zip(right) {
+                    *left = binary::scalars(binary.op, *left, right);
+                }
+                Ok(left)
+            }
+            ExprKind::Call(call) => self.scalar_call(call, grid),
+            _ => Err(misplaced(expr)),
+        }
+    }
+
+    /// The series of a vector expression, all computed.
+    pub(crate) fn vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        match &expr.kind {
+            ExprKind::Paren(inner) => self.vector(inner, grid),
+            _ if grid.count > 1 && at::is_constant(expr) => {
+                let mut series = self.vector(expr, grid.first())?;
+                for series in &mut series {
+                    series.column = series.column.broadcast(grid.count);
+                }
+                self.hold(&series, expr)?;
+                Ok(series)
+            }
+            ExprKind::Aggregate(aggregate) => aggregate::aggregate(self, aggregate, expr, grid),
+            ExprKind::Binary(binary) if binary::is_trim(binary.op) => {
+                Err(QueryError::Execution(format!("operator \"{}\" is not supported", binary.op.as_str())))
+            }
+            ExprKind::Binary(binary) if binary::is_between_vectors(binary) => {
+                let series = self.binary_vectors(binary, expr, grid)?;
+                self.hold(&series, expr)?;
+                Ok(series)
+            }
+            ExprKind::Call(call) if call::is_whole(call) => {
+                let series = self.whole_call(call, expr, grid)?;
+                self.hold(&series, expr)?;
+                Ok(series)
+            }
+            _ => {
+                let source = self.source(expr, grid)?;
+                self.collect(source.as_ref(), expr, grid)
+            }
+        }
+    }
+
+    /// The series of a vector expression, to be computed one at a time.
+    pub(crate) fn source<'s>(&'s self, expr: &'s Expr, grid: Grid) -> Result<BoxSource<'s>, QueryError> {
+        let constant = grid.count > 1 && at::is_constant(expr);
+        match &expr.kind {
+            ExprKind::Paren(inner) => self.source(inner, grid),
+            ExprKind::Vector(selector) if !constant => {
+                self.instant_selector(expr, selector, grid, Yield::Value)
+            }
+            ExprKind::Unary(unary) if !constant => {
+                let inner = self.source(&unary.expr, grid)?;
+                if unary.negative {
+                    self.mapped(inner, self.drop_rule(), Box::new(binary::negate), (expr, grid))
+                } else {
+                    Ok(inner)
+                }
+            }
+            ExprKind::Binary(binary)
+                if !constant && !binary::is_between_vectors(binary) && !binary::is_trim(binary.op) =>
+            {
+                self.binary_with_scalar(binary, expr, grid)
+            }
+            ExprKind::Call(call) if !constant && !call::is_whole(call) => {
+                self.streaming_call(call, expr, grid)
+            }
+            _ => Ok(Box::new(Ready(self.vector(expr, grid)?))),
+        }
+    }
+
+    /// What a function does to the metric name that does not keep it.
+    pub(crate) fn drop_rule(&self) -> NameRule {
+        if self.features.delayed_name_removal { NameRule::Mark } else { NameRule::Drop }
+    }
+
+    /// A mapped source. Where series may become equal by losing their names, they are computed and
+    /// joined at once.
+    pub(crate) fn mapped<'s>(
+        &'s self,
+        inner: BoxSource<'s>,
+        name: NameRule,
+        map: ColumnMap<'s>,
+        (expr, grid): (&'s Expr, Grid),
+    ) -> Result<BoxSource<'s>, QueryError> {
+        let joins = name == NameRule::Drop && !inner.names_unique();
+        let source: BoxSource<'s> = Box::new(Mapped { inner, name, map });
+        self.joined(source, joins, (expr, grid))
+    }
+
+    /// `source`, with series of equal labels joined if there may be any.
+    pub(crate) fn joined<'s>(
+        &'s self,
+        source: BoxSource<'s>,
+        joins: bool,
+        (expr, grid): (&'s Expr, Grid),
+    ) -> Result<BoxSource<'s>, QueryError> {
+        if !joins {
+            return Ok(source);
+        }
+        let series = self.collect(source.as_ref(), expr, grid)?;
+        Ok(Box::new(Ready(join_equal(series)?)))
+    }
+
+    /// Computes all series of `source` and keeps those with a value.
+    pub(crate) fn collect(
+        &self,
+        source: &dyn Source,
+        expr: &Expr,
+        grid: Grid,
+    ) -> Result<Vec<Series>, QueryError> {
+        let mut out = Vec::new();
+        self.for_each(source, grid, |at, column| {
+            if column.is_empty() {
+                return Ok(());
+            }
+            self.account.hold(column.samples(), column.heap_bytes(), expr)?;
+            let column = std::mem::take(column);
+            out.push(Series { labels: source.labels(at), drop_name: source.drop_name(at), column });
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// Computes the series of `source` batch by batch on all workers, and hands each to `fold` in
+    /// their order. So whatever is folded does not depend on the number of workers.
+    pub(crate) fn for_each(
+        &self,
+        source: &dyn Source,
+        grid: Grid,
+        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let parallel =
+            rayon::current_num_threads() > 1 && source.len() > 1 && rayon::current_thread_index().is_some();
+        if !parallel {
+            let (mut scratch, mut column) = (Scratch::default(), Column::default());
+            for at in 0..source.len() {
+                self.account.check()?;
+                source.compute(at, &mut scratch, &mut column)?;
+                fold(at, &mut column)?;
+            }
+            return Ok(());
+        }
+        let batch = BATCH.min(source.len());
+        let mut columns = vec![Column::default(); batch];
+        for first in (0..source.len()).step_by(batch) {
+            let count = batch.min(source.len() - first);
+            columns[..count].par_iter_mut().enumerate().with_min_len(4).try_for_each_init(
+                Scratch::default,
+                |scratch, (at, column)| {
+                    self.account.check()?;
+                    source.compute(first + at, scratch, column)
+                },
+            )?;
+            for (at, column) in columns[..count].iter_mut().enumerate() {
+                fold(first + at, column)?;
+            }
+        }
+        debug_assert!(columns.iter().all(|c| c.steps() == 0 || c.steps() == grid.count));
+        Ok(())
+    }
+
+    /// Books the memory of `series`.
+    pub(crate) fn hold(&self, series: &[Series], expr: &Expr) -> Result<(), QueryError> {
+        for series in series {
+            self.account.hold(series.column.samples(), series.column.heap_bytes(), expr)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of `series` back.
+    pub(crate) fn release(&self, series: &[Series]) {
+        for series in series {
+            self.account.release(series.column.samples(), series.column.heap_bytes());
+        }
+    }
+
+    /// Books `samples` and `bytes` for `expr`.
+    pub(crate) fn hold_bytes(&self, samples: usize, bytes: usize, expr: &Expr) -> Result<(), QueryError> {
+        self.account.hold(samples, bytes, expr)
+    }
+
+    /// Gives `samples` and `bytes` back.
+    pub(crate) fn release_bytes(&self, samples: usize, bytes: usize) {
+        self.account.release(samples, bytes);
+    }
+
+    /// The series of `selector` with samples in `range`.
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Box<dyn SeriesSet + '_>, QueryError> {
+        self.account.check()?;
+        Ok(self.querier.select(&Selection { matchers: &selector.matchers, range })?)
+    }
+
+    /// Reads the samples of one series.
+    fn read(
+        &self,
+        expr: &Expr,
+        set: &dyn SeriesSet,
+        at: usize,
+        range: TimeRange,
+        into: &mut Samples,
+    ) -> Result<(), QueryError> {
+        set.samples(at, range, into)?;
+        self.account.read(into.len());
+        let samples = range::sample_count(into);
+        let bytes = into.heap_bytes();
+        let held = self.account.hold(samples, bytes, expr);
+        self.account.release(samples, bytes);
+        held
+    }
+
+    fn instant_selector<'s>(
+        &'s self,
+        expr: &'s Expr,
+        selector: &'s Selector,
+        grid: Grid,
+        yields: Yield,
+    ) -> Result<BoxSource<'s>, QueryError> {
+        if selector.extension.is_some() {
+            return Err(QueryError::Execution(
+                "anchored and smoothed selectors are not supported".to_owned(),
+            ));
+        }
+        let grid = self.moved(grid, selector.at, selector.offset.as_ref())?;
+        let lookback_ms = self.lookback_ms;
+        let from = grid.start.saturating_sub(lookback_ms).saturating_add(1);
+        let set = self.select(selector, TimeRange::new(from, grid.end()))?;
+        let names_unique = is_name_fixed(selector);
+        Ok(Box::new(InstantSelector { evaluator: self, expr, set, grid, lookback_ms, yields, names_unique }))
+    }
+}
+
+/// Whether all series of `selector` have the same metric name.
+fn is_name_fixed(selector: &Selector) -> bool {
+    selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal)
+}
+
+/// The text of a string expression.
+pub(crate) fn text(expr: &Expr) -> Result<&str, QueryError> {
+    match &expr.unwrapped().kind {
+        ExprKind::String(text) => Ok(text),
+        _ => Err(misplaced(expr)),
+    }
+}
+
+/// An expression that stands where the parser lets none of its type stand.
+pub(crate) fn misplaced(expr: &Expr) -> QueryError {
+    QueryError::Execution(format!("unexpected expression of type {}: {expr}", expr.value_type().documented()))
+}

@@ -1,0 +1,44 @@
+//! `fill`: a value for the side of a group that has none.
+
+use model::Labels;
+
+use super::{Group, Join, Results};
+use crate::engine::QueryError;
+use crate::eval::column::{Column, Point};
+
+impl Join<'_> {
+    /// Adds the results of those steps at which only one side of the group has a value.
+    pub(super) fn fill(&self, key: &Labels, group: &Group, results: &mut Results) -> Result<(), QueryError> {
+        let (left, right) = (self.matching.fill_left, self.matching.fill_right);
+        let (for_many, for_one) = if self.swapped { (right, left) } else { (left, right) };
+        let steps = self.grid.count;
+        if let Some(value) = for_one {
+            for at in &group.many {
+                let series = &self.many[*at];
+                let mut out = Column::new(steps);
+                for step in 0..steps {
+                    let partner = group.one.iter().any(|one| self.one[*one].column.get(step).is_some());
+                    if let (Some(point), false) = (series.column.get(step), partner) {
+                        self.combine(point, Point::Float(value), step, &mut out);
+                    }
+                }
+                // The value that fills in has no labels to include.
+                results.add(self.result_labels(&series.labels, Some(key)), self.marks_name(series), out)?;
+            }
+        }
+        if let Some(value) = for_many {
+            for at in &group.one {
+                let series = &self.one[*at];
+                let mut out = Column::new(steps);
+                for step in 0..steps {
+                    let partner = group.many.iter().any(|many| self.many[*many].column.get(step).is_some());
+                    if let (Some(point), false) = (series.column.get(step), partner) {
+                        self.combine(Point::Float(value), point, step, &mut out);
+                    }
+                }
+                results.add(self.result_labels(key, Some(&series.labels)), false, out)?;
+            }
+        }
+        Ok(())
+    }
+}

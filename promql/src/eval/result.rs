@@ -1,0 +1,130 @@
+//! The value of a whole query.
+
+use model::{Samples, Value};
+
+use super::column::Column;
+use super::grid::Grid;
+use super::range::{Input, remove_stale};
+use super::source::{Series, goes_with_name, join_equal};
+use super::{Evaluated, Evaluator};
+use crate::ast::{Expr, ValueType};
+use crate::engine::{MatrixSeries, QueryError, QueryValue, VectorSample};
+
+impl Evaluator<'_> {
+    /// Evaluates a query over its grid.
+    pub(crate) fn query(&self, expr: &Expr) -> Result<QueryValue, QueryError> {
+        let grid = self.query;
+        if expr.value_type() == ValueType::Matrix {
+            return self.matrix(expr, grid);
+        }
+        let is_instant = grid.step == 0;
+        match self.eval(expr, grid)? {
+            Evaluated::Text(text) => Ok(QueryValue::String { ts: grid.start, text }),
+            Evaluated::Scalar(values) if is_instant => {
+                Ok(QueryValue::Scalar { ts: grid.start, value: values[0] })
+            }
+            Evaluated::Scalar(values) => {
+                let mut samples = Samples::default();
+                samples.ts.extend(grid.times());
+                samples.values = values;
+                Ok(QueryValue::Matrix(vec![MatrixSeries { labels: model::Labels::empty(), samples }]))
+            }
+            Evaluated::Vector(series) => {
+                let series = self.without_marked_names(series)?;
+                Ok(if is_instant { instant(&series, grid) } else { matrix(series, grid) })
+            }
+        }
+    }
+
+    /// Removes the names that were marked for removal.
+    fn without_marked_names(&self, mut series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
+        let mut any = false;
+        for series in series.iter_mut().filter(|series| series.drop_name) {
+            any = true;
+            series.labels = series.labels.filtered(|name| !goes_with_name(name));
+        }
+        if any { join_equal(series) } else { Ok(series) }
+    }
+
+    /// A range vector at one time.
+    fn matrix(&self, expr: &Expr, grid: Grid) -> Result<QueryValue, QueryError> {
+        let vector = self.range_vector(expr, grid.first())?;
+        let windows = vector.windows;
+        let end = windows.edges.start;
+        let start = end.saturating_sub(windows.range_ms);
+        let mut out = Vec::new();
+        let mut keep = |labels, mut samples: Samples| -> Result<(), QueryError> {
+            within(&mut samples, start, end);
+            if !samples.is_empty() {
+                self.hold_bytes(super::range::sample_count(&samples), samples.heap_bytes(), expr)?;
+                out.push(MatrixSeries { labels, samples });
+            }
+            Ok(())
+        };
+        match vector.input {
+            Input::Store { set, range } => {
+                for at in 0..set.len() {
+                    let mut samples = Samples::default();
+                    self.read(expr, set.as_ref(), at, range, &mut samples)?;
+                    remove_stale(&mut samples);
+                    keep(set.labels(at), samples)?;
+                }
+            }
+            Input::Computed(series) => {
+                for (labels, drop_name, samples) in series {
+                    let labels =
+                        if drop_name { labels.filtered(|name| !goes_with_name(name)) } else { labels };
+                    keep(labels, samples)?;
+                }
+            }
+        }
+        out.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(QueryValue::Matrix(out))
+    }
+}
+
+/// Keeps the samples in `(start, end]`.
+fn within(samples: &mut Samples, start: i64, end: i64) {
+    let cut = |ts: &[i64]| (ts.partition_point(|ts| *ts <= start), ts.partition_point(|ts| *ts <= end));
+    let (low, high) = cut(&samples.ts);
+    samples.ts.truncate(high);
+    samples.values.truncate(high);
+    samples.ts.drain(..low);
+    samples.values.drain(..low);
+    let (low, high) = cut(&samples.histogram_ts);
+    samples.histogram_ts.truncate(high);
+    samples.histograms.truncate(high);
+    samples.histogram_ts.drain(..low);
+    samples.histograms.drain(..low);
+    samples.start_ts.clear();
+    samples.histogram_start_ts.clear();
+}
+
+fn instant(series: &[Series], grid: Grid) -> QueryValue {
+    let sample = |series: &Series| {
+        let value = series.column.get(0)?.to_value();
+        Some(VectorSample { labels: series.labels.clone(), ts: grid.start, value })
+    };
+    QueryValue::Vector(series.iter().filter_map(sample).collect())
+}
+
+fn matrix(series: Vec<Series>, grid: Grid) -> QueryValue {
+    let mut out: Vec<_> = series
+        .into_iter()
+        .map(|series| MatrixSeries { labels: series.labels, samples: samples(&series.column, grid) })
+        .collect();
+    out.sort_by(|a, b| a.labels.cmp(&b.labels));
+    QueryValue::Matrix(out)
+}
+
+fn samples(column: &Column, grid: Grid) -> Samples {
+    let mut samples = Samples::default();
+    for (step, time) in grid.times().enumerate() {
+        match column.get(step).map(super::column::Point::to_value) {
+            Some(Value::Float(value)) => samples.push_float(time, value),
+            Some(Value::Histogram(histogram)) => samples.push_histogram(time, histogram),
+            None => {}
+        }
+    }
+    samples
+}

@@ -1,0 +1,172 @@
+//! Series that are computed one at a time.
+//!
+//! Everything between a selector and an aggregation is a [`Source`]: it knows the labels of its
+//! series at once, and computes the column of any of them on demand. So an aggregation holds its
+//! accumulators and a batch of columns, never all series.
+
+use hashbrown::HashMap;
+use model::{Labels, METRIC_NAME, Samples};
+
+use super::column::Column;
+use crate::engine::QueryError;
+
+/// Memory that one worker reuses from series to series.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) samples: Samples,
+}
+
+/// A series with its values.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) labels: Labels,
+    /// The metric name does not belong to it any more, but has not been removed yet.
+    pub(crate) drop_name: bool,
+    pub(crate) column: Column,
+}
+
+/// Series that can be computed one at a time, by several workers.
+pub(crate) trait Source: Sync {
+    /// The number of series.
+    fn len(&self) -> usize;
+
+    /// Calls `visit` with the labels of series `at`, ascending.
+    fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str));
+
+    /// The labels of series `at`.
+    fn labels(&self, at: usize) -> Labels;
+
+    /// Whether the name of series `at` is to be removed at the end of the query.
+    fn drop_name(&self, at: usize) -> bool;
+
+    /// Computes the values of series `at` into `out`, which is reset first.
+    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError>;
+
+    /// Whether no two series differ only in their metric names.
+    fn names_unique(&self) -> bool;
+}
+
+/// A source on the heap.
+pub(crate) type BoxSource<'a> = Box<dyn Source + 'a>;
+
+/// Series that are all there already.
+pub(crate) struct Ready(pub(crate) Vec<Series>);
+
+impl Source for Ready {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str)) {
+        for (name, value) in &self.0[at].labels {
+            visit(name, value);
+        }
+    }
+
+    fn labels(&self, at: usize) -> Labels {
+        self.0[at].labels.clone()
+    }
+
+    fn drop_name(&self, at: usize) -> bool {
+        self.0[at].drop_name
+    }
+
+    fn compute(&self, at: usize, _: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+        out.clone_from(&self.0[at].column);
+        Ok(())
+    }
+
+    fn names_unique(&self) -> bool {
+        let mut names = self.0.iter().map(|series| series.labels.metric_name());
+        let first = names.next();
+        names.all(|name| Some(name) == first)
+    }
+}
+
+/// What a mapping does to the metric name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameRule {
+    /// Keeps it.
+    Keep,
+    /// Removes it now.
+    Drop,
+    /// Marks it for removal at the end of the query.
+    Mark,
+}
+
+/// Changes a column in place.
+pub(crate) type ColumnMap<'a> = Box<dyn Fn(&mut Column) + Sync + 'a>;
+
+/// A source whose columns are changed one by one.
+pub(crate) struct Mapped<'a> {
+    pub(crate) inner: BoxSource<'a>,
+    pub(crate) name: NameRule,
+    pub(crate) map: ColumnMap<'a>,
+}
+
+/// Whether a label goes when the name goes: the name itself, and what describes it.
+pub(crate) fn goes_with_name(label: &str) -> bool {
+    matches!(label, METRIC_NAME | "__type__" | "__unit__")
+}
+
+impl Source for Mapped<'_> {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str)) {
+        if self.name == NameRule::Drop {
+            self.inner.visit_labels(at, &mut |name, value| {
+                if !goes_with_name(name) {
+                    visit(name, value);
+                }
+            });
+        } else {
+            self.inner.visit_labels(at, visit);
+        }
+    }
+
+    fn labels(&self, at: usize) -> Labels {
+        let labels = self.inner.labels(at);
+        if self.name == NameRule::Drop { labels.filtered(|name| !goes_with_name(name)) } else { labels }
+    }
+
+    fn drop_name(&self, at: usize) -> bool {
+        self.name == NameRule::Mark || self.inner.drop_name(at)
+    }
+
+    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+        self.inner.compute(at, scratch, out)?;
+        (self.map)(out);
+        Ok(())
+    }
+
+    fn names_unique(&self) -> bool {
+        self.inner.names_unique()
+    }
+}
+
+/// The error of two series that have become one.
+pub(crate) fn same_labelset() -> QueryError {
+    QueryError::Execution("vector cannot contain metrics with the same labelset".to_owned())
+}
+
+/// Joins series of equal labels whose values do not overlap in time.
+pub(crate) fn join_equal(series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
+    let mut seen: HashMap<Labels, usize> = HashMap::with_capacity(series.len());
+    let mut out: Vec<Series> = Vec::with_capacity(series.len());
+    for item in series {
+        match seen.get(&item.labels) {
+            Some(at) => {
+                if !out[*at].column.merge(&item.column) {
+                    return Err(same_labelset());
+                }
+            }
+            None => {
+                seen.insert(item.labels.clone(), out.len());
+                out.push(item);
+            }
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,143 @@
+//! `*_over_time`: aggregations of one series over time.
+
+use std::sync::Arc;
+
+use model::Value;
+
+use super::kahan::{Mean, Sum, Variance};
+use super::quantile as quantiles;
+use crate::eval::range::{Remarks, Window};
+use crate::histogram;
+
+const MIXED: &str = "encountered a mix of histograms and floats";
+const IGNORED: &str = "ignored histograms in a range containing both floats and histograms";
+
+/// A function of the floats alone; remarks on histograms among them.
+pub(super) fn floats(window: &Window<'_>, remarks: &Remarks<'_>, f: fn(&[f64]) -> f64) -> Option<Value> {
+    float_times(window, remarks, |_| 0.0)?;
+    Some(Value::Float(f(window.values)))
+}
+
+/// A function of the floats and their times.
+pub(super) fn float_times(
+    window: &Window<'_>,
+    remarks: &Remarks<'_>,
+    f: fn(&Window<'_>) -> f64,
+) -> Option<Value> {
+    if window.values.is_empty() {
+        return None;
+    }
+    if !window.histograms.is_empty() {
+        remarks.info(IGNORED);
+    }
+    Some(Value::Float(f(window)))
+}
+
+/// The smallest value; NaN only if there is nothing else.
+pub(super) fn min(values: &[f64]) -> f64 {
+    values.iter().fold(f64::NAN, |min, value| if *value < min || min.is_nan() { *value } else { min })
+}
+
+/// The largest value; NaN only if there is nothing else.
+pub(super) fn max(values: &[f64]) -> f64 {
+    values.iter().fold(f64::NAN, |max, value| if *value > max || max.is_nan() { *value } else { max })
+}
+
+/// The population variance.
+pub(super) fn variance(values: &[f64]) -> f64 {
+    let mut variance = Variance::default();
+    values.iter().for_each(|value| variance.add(*value));
+    variance.value()
+}
+
+/// The median distance from the median.
+pub(super) fn mad(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    let median = quantiles::quantile(0.5, &mut values);
+    values.iter_mut().for_each(|value| *value = (*value - median).abs());
+    quantiles::quantile(0.5, &mut values)
+}
+
+pub(super) fn quantile(window: &Window<'_>, remarks: &Remarks<'_>, q: f64) -> Option<Value> {
+    float_times(window, remarks, |_| 0.0)?;
+    Some(Value::Float(quantiles::quantile(q, &mut window.values.to_vec())))
+}
+
+/// Whether floats and histograms are mixed, which has no sum; warns if so.
+fn is_mixed(window: &Window<'_>, remarks: &Remarks<'_>) -> bool {
+    let mixed = !window.values.is_empty() && !window.histograms.is_empty();
+    if mixed {
+        remarks.warn(MIXED);
+    }
+    mixed
+}
+
+pub(super) fn sum(window: &Window<'_>, remarks: &Remarks<'_>) -> Option<Value> {
+    if is_mixed(window, remarks) {
+        return None;
+    }
+    if !window.histograms.is_empty() {
+        return histogram::sum(window.histograms, remarks).map(|h| Value::Histogram(Arc::new(h)));
+    }
+    let mut sum = Sum::default();
+    window.values.iter().for_each(|value| sum.add(*value));
+    Some(Value::Float(sum.value()))
+}
+
+pub(super) fn avg(window: &Window<'_>, remarks: &Remarks<'_>) -> Option<Value> {
+    if is_mixed(window, remarks) {
+        return None;
+    }
+    if !window.histograms.is_empty() {
+        return histogram::mean(window.histograms, remarks).map(|h| Value::Histogram(Arc::new(h)));
+    }
+    let mut mean = Mean::default();
+    window.values.iter().for_each(|value| mean.add(*value));
+    Some(Value::Float(mean.value()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 samples")]
+pub(super) fn count(window: &Window<'_>) -> Option<Value> {
+    Some(Value::Float(window.len() as f64))
+}
+
+pub(super) fn last(window: &Window<'_>) -> Option<Value> {
+    if window.histogram_ts.last() > window.ts.last() {
+        return window.histograms.last().map(|h| Value::Histogram(Arc::clone(h)));
+    }
+    window.values.last().map(|value| Value::Float(*value))
+}
+
+pub(super) fn first(window: &Window<'_>) -> Option<Value> {
+    match (window.ts.first(), window.histogram_ts.first()) {
+        (Some(float), histogram) if histogram.is_none_or(|histogram| float < histogram) => {
+            window.values.first().map(|value| Value::Float(*value))
+        }
+        _ => window.histograms.first().map(|h| Value::Histogram(Arc::clone(h))),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds in seconds, as floats")]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+pub(super) fn first_time(window: &Window<'_>) -> Option<Value> {
+    let first = [window.ts.first(), window.histogram_ts.first()].into_iter().flatten().min();
+    first.map(|ts| Value::Float(seconds(*ts)))
+}
+
+pub(super) fn last_time(window: &Window<'_>) -> Option<Value> {
+    window.ts.last().max(window.histogram_ts.last()).map(|ts| Value::Float(seconds(*ts)))
+}
+
+/// The time of the last value that `replaces` all before it; NaN is replaced by anything.
+pub(super) fn time_of_extreme(window: &Window<'_>, replaces: fn(f64, f64) -> bool) -> f64 {
+    let mut best = 0;
+    for (at, value) in window.values.iter().enumerate() {
+        if replaces(*value, window.values[best]) || window.values[best].is_nan() {
+            best = at;
+        }
+    }
+    seconds(window.ts[best])
+}

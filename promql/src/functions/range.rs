@@ -1,0 +1,49 @@
+//! Which code stands behind which function of a range vector.
+
+use model::Value;
+
+use super::{Function, changes, over_time, rate, regression};
+use crate::eval::range::{RangeFunction, Window};
+
+/// The code of `function`. `params` are its scalar arguments, one number a step each.
+pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> Option<RangeFunction<'a>> {
+    let floats = |f: fn(&[f64]) -> f64| -> RangeFunction<'a> {
+        Box::new(move |window, remarks| over_time::floats(window, remarks, f))
+    };
+    let times = |f: fn(&Window<'_>) -> f64| -> RangeFunction<'a> {
+        Box::new(move |window, remarks| over_time::float_times(window, remarks, f))
+    };
+    let one =
+        |f: fn(&Window<'_>) -> Option<Value>| -> RangeFunction<'a> { Box::new(move |window, _| f(window)) };
+    Some(match function {
+        Function::Rate => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Rate)),
+        Function::Increase => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Increase)),
+        Function::Delta => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Delta)),
+        Function::Irate => Box::new(|w, r| rate::instant(w, r, true)),
+        Function::Idelta => Box::new(|w, r| rate::instant(w, r, false)),
+        Function::SumOverTime => Box::new(over_time::sum),
+        Function::AvgOverTime => Box::new(over_time::avg),
+        Function::MinOverTime => floats(over_time::min),
+        Function::MaxOverTime => floats(over_time::max),
+        Function::StddevOverTime => floats(|values| over_time::variance(values).sqrt()),
+        Function::StdvarOverTime => floats(over_time::variance),
+        Function::MadOverTime => floats(over_time::mad),
+        Function::QuantileOverTime => Box::new(move |w, r| over_time::quantile(w, r, params[0][w.step])),
+        Function::CountOverTime => one(over_time::count),
+        Function::PresentOverTime => one(|_| Some(Value::Float(1.0))),
+        Function::LastOverTime => one(over_time::last),
+        Function::FirstOverTime => one(over_time::first),
+        Function::TsOfMinOverTime => times(|w| over_time::time_of_extreme(w, |new, old| new <= old)),
+        Function::TsOfMaxOverTime => times(|w| over_time::time_of_extreme(w, |new, old| new >= old)),
+        Function::TsOfFirstOverTime => one(over_time::first_time),
+        Function::TsOfLastOverTime => one(over_time::last_time),
+        Function::Changes => one(changes::changes),
+        Function::Resets => one(changes::resets),
+        Function::Deriv => Box::new(regression::deriv),
+        Function::PredictLinear => Box::new(move |w, r| regression::predict_linear(w, r, params[0][w.step])),
+        Function::DoubleExponentialSmoothing => {
+            Box::new(move |w, r| regression::smoothed(w, r, params[0][w.step], params[1][w.step]))
+        }
+        _ => return None,
+    })
+}

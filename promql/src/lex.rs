@@ -1,0 +1,407 @@
+//! Text to tokens.
+//!
+//! The lexer depends on context: inside braces every word is a label name, inside brackets only
+//! durations and their arithmetic are known. A lexical error is a token too, the last one, so that
+//! an error of syntax before it is the one that is reported.
+
+mod number;
+
+use crate::ast::{AggregateOp, BinaryOp, Span};
+use crate::text;
+
+/// Words with a meaning of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keyword {
+    Aggregate(AggregateOp),
+    Offset,
+    By,
+    Without,
+    On,
+    Ignoring,
+    GroupLeft,
+    GroupRight,
+    Bool,
+    Fill,
+    FillLeft,
+    FillRight,
+    Anchored,
+    Smoothed,
+    Start,
+    End,
+    Step,
+    Range,
+    MaxOf,
+    MinOf,
+    And,
+    Or,
+    Unless,
+    Atan2,
+}
+
+impl Keyword {
+    fn named(word: &str) -> Option<Self> {
+        let lower = word.to_ascii_lowercase();
+        Some(match lower.as_str() {
+            "offset" => Self::Offset,
+            "by" => Self::By,
+            "without" => Self::Without,
+            "on" => Self::On,
+            "ignoring" => Self::Ignoring,
+            "group_left" => Self::GroupLeft,
+            "group_right" => Self::GroupRight,
+            "bool" => Self::Bool,
+            "fill" => Self::Fill,
+            "fill_left" => Self::FillLeft,
+            "fill_right" => Self::FillRight,
+            "anchored" => Self::Anchored,
+            "smoothed" => Self::Smoothed,
+            "start" => Self::Start,
+            "end" => Self::End,
+            "step" => Self::Step,
+            "range" => Self::Range,
+            "max_of" => Self::MaxOf,
+            "min_of" => Self::MinOf,
+            "and" => Self::And,
+            "or" => Self::Or,
+            "unless" => Self::Unless,
+            "atan2" => Self::Atan2,
+            other => Self::Aggregate(*AggregateOp::ALL.iter().find(|op| op.as_str() == other)?),
+        })
+    }
+
+    /// Whether the word may also be a metric name.
+    pub(crate) fn may_be_metric(self) -> bool {
+        !matches!(
+            self,
+            Self::Bool | Self::On | Self::Ignoring | Self::GroupLeft | Self::GroupRight | Self::Atan2
+        )
+    }
+
+    /// The operator that the word is.
+    pub(crate) fn operator(self) -> Option<BinaryOp> {
+        match self {
+            Self::And => Some(BinaryOp::And),
+            Self::Or => Some(BinaryOp::Or),
+            Self::Unless => Some(BinaryOp::Unless),
+            Self::Atan2 => Some(BinaryOp::Atan2),
+            _ => None,
+        }
+    }
+}
+
+/// The kinds of token.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum TokenKind {
+    /// A word, perhaps with colons.
+    Identifier,
+    Keyword(Keyword),
+    /// A number; `error` says why it could not be read.
+    Number(Result<f64, String>),
+    /// A duration in seconds.
+    Duration(Result<f64, String>),
+    String(String),
+    Operator(BinaryOp),
+    /// `=`
+    Assign,
+    /// `=~`
+    RegexMatch,
+    /// `!~`
+    RegexNoMatch,
+    At,
+    Comma,
+    Colon,
+    LeftParen,
+    RightParen,
+    LeftBrace,
+    RightBrace,
+    LeftBracket,
+    RightBracket,
+    /// The end of the input.
+    End,
+    /// Something that is no token, with the message.
+    Error(String),
+}
+
+/// A token and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) kind: TokenKind,
+    pub(crate) span: Span,
+}
+
+/// Splits `text` into tokens; the last one is [`TokenKind::End`] or [`TokenKind::Error`].
+pub(crate) fn tokens(text: &str) -> Vec<Token> {
+    let mut lexer = Lexer { text, at: 0, parens: 0, context: Context::Statement, out: Vec::new() };
+    while !matches!(lexer.out.last(), Some(Token { kind: TokenKind::End | TokenKind::Error(_), .. })) {
+        lexer.skip_blanks();
+        let start = lexer.at;
+        let kind = match lexer.context {
+            Context::Statement => lexer.statement(),
+            Context::Braces => lexer.braces(),
+            Context::Brackets { .. } => lexer.brackets(),
+        };
+        let kind = kind.unwrap_or_else(TokenKind::Error);
+        let end = if matches!(kind, TokenKind::Error(_)) { text.len() } else { lexer.at };
+        lexer.out.push(Token { kind, span: Span { start, end } });
+    }
+    lexer.out
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Context {
+    Statement,
+    Braces,
+    Brackets { empty: bool, colon: bool },
+}
+
+struct Lexer<'a> {
+    text: &'a str,
+    at: usize,
+    parens: usize,
+    context: Context,
+    out: Vec<Token>,
+}
+
+type Lexed = Result<TokenKind, String>;
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// A character as an error message shows it.
+fn shown(c: char) -> String {
+    match c {
+        '\0' => r"'\x00'".to_owned(),
+        '\\' => r"'\\'".to_owned(),
+        '\'' => r"'\''".to_owned(),
+        '\u{feff}' => r"'\ufeff'".to_owned(),
+        c if c.is_control() => format!("'\\x{:02x}'", u32::from(c)),
+        c => format!("'{c}'"),
+    }
+}
+
+impl<'a> Lexer<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += c.len_utf8();
+        Some(c)
+    }
+
+    fn accept(&mut self, c: char) -> bool {
+        let hit = self.peek() == Some(c);
+        self.at += if hit { c.len_utf8() } else { 0 };
+        hit
+    }
+
+    fn word(&mut self, more: impl Fn(char) -> bool) -> &'a str {
+        let rest = self.rest();
+        let end = rest.find(|c| !more(c)).unwrap_or(rest.len());
+        self.at += end;
+        &rest[..end]
+    }
+
+    fn skip_blanks(&mut self) {
+        loop {
+            self.word(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
+            let comment = self.peek() == Some('#') && !matches!(self.context, Context::Brackets { .. });
+            if !comment {
+                return;
+            }
+            self.word(|c| c != '\n' && c != '\r');
+        }
+    }
+
+    fn statement(&mut self) -> Lexed {
+        let Some(c) = self.next() else {
+            return if self.parens > 0 {
+                Err("unclosed left parenthesis".into())
+            } else {
+                Ok(TokenKind::End)
+            };
+        };
+        match c {
+            '{' => {
+                self.context = Context::Braces;
+                Ok(TokenKind::LeftBrace)
+            }
+            '[' => {
+                self.context = Context::Brackets { empty: true, colon: false };
+                Ok(TokenKind::LeftBracket)
+            }
+            '}' => Err("unexpected character: '}'".into()),
+            ']' => Err("unexpected right bracket ']'".into()),
+            '"' | '\'' | '`' => self.string(c),
+            '@' => Ok(TokenKind::At),
+            ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => Err("unexpected colon ':'".into()),
+            'a'..='z' | 'A'..='Z' | '_' | ':' => {
+                self.at -= 1;
+                let word = self.word(|c| is_word(c) || c == ':');
+                Ok(self.keyword(word))
+            }
+            c if c.is_ascii_digit() || c == '.' && self.peek().is_some_and(|c| c.is_ascii_digit()) => {
+                self.at -= 1;
+                self.number()
+            }
+            c => self.operator(c),
+        }
+    }
+
+    fn operator(&mut self, c: char) -> Lexed {
+        Ok(match c {
+            ',' => TokenKind::Comma,
+            '(' => {
+                self.parens += 1;
+                TokenKind::LeftParen
+            }
+            ')' if self.parens == 0 => return Err("unexpected right parenthesis ')'".into()),
+            ')' => {
+                self.parens -= 1;
+                TokenKind::RightParen
+            }
+            '+' => TokenKind::Operator(BinaryOp::Add),
+            '-' => TokenKind::Operator(BinaryOp::Sub),
+            '*' => TokenKind::Operator(BinaryOp::Mul),
+            '/' => TokenKind::Operator(BinaryOp::Div),
+            '%' => TokenKind::Operator(BinaryOp::Mod),
+            '^' => TokenKind::Operator(BinaryOp::Pow),
+            '=' if self.accept('=') => TokenKind::Operator(BinaryOp::Equal),
+            '=' if self.peek() == Some('~') => {
+                return Err("unexpected character after '=': '~'".into());
+            }
+            '=' => TokenKind::Assign,
+            '!' if self.accept('=') => TokenKind::Operator(BinaryOp::NotEqual),
+            '!' => {
+                let next = self.peek().map_or_else(|| "end of input".into(), shown);
+                return Err(format!("unexpected character after '!': {next}"));
+            }
+            '<' if self.accept('=') => TokenKind::Operator(BinaryOp::LessEqual),
+            '<' if self.accept('/') => TokenKind::Operator(BinaryOp::TrimUpper),
+            '<' => TokenKind::Operator(BinaryOp::Less),
+            '>' if self.accept('=') => TokenKind::Operator(BinaryOp::GreaterEqual),
+            '>' if self.accept('/') => TokenKind::Operator(BinaryOp::TrimLower),
+            '>' => TokenKind::Operator(BinaryOp::Greater),
+            c => return Err(format!("unexpected character: {}", shown(c))),
+        })
+    }
+
+    fn keyword(&self, word: &str) -> TokenKind {
+        if word.eq_ignore_ascii_case("nan") {
+            return TokenKind::Number(Ok(f64::NAN));
+        }
+        if word.eq_ignore_ascii_case("inf") {
+            return TokenKind::Number(Ok(f64::INFINITY));
+        }
+        match Keyword::named(word) {
+            // A metric may be called `fill`: it is a modifier only before a parenthesis.
+            Some(Keyword::Fill | Keyword::FillLeft | Keyword::FillRight)
+                if !self.rest().trim_start_matches([' ', '\t', '\r', '\n']).starts_with('(') =>
+            {
+                TokenKind::Identifier
+            }
+            Some(keyword) => TokenKind::Keyword(keyword),
+            None => TokenKind::Identifier,
+        }
+    }
+
+    fn braces(&mut self) -> Lexed {
+        let Some(c) = self.next() else { return Err("unexpected end of input inside braces".into()) };
+        Ok(match c {
+            '{' => return Err("unexpected left brace '{'".into()),
+            '}' => {
+                self.context = Context::Statement;
+                TokenKind::RightBrace
+            }
+            '"' | '\'' | '`' => return self.string(c),
+            ',' => TokenKind::Comma,
+            '=' if self.accept('~') => TokenKind::RegexMatch,
+            '=' => TokenKind::Assign,
+            '!' if self.accept('~') => TokenKind::RegexNoMatch,
+            '!' if self.accept('=') => TokenKind::Operator(BinaryOp::NotEqual),
+            '!' => {
+                let next = self.peek().map_or_else(|| "end of input".into(), shown);
+                return Err(format!("unexpected character after '!' inside braces: {next}"));
+            }
+            'a'..='z' | 'A'..='Z' | '_' => {
+                self.word(is_word);
+                TokenKind::Identifier
+            }
+            c => return Err(format!("unexpected character inside braces: {}", shown(c))),
+        })
+    }
+
+    fn brackets(&mut self) -> Lexed {
+        let Context::Brackets { empty, colon } = self.context else { return Ok(TokenKind::End) };
+        let Some(c) = self.next() else {
+            let what = if empty {
+                "unexpected end of input in duration expression"
+            } else {
+                "unclosed left bracket"
+            };
+            return Err(what.into());
+        };
+        let kind = match c {
+            ']' => {
+                self.context = Context::Statement;
+                return Ok(TokenKind::RightBracket);
+            }
+            ':' if empty => return Err("unexpected colon before duration in duration expression".into()),
+            ':' if colon => return Err("unexpected colon ':'".into()),
+            ':' => {
+                self.context = Context::Brackets { empty, colon: true };
+                return Ok(TokenKind::Colon);
+            }
+            '(' | ')' | '+' | '-' | '*' | '/' | '%' | '^' | ',' => self.operator(c)?,
+            c if c.is_ascii_digit() || c == '.' && self.peek().is_some_and(|c| c.is_ascii_digit()) => {
+                self.at -= 1;
+                self.number()?
+            }
+            c if c.is_ascii_alphabetic() => {
+                let start = self.at;
+                self.at -= 1;
+                match Keyword::named(self.word(is_word)) {
+                    Some(word @ (Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)) => {
+                        TokenKind::Keyword(word)
+                    }
+                    _ => {
+                        self.at = start;
+                        return Err(format!("unexpected character in duration expression: {}", shown(c)));
+                    }
+                }
+            }
+            c => return Err(format!("unexpected character in duration expression: {}", shown(c))),
+        };
+        self.context = Context::Brackets { empty: false, colon };
+        Ok(kind)
+    }
+
+    fn string(&mut self, quote: char) -> Lexed {
+        let start = self.at;
+        if quote == '`' {
+            while let Some(c) = self.next() {
+                if c == '`' {
+                    return Ok(TokenKind::String(self.text[start..self.at - 1].to_owned()));
+                }
+            }
+            return Err("unterminated raw string".into());
+        }
+        while let Some(c) = self.next() {
+            match c {
+                '\n' => break,
+                '\\' if self.next().is_none() => return Err("escape sequence not terminated".into()),
+                c if c == quote => {
+                    return text::unescape(&self.text[start..self.at - 1], quote).map(TokenKind::String);
+                }
+                _ => {}
+            }
+        }
+        Err("unterminated quoted string".into())
+    }
+}

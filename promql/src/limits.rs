@@ -1,0 +1,188 @@
+//! What a query may use, and the book that is kept about it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use model::QueryCancelled;
+use parking_lot::{Condvar, Mutex};
+
+use crate::ast::Expr;
+use crate::engine::{QueryError, Stats};
+
+/// What queries may use. A limit of 0 means none, except for `concurrency`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Samples that a query may hold at once.
+    pub samples_max: u64,
+    /// Bytes that a query may hold at once.
+    pub bytes_per_query_max: u64,
+    /// Bytes that all queries together may hold at once.
+    pub bytes_total_max: u64,
+    /// How long a query may take, its wait included.
+    pub timeout: Duration,
+    /// How many queries run at once; others wait.
+    pub concurrency: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            samples_max: 50_000_000,
+            bytes_per_query_max: 1 << 30,
+            bytes_total_max: 2 << 30,
+            timeout: Duration::from_secs(120),
+            concurrency: 20,
+        }
+    }
+}
+
+/// Lets a limited number of queries in.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    free: Mutex<usize>,
+    left: Condvar,
+    bytes: Arc<AtomicU64>,
+}
+
+/// A place inside; dropping it lets the next query in.
+pub(crate) struct Place<'a>(&'a Gate);
+
+impl Gate {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { free: Mutex::new(limits.concurrency.max(1)), left: Condvar::new(), bytes: Arc::default() }
+    }
+
+    /// The bytes that all queries hold.
+    pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
+    }
+
+    /// Waits for a place.
+    pub(crate) fn enter(
+        &self,
+        deadline: Instant,
+        cancelled: Option<&QueryCancelled>,
+    ) -> Result<Place<'_>, QueryError> {
+        /// How long a waiting query may overlook that it was cancelled.
+        const NAP: Duration = Duration::from_millis(5);
+        let mut free = self.free.lock();
+        while *free == 0 {
+            if cancelled.is_some_and(QueryCancelled::is_set) {
+                return Err(QueryError::Cancelled);
+            }
+            if Instant::now() >= deadline {
+                return Err(QueryError::Timeout("query queue"));
+            }
+            self.left.wait_for(&mut free, NAP);
+        }
+        *free -= 1;
+        Ok(Place(self))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.left.notify_one();
+    }
+}
+
+/// What one query uses. Shared by its workers.
+pub(crate) struct Account<'a> {
+    limits: &'a Limits,
+    deadline: Instant,
+    cancelled: Option<&'a QueryCancelled>,
+    bytes_of_all: Arc<AtomicU64>,
+    bytes: AtomicU64,
+    bytes_peak: AtomicU64,
+    samples: AtomicU64,
+    samples_peak: AtomicU64,
+    samples_read: AtomicU64,
+    series_read: AtomicU64,
+}
+
+impl<'a> Account<'a> {
+    pub(crate) fn new(
+        limits: &'a Limits,
+        bytes_of_all: Arc<AtomicU64>,
+        deadline: Instant,
+        cancelled: Option<&'a QueryCancelled>,
+    ) -> Self {
+        Self {
+            limits,
+            deadline,
+            cancelled,
+            bytes_of_all,
+            bytes: AtomicU64::new(0),
+            bytes_peak: AtomicU64::new(0),
+            samples: AtomicU64::new(0),
+            samples_peak: AtomicU64::new(0),
+            samples_read: AtomicU64::new(0),
+            series_read: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether to go on: not cancelled, not too late. Called once a series or so.
+    pub(crate) fn check(&self) -> Result<(), QueryError> {
+        if self.cancelled.is_some_and(QueryCancelled::is_set) {
+            return Err(QueryError::Cancelled);
+        }
+        if Instant::now() >= self.deadline {
+            return Err(QueryError::Timeout("expression evaluation"));
+        }
+        Ok(())
+    }
+
+    /// Counts a series that was read.
+    pub(crate) fn read(&self, samples: usize) {
+        self.series_read.fetch_add(1, Ordering::Relaxed);
+        self.samples_read.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    /// Takes `samples` and `bytes` on behalf of `expr`; the result of [`Account::hold`] gives them back.
+    pub(crate) fn hold(&self, samples: usize, bytes: usize, expr: &Expr) -> Result<(), QueryError> {
+        let (samples, bytes) = (samples as u64, bytes as u64);
+        let held = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
+        self.samples_peak.fetch_max(held, Ordering::Relaxed);
+        let held_bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes_peak.fetch_max(held_bytes, Ordering::Relaxed);
+        let total = self.bytes_of_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let limits = self.limits;
+        let checks = [
+            (held, limits.samples_max, "load too many samples into memory", "samples_max"),
+            (held_bytes, limits.bytes_per_query_max, "use too much memory", "bytes_per_query_max"),
+            (total, limits.bytes_total_max, "use too much memory of all queries", "bytes_total_max"),
+        ];
+        for (held, allowed, what, limit) in checks {
+            if allowed > 0 && held > allowed {
+                return Err(QueryError::Limit { what, limit, allowed, expr: expr.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Account::hold`] took.
+    pub(crate) fn release(&self, samples: usize, bytes: usize) {
+        self.samples.fetch_sub(samples as u64, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.bytes_of_all.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            series: self.series_read.load(Ordering::Relaxed),
+            samples: self.samples_read.load(Ordering::Relaxed),
+            samples_peak: self.samples_peak.load(Ordering::Relaxed),
+            bytes_peak: self.bytes_peak.load(Ordering::Relaxed),
+            ..Stats::default()
+        }
+    }
+}
+
+impl Drop for Account<'_> {
+    /// Whatever the query still held ends with it.
+    fn drop(&mut self) {
+        self.bytes_of_all.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
+}

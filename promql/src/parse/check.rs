@@ -1,0 +1,195 @@
+//! Types: what the grammar cannot say.
+
+use model::METRIC_NAME;
+
+use super::{ParseError, ParseErrorKind};
+use crate::ast::{Aggregate, Binary, Call, Cardinality, Expr, ExprKind, Position, Selector, Span, ValueType};
+use crate::functions::Function;
+use crate::text::Quote;
+
+/// Checks an expression from its leaves up.
+pub(super) fn check(expr: &Expr, text: &str) -> Result<(), ParseError> {
+    Checker { text }.expr(expr)
+}
+
+struct Checker<'a> {
+    text: &'a str,
+}
+
+type Checked = Result<(), ParseError>;
+
+impl Checker<'_> {
+    fn refuse(&self, span: Span, message: String) -> Checked {
+        let position = Position::of(self.text, span.start);
+        Err(ParseError { span, position, kind: ParseErrorKind::Type, message })
+    }
+
+    fn expr(&self, expr: &Expr) -> Checked {
+        match &expr.kind {
+            ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
+            ExprKind::Paren(inner) => self.expr(inner),
+            ExprKind::Vector(selector) => self.selector(selector, expr.span),
+            ExprKind::Matrix(matrix) => self.selector(&matrix.selector, matrix.selector_span),
+            ExprKind::Subquery(subquery) => {
+                self.expr(&subquery.expr)?;
+                match subquery.expr.value_type() {
+                    ValueType::Vector => Ok(()),
+                    other => self.refuse(
+                        expr.span,
+                        format!("subquery is only allowed on instant vector, got {} instead", other.as_str()),
+                    ),
+                }
+            }
+            ExprKind::Unary(unary) => {
+                self.expr(&unary.expr)?;
+                match unary.expr.value_type() {
+                    ValueType::Scalar | ValueType::Vector => Ok(()),
+                    other => self.refuse(
+                        expr.span,
+                        format!(
+                            "unary expression only allowed on expressions of type scalar or instant vector, got \"{}\"",
+                            other.documented()
+                        ),
+                    ),
+                }
+            }
+            ExprKind::Binary(binary) => self.binary(binary, expr.span),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate),
+            ExprKind::Call(call) => self.call(call, expr.span),
+        }
+    }
+
+    fn selector(&self, selector: &Selector, span: Span) -> Checked {
+        if let Some(name) = &selector.name {
+            // The first matcher is the one that the name itself stands for.
+            if let Some(second) = selector.matchers[1..].iter().find(|m| *m.name == *METRIC_NAME) {
+                let message =
+                    format!("metric name must not be set twice: {} or {}", Quote(name), Quote(&second.value));
+                return self.refuse(span, message);
+            }
+            return Ok(());
+        }
+        if selector.matchers.iter().all(model::Matcher::matches_empty) {
+            let message = "vector selector must contain at least one non-empty matcher".to_owned();
+            return self.refuse(span, message);
+        }
+        Ok(())
+    }
+
+    fn expect(&self, expr: &Expr, wanted: ValueType, context: &str) -> Checked {
+        self.expr(expr)?;
+        let found = expr.value_type();
+        if found == wanted {
+            return Ok(());
+        }
+        let message =
+            format!("expected type {} in {context}, got {}", wanted.documented(), found.documented());
+        self.refuse(expr.span, message)
+    }
+
+    fn binary(&self, binary: &Binary, span: Span) -> Checked {
+        self.expr(&binary.left)?;
+        self.expr(&binary.right)?;
+        let (left, right) = (binary.left.value_type(), binary.right.value_type());
+        let (op, matching) = (binary.op, &binary.matching);
+        let scalar = |kind| kind == ValueType::Scalar;
+        let between = Span { start: binary.left.span.end, end: binary.right.span.start };
+        if op.is_comparison() && !binary.bool_modifier && scalar(left) && scalar(right) {
+            let message = "comparisons between scalars must use BOOL modifier".to_owned();
+            return self.refuse(self.operator_span(between), message);
+        }
+        if let Some(label) = matching.include.iter().find(|l| matching.on && matching.labels.contains(l)) {
+            let message = format!("label {} must not occur in ON and GROUP clause at once", Quote(label));
+            return self.refuse(self.operator_span(between), message);
+        }
+        for side in [&binary.left, &binary.right] {
+            if !matches!(side.value_type(), ValueType::Scalar | ValueType::Vector) {
+                let message =
+                    "binary expression must contain only scalar and instant vector types".to_owned();
+                return self.refuse(side.span, message);
+            }
+        }
+        let vectors = left == ValueType::Vector && right == ValueType::Vector;
+        let filled = matching.fill_left.is_some() || matching.fill_right.is_some();
+        if !vectors && (!matching.labels.is_empty() || filled) {
+            let message = "vector matching only allowed between instant vectors".to_owned();
+            return self.refuse(span, message);
+        }
+        if !op.is_set() {
+            return Ok(());
+        }
+        if vectors && matching.cardinality != Cardinality::ManyToMany {
+            return self.refuse(span, format!("no grouping allowed for \"{}\" operation", op.as_str()));
+        }
+        if filled {
+            let message = "filling in missing series not allowed for set operators".to_owned();
+            return self.refuse(span, message);
+        }
+        if scalar(left) || scalar(right) {
+            let message = format!("set operator \"{}\" not allowed in binary scalar expression", op.as_str());
+            return self.refuse(span, message);
+        }
+        Ok(())
+    }
+
+    /// The part of `between` without blanks at its ends.
+    fn operator_span(&self, between: Span) -> Span {
+        let text = self.text.get(between.start..between.end).unwrap_or("");
+        let start = between.start + (text.len() - text.trim_start().len());
+        Span { start, end: start + text.trim().len() }
+    }
+
+    fn aggregate(&self, aggregate: &Aggregate) -> Checked {
+        self.expect(&aggregate.expr, ValueType::Vector, "aggregation expression")?;
+        match (&aggregate.param, aggregate.op.param_type()) {
+            (Some(param), Some(wanted)) => self.expect(param, wanted, "aggregation parameter"),
+            _ => Ok(()),
+        }
+    }
+
+    fn call(&self, call: &Call, span: Span) -> Checked {
+        let signature = call.function.signature();
+        let (count, args) = (call.args.len(), signature.args);
+        let arity = |words: String| {
+            let name = signature.name;
+            self.refuse(span, format!("expected {words} argument(s) in call to \"{name}\", got {count}"))
+        };
+        if signature.variadic == 0 {
+            if count != args.len() {
+                return arity(args.len().to_string());
+            }
+        } else {
+            let min = args.len() - 1;
+            if count < min {
+                return arity(format!("at least {min}"));
+            }
+            if let Ok(extra @ 1..) = usize::try_from(signature.variadic)
+                && count > min + extra
+            {
+                return arity(format!("at most {}", min + extra));
+            }
+        }
+        if call.function == Function::Info
+            && let Some(second) = call.args.get(1)
+        {
+            return self.info(&call.args[0], second);
+        }
+        let context = format!("call to function \"{}\"", signature.name);
+        for (at, arg) in call.args.iter().enumerate() {
+            self.expect(arg, args[at.min(args.len() - 1)], &context)?;
+        }
+        Ok(())
+    }
+
+    /// The second argument of `info` is a set of matchers that looks like a selector.
+    fn info(&self, first: &Expr, second: &Expr) -> Checked {
+        self.expect(first, ValueType::Vector, "call to function \"info\"")?;
+        match &second.kind {
+            ExprKind::Vector(selector) if selector.name.is_none() => Ok(()),
+            _ => {
+                let message = "expected label selectors only, got vector selector instead".to_owned();
+                self.refuse(second.span, message)
+            }
+        }
+    }
+}
