@@ -8,6 +8,7 @@ mod at;
 mod binary;
 mod call;
 pub(crate) mod column;
+mod detect;
 mod grid;
 mod matching;
 pub(crate) mod range;
@@ -42,6 +43,8 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) features: Features,
     lookback_ms: i64,
     subquery_step_ms: i64,
+    /// Where selectors stand whose histograms are used for their counts and sums only.
+    detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
 }
@@ -71,8 +74,15 @@ impl<'a> Evaluator<'a> {
             features: engine.features,
             lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(engine.lookback_ms),
             subquery_step_ms: engine.subquery_step_ms.max(1),
+            detecting: Vec::new(),
             query,
         }
+    }
+
+    /// Prepared for the selectors of a query.
+    pub(crate) fn for_query(mut self, expr: &Expr) -> Self {
+        detect::selectors(expr, false, &mut self.detecting);
+        self
     }
 
     /// The remarks: warnings, infos.
@@ -131,9 +141,6 @@ impl<'a> Evaluator<'a> {
                 Ok(series)
             }
             ExprKind::Aggregate(aggregate) => aggregate::aggregate(self, aggregate, expr, grid),
-            ExprKind::Binary(binary) if binary::is_trim(binary.op) => {
-                Err(QueryError::Execution(format!("operator \"{}\" is not supported", binary.op.as_str())))
-            }
             ExprKind::Binary(binary) if binary::is_between_vectors(binary) => {
                 let series = self.binary_vectors(binary, expr, grid)?;
                 self.hold(&series, expr)?;
@@ -168,7 +175,7 @@ impl<'a> Evaluator<'a> {
                 }
             }
             ExprKind::Binary(binary)
-                if !constant && !binary::is_between_vectors(binary) && !binary::is_trim(binary.op) =>
+                if !constant && !binary::is_between_vectors(binary) =>
             {
                 self.binary_with_scalar(binary, expr, grid)
             }
@@ -312,6 +319,9 @@ impl<'a> Evaluator<'a> {
     ) -> Result<(), QueryError> {
         set.samples(at, range, into)?;
         self.account.read(into.len());
+        if self.detecting.contains(&expr.span.start) {
+            detect::resets(into);
+        }
         let samples = range::sample_count(into);
         let bytes = into.heap_bytes();
         let held = self.account.hold(samples, bytes, expr);

@@ -9,6 +9,7 @@ mod combine;
 mod over_time;
 mod reset;
 mod shape;
+pub(crate) mod total;
 mod trim;
 
 use model::FloatHistogram;

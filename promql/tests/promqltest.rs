@@ -30,18 +30,7 @@ use script::{Command, Eval};
 use storage::Memory;
 
 /// Scripts that ask for what is not there yet, and how many of their cases fail.
-const INCOMPLETE: [(&str, usize); 11] = [
-    ("aggregators", 1),
-    ("extended_vectors", 87),
-    ("fill-modifier", 1),
-    ("functions", 1),
-    ("histograms", 4),
-    ("info", 38),
-    ("literals", 1),
-    ("name_label_dropping", 1),
-    ("native_histograms", 95),
-    ("start_timestamps", 14),
-    ("", 0),
+const INCOMPLETE: [(&str, usize); 0] = [
 ];
 
 /// Scripts in which the metric name is dropped only at the end.

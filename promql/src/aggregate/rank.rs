@@ -9,6 +9,7 @@ use super::Aggregation;
 use super::group::Groups;
 use crate::ast::AggregateOp;
 use crate::engine::QueryError;
+use crate::histogram::total::Remarks as _;
 use crate::eval::column::{Column, Point};
 use crate::eval::source::Series;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use model::{FloatHistogram, ResetHint};
 
-use super::{Combined, add, divided, is_reset, subtract};
+use super::total::{self, Total};
+use super::{Combined, add, is_reset, subtract};
 use crate::eval::range::Remarks;
 use crate::text::Quote;
 
@@ -29,10 +30,6 @@ fn noted(
     if combined.bounds_differed {
         let text = format!("mismatched custom buckets were reconciled during {operation}");
         remarks.evaluator.annotations.info(remarks.at, &text);
-    }
-    if combined.hints_collide && operation == "aggregation" {
-        let text = "conflicting counter resets during histogram aggregation";
-        remarks.evaluator.annotations.warn(remarks.at, text);
     }
     Some(combined.histogram)
 }
@@ -114,28 +111,35 @@ pub(crate) fn instant_difference(
     Some(out)
 }
 
+impl total::Remarks for Remarks<'_> {
+    fn warn(&self, text: &str) {
+        self.evaluator.annotations.warn(self.at, text);
+    }
+
+    fn warn_of_metric(&self, text: &str) {
+        Remarks::warn(self, text);
+    }
+
+    fn info(&self, text: &str) {
+        self.evaluator.annotations.info(self.at, text);
+    }
+}
+
+/// All histograms taken together.
+fn total(histograms: &[Arc<FloatHistogram>], for_mean: bool, remarks: &Remarks<'_>) -> Option<Total> {
+    let mut total = Total::new(histograms.first()?);
+    for histogram in &histograms[1..] {
+        total.add(histogram, for_mean, remarks);
+    }
+    Some(total)
+}
+
 /// The sum.
 pub(crate) fn sum(histograms: &[Arc<FloatHistogram>], remarks: &Remarks<'_>) -> Option<FloatHistogram> {
-    let mut out = histograms.first()?.as_ref().clone();
-    for histogram in &histograms[1..] {
-        out = noted(add(&out, histogram), remarks, "aggregation")?;
-    }
-    warn_of_colliding_hints(histograms, remarks);
-    Some(out)
+    total(histograms, false, remarks)?.into_sum(remarks)
 }
 
 /// The mean.
 pub(crate) fn mean(histograms: &[Arc<FloatHistogram>], remarks: &Remarks<'_>) -> Option<FloatHistogram> {
-    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 samples")]
-    let count = histograms.len() as f64;
-    sum(histograms, remarks).map(|sum| divided(&sum, count))
-}
-
-/// Warns if some histogram says that its counter was reset and another that its was not.
-fn warn_of_colliding_hints(histograms: &[Arc<FloatHistogram>], remarks: &Remarks<'_>) {
-    let has = |hint| histograms.iter().any(|h| h.reset_hint == hint);
-    if has(ResetHint::Reset) && has(ResetHint::NotReset) {
-        let text = "conflicting counter resets during histogram aggregation";
-        remarks.evaluator.annotations.warn(remarks.at, text);
-    }
+    total(histograms, true, remarks)?.into_mean(remarks)
 }
