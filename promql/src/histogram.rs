@@ -17,11 +17,15 @@ use model::FloatHistogram;
 pub(crate) use binary::{BinaryRemarks, Outcome, binary};
 pub(crate) use buckets::all;
 pub(crate) use combine::{Combined, Incompatible, add, subtract};
-pub(crate) use over_time::{difference, instant_difference, mean, sum};
+pub(crate) use over_time::{difference, difference_with_resets, instant_difference, mean, sum};
 pub(crate) use reset::is_reset;
 pub(crate) use shape::{Quantile, fraction, quantile, variance};
 
 use model::ResetHint;
+
+/// Said of histograms that cannot be combined.
+pub(crate) const MIXED_SCHEMAS: &str =
+    "vector contains a mix of histograms with exponential and custom buckets schemas";
 
 /// `histogram * factor`.
 pub(crate) fn scaled(histogram: &FloatHistogram, factor: f64) -> FloatHistogram {

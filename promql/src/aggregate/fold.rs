@@ -5,9 +5,9 @@ use std::sync::Arc;
 use model::{FloatHistogram, Value};
 
 use super::Remarks;
-use crate::histogram::total::Remarks as _;
 use crate::eval::column::{Column, is_absent};
 use crate::functions::kahan;
+use crate::histogram::total::Remarks as _;
 use crate::histogram::total::Total;
 
 /// The state of one group at one step.

@@ -9,9 +9,9 @@ use super::Aggregation;
 use super::group::Groups;
 use crate::ast::AggregateOp;
 use crate::engine::QueryError;
-use crate::histogram::total::Remarks as _;
 use crate::eval::column::{Column, Point};
 use crate::eval::source::Series;
+use crate::histogram::total::Remarks as _;
 
 /// A value that has been picked so far.
 struct Picked {

@@ -6,9 +6,9 @@ use model::Labels;
 use super::Aggregation;
 use super::group::Groups;
 use crate::engine::QueryError;
-use crate::histogram::total::Remarks as _;
 use crate::eval::column::{Column, Point, is_absent};
 use crate::eval::source::Series;
+use crate::histogram::total::Remarks as _;
 use crate::text::{Quote, has_invalid_utf8};
 
 /// The values of a group, by step.

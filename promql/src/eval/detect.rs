@@ -38,9 +38,9 @@ pub(super) fn selectors(expr: &Expr, counted: bool, out: &mut Vec<usize>) {
         ExprKind::Call(call) => {
             let counted = match call.function {
                 Function::HistogramCount | Function::HistogramSum | Function::HistogramAvg => true,
-                Function::HistogramQuantile
-                | Function::HistogramQuantiles
-                | Function::HistogramFraction => false,
+                Function::HistogramQuantile | Function::HistogramQuantiles | Function::HistogramFraction => {
+                    false
+                }
                 _ => counted,
             };
             call.args.iter().for_each(|arg| selectors(arg, counted, out));

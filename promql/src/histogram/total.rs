@@ -59,9 +59,7 @@ impl Total {
         let custom = self.layout.schema == model::histogram::CUSTOM_BUCKETS_SCHEMA;
         if custom != next.has_custom_buckets() {
             self.incompatible = true;
-            remarks.warn_of_metric(
-                "vector contains a mix of histograms with exponential and custom buckets schemas",
-            );
+            remarks.warn_of_metric(super::MIXED_SCHEMAS);
         }
         if self.incompatible {
             return;

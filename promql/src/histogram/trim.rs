@@ -90,9 +90,7 @@ fn inner(h: &FloatHistogram, bucket: &Bucket, bound: f64, keep: Keep) -> Part {
     }
     let share = share(h, bucket, bound);
     match keep {
-        Keep::Below => {
-            Part { count: bucket.count * share, middle: middle(h, bucket, bucket.lower, bound) }
-        }
+        Keep::Below => Part { count: bucket.count * share, middle: middle(h, bucket, bucket.lower, bound) },
         Keep::Above => {
             Part { count: bucket.count * (1.0 - share), middle: middle(h, bucket, bound, bucket.upper) }
         }

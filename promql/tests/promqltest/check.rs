@@ -93,7 +93,9 @@ pub fn check(eval: &Eval, answer: &Result<Outcome, QueryError>) -> Result<(), Fa
     if let Some(wanted) = &eval.string {
         let literal = promql::parse(wanted, &promql::ParseOptions::default()).map(|expr| expr.kind);
         return match (&outcome.value, literal) {
-            (QueryValue::String { text, .. }, Ok(promql::ExprKind::String(wanted))) if *text == wanted => Ok(()),
+            (QueryValue::String { text, .. }, Ok(promql::ExprKind::String(wanted))) if *text == wanted => {
+                Ok(())
+            }
             (other, _) => Err(format!("{other:?}, want string {wanted:?}")),
         };
     }

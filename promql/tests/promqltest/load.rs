@@ -62,9 +62,9 @@ fn hint(samples: &mut Samples) {
     for histogram in &mut samples.histograms {
         let raw = Arc::clone(histogram);
         if raw.reset_hint != ResetHint::Gauge {
-            let follows = before.as_ref().is_some_and(|before| {
-                before.reset_hint != ResetHint::Gauge && fits_after(before, &raw)
-            });
+            let follows = before
+                .as_ref()
+                .is_some_and(|before| before.reset_hint != ResetHint::Gauge && fits_after(before, &raw));
             let reset_hint = if follows { ResetHint::NotReset } else { ResetHint::Unknown };
             *histogram = Arc::new(FloatHistogram { reset_hint, ..FloatHistogram::clone(&raw) });
         }
