@@ -254,7 +254,7 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-        let evaluator = Evaluator::new(querier, &self.options, options, &account, grid);
+        let evaluator = Evaluator::new(querier, &self.options, options, &account, grid).for_query(expr);
         let value = match &self.pool {
             Some(pool) => pool.install(|| evaluator.query(expr))?,
             None => evaluator.query(expr)?,
