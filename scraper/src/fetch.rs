@@ -9,15 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
-use crate::config::{Auth, HttpOptions, NameScheme, ScrapeJob};
+use crate::config::{Auth, NameScheme, ScrapeJob};
 use crate::exposition::Format;
 use crate::target::{Client, Target};
-use crate::tls;
+use crate::tls::Dialer;
 
 /// No page is longer than this, whatever the configuration says: an endless one must not take the
 /// memory of all.
@@ -82,6 +80,23 @@ struct Connection {
     authority: String,
 }
 
+/// Size of a connection's read buffer, which it keeps while idle.
+const READ_BYTES: usize = 16 << 10;
+
+impl Connection {
+    async fn open<S>(stream: S, authority: String) -> hyper::Result<Self>
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (sender, driver) = Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(stream).await?;
+        let driver = tokio::spawn(async move {
+            // How the connection ends shows at the next request.
+            let _ = driver.await;
+        });
+        Ok(Self { sender, driver, authority })
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
@@ -91,38 +106,33 @@ impl Drop for Connection {
 /// Fetches the pages of one target.
 #[derive(Default)]
 pub(crate) struct Fetcher {
-    connector: Option<HttpsConnector<HttpConnector>>,
     connection: Option<Connection>,
+}
+
+/// What a target's page is fetched with.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) job: &'a ScrapeJob,
+    pub(crate) client: &'a Client,
+    pub(crate) dialer: &'a Dialer,
 }
 
 impl Fetcher {
     /// Fetches the page into `body`, which is cleared first. Takes no longer than the target's timeout.
-    pub(crate) async fn fetch(
-        &mut self,
-        target: &Target,
-        job: &ScrapeJob,
-        client: &Client,
-        body: Vec<u8>,
-    ) -> Result<Page, FetchError> {
-        let timeout = Duration::from_millis(target.timeout_ms.max(1).unsigned_abs());
-        let fetched = tokio::time::timeout(timeout, self.fetch_page(target, job, client, body)).await;
-        let outcome = fetched.unwrap_or_else(|_| Err(FetchError::Timeout { url: target.url() }));
+    pub(crate) async fn fetch(&mut self, means: Means<'_>, body: Vec<u8>) -> Result<Page, FetchError> {
+        let timeout = Duration::from_millis(means.target.timeout_ms.max(1).unsigned_abs());
+        let fetched = tokio::time::timeout(timeout, self.fetch_page(means, body)).await;
+        let outcome = fetched.unwrap_or_else(|_| Err(FetchError::Timeout { url: means.target.url() }));
         if outcome.is_err() {
-            // Whatever is left of the answer must not be taken for that to the next request. The
-            // certificates and keys may have been the reason, so they are read again.
+            // Whatever is left of the answer must not be taken for that to the next request.
             self.connection = None;
-            self.connector = None;
         }
         outcome
     }
 
-    async fn fetch_page(
-        &mut self,
-        target: &Target,
-        job: &ScrapeJob,
-        client: &Client,
-        mut body: Vec<u8>,
-    ) -> Result<Page, FetchError> {
+    async fn fetch_page(&mut self, means: Means<'_>, mut body: Vec<u8>) -> Result<Page, FetchError> {
+        let Means { target, job, client, dialer } = means;
         let url = target.url();
         let mut uri: Uri = url.parse().map_err(|error| request_error(&url, error))?;
         let (plain, secret) = headers(target, job, client)?;
@@ -134,7 +144,7 @@ impl Fetcher {
             if same_host {
                 sent.extend(secret.clone());
             }
-            let answer = self.request(&uri, &sent, &job.http, client).await?;
+            let answer = self.request(&uri, &sent, dialer).await?;
             match redirect(&answer, &uri).filter(|_| job.http.follow_redirects) {
                 Some(next) => uri = next,
                 None => {
@@ -163,8 +173,7 @@ impl Fetcher {
         &mut self,
         uri: &Uri,
         headers: &HeaderMap,
-        http: &HttpOptions,
-        client: &Client,
+        dialer: &Dialer,
     ) -> Result<Response<Incoming>, FetchError> {
         let fail = |error: &dyn std::fmt::Display| request_error(&uri.to_string(), error);
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
@@ -180,22 +189,18 @@ impl Fetcher {
             }
         }
         self.connection = None;
-        let connector = match &self.connector {
-            Some(connector) => connector.clone(),
-            None => {
-                let connector = tls::client_config(&http.tls, &client.system_roots_pem)
-                    .and_then(|config| tls::connector(config, &http.tls))
-                    .map_err(FetchError::Config)?;
-                self.connector.insert(connector).clone()
-            }
+        let connection = if uri.scheme_str() == Some("https") {
+            let connector = dialer.https().map_err(FetchError::Config)?;
+            let stream = connector.oneshot(uri.clone()).await.map_err(|error| {
+                dialer.distrust();
+                fail(&chain(error.as_ref()))
+            })?;
+            Connection::open(stream, key).await
+        } else {
+            let stream = Dialer::http().oneshot(uri.clone()).await.map_err(|error| fail(&chain(&error)))?;
+            Connection::open(stream, key).await
         };
-        let stream = connector.oneshot(uri.clone()).await.map_err(|error| fail(&chain(error.as_ref())))?;
-        let (sender, driver) = Builder::new().handshake(stream).await.map_err(|error| fail(&error))?;
-        let driver = tokio::spawn(async move {
-            // How the connection ends shows at the next request.
-            let _ = driver.await;
-        });
-        let connection = self.connection.insert(Connection { sender, driver, authority: key });
+        let connection = self.connection.insert(connection.map_err(|error| fail(&chain(&error)))?);
         let request = request(uri, &authority, headers).map_err(|error| fail(&error))?;
         connection.sender.send_request(request).await.map_err(|error| fail(&chain(&error)))
     }

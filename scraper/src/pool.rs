@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Clock, Config, ScrapeJob};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Means, Page};
 use crate::ingest::{Ingest, Outcome, Scrape, ScrapeError, Store};
 use crate::schedule::{Schedule, align};
 use crate::status::{DroppedTarget, FamilyMetadata, Health, TargetMetadata, TargetStatus, Targets};
 use crate::target::{Client, Resolved, Target};
+use crate::tls::Dialer;
 
 /// Page buffers kept for the next scrape. Few scrapes are under way at one moment, so few are needed, and
 /// an idle target holds none.
@@ -75,6 +76,7 @@ impl Shared {
 struct Order {
     job: Arc<ScrapeJob>,
     client: Arc<Client>,
+    dialer: Arc<Dialer>,
     target: Arc<Target>,
     offset_ms: i64,
     first_within_ms: i64,
@@ -181,6 +183,7 @@ impl Pool {
         let refusal = (limit > 0 && active.len() as u64 > limit)
             .then(|| format!("target_limit exceeded (number of targets: {}, limit: {limit})", active.len()));
         // Tasks need no targets but their own.
+        let dialer = Arc::new(Dialer::new(job.http.tls.clone(), Arc::clone(client)));
         let job = Arc::new(ScrapeJob { targets: Vec::new(), ..job.clone() });
         let (mut order, mut tasks) = (Vec::new(), HashMap::new());
         for target in active {
@@ -188,6 +191,7 @@ impl Pool {
             let wanted = Order {
                 job: Arc::clone(&job),
                 client: Arc::clone(client),
+                dialer: Arc::clone(&dialer),
                 offset_ms: target.offset_ms(&config.seed),
                 target: Arc::new(target),
                 first_within_ms: config.first_scrape_within_ms,
@@ -342,22 +346,24 @@ impl Scraping {
         }
     }
 
-    async fn fetch(&mut self, order: &Order) -> (Instant, Result<crate::fetch::Page, ScrapeError>) {
+    async fn fetch(&mut self, order: &Order) -> (Instant, Result<Page, ScrapeError>) {
         let started = Instant::now();
         if let Some(refusal) = &order.refusal {
             return (started, Err(ScrapeError::TargetLimit(refusal.clone())));
         }
         let buffer = self.shared.take_buffer();
-        let fetched = self.fetcher.fetch(&order.target, &order.job, &order.client, buffer).await;
+        let (target, job) = (&*order.target, &*order.job);
+        let means = Means { target, job, client: &order.client, dialer: &order.dialer };
+        let fetched = self.fetcher.fetch(means, buffer).await;
         (started, fetched.map_err(ScrapeError::Fetch))
     }
 
-    /// Stores what was fetched; false if that was interrupted by a panic or the end of the runtime.
+    /// Stores what was fetched; false if that was interrupted by the end of the runtime.
     async fn store(
         &mut self,
         order: &Order,
         at: Timestamp,
-        (started, page): (Instant, Result<crate::fetch::Page, ScrapeError>),
+        (started, page): (Instant, Result<Page, ScrapeError>),
     ) -> bool {
         let Some(mut ingest) = self.ingest.take() else { return false };
         let Ok(permit) = Arc::clone(&self.shared.ingesting).acquire_owned().await else { return false };
@@ -376,12 +382,22 @@ impl Scraping {
             drop(permit);
             (ingest, outcome)
         });
-        let Ok((ingest, outcome)) = stored.await else {
-            tracing::error!(url = order.target.url(), "storing a page failed; the target is given up");
-            return false;
-        };
-        self.note(at, outcome, &ingest, order);
-        self.ingest = Some(ingest);
+        match stored.await {
+            Ok((ingest, outcome)) => {
+                self.note(at, outcome, &ingest, order);
+                self.ingest = Some(ingest);
+            }
+            Err(error) if error.is_panic() => {
+                // What was remembered is lost with the thread. The target begins anew.
+                tracing::error!(url = order.target.url(), "storing a page failed: {error}");
+                let ingest = Ingest::new(Arc::clone(&self.shared.store), order.target.labels.clone());
+                self.ingest = Some(Box::new(ingest));
+                let mut live = self.live.lock();
+                live.health = Health::Down;
+                live.last_error = Some("storing the page failed".to_owned());
+            }
+            Err(_) => return false,
+        }
         true
     }
 

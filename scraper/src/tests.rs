@@ -12,6 +12,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use model::{Matcher, Querier as _, Samples, Selection, TimeRange, is_stale_nan};
 
+mod encrypted;
+
 use super::*;
 use crate::config::{Auth, Secret, TargetGroup};
 
@@ -448,4 +450,34 @@ async fn credentials_are_sent_to_the_target_s_host_only() {
     );
     assert!(!other.requests.lock()[0].contains_key("authorization"));
     assert!(!other.requests.lock()[0].contains_key("x-tenant"));
+}
+
+#[tokio::test]
+async fn native_histograms_are_stored() {
+    let Some(body) = corpus::read("data/exposition/app_native.1.pb") else { return };
+    let exporter = Exporter::start("").await;
+    {
+        let mut page = exporter.page.lock();
+        page.body = body;
+        page.content_type =
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    }
+    let mut native = job("native", &[&exporter.address]);
+    native.histograms.native = true;
+    let bench = Bench::start(vec![native, job("classic", &[&exporter.address])]);
+    bench.until_scraped(6).await;
+    let snapshot = bench.db.snapshot();
+    let matchers = [Matcher::equal("__name__", "app_native_latency_seconds")];
+    let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+    assert_eq!(set.len(), 4);
+    let mut samples = Samples::default();
+    set.samples(0, TimeRange::ALL, &mut samples).unwrap();
+    assert!(samples.ts.is_empty() && samples.histogram_ts.len() > 1);
+    assert!(samples.histograms[0].count > 500.0);
+    let classic = bench.read("app_native_latency_seconds_count");
+    assert!(classic.len() == 4 && classic.keys().all(|labels| labels.contains("classic")));
+    let up = bench.read("up");
+    assert!(up.values().flatten().all(|(_, value)| *value == 1.0), "{:?}", bench.handle.targets());
+    assert_eq!(bench.handle.stats().samples_invalid_histogram, 0);
+    assert_eq!(bench.read("app_pb_classic_seconds_bucket").len(), 24);
 }

@@ -1,9 +1,11 @@
 //! TLS towards targets.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -12,9 +14,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::config::{Secret, TlsOptions};
+use crate::target::Client;
 
 /// The TLS configuration of a job; reads its files.
-pub(crate) fn client_config(options: &TlsOptions, system_roots: &[u8]) -> Result<ClientConfig, String> {
+fn client_config(options: &TlsOptions, system_roots: &[u8]) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -68,30 +71,68 @@ fn verifier(
     Ok(verifier.map_err(|error| error.to_string())?)
 }
 
-/// A connector for `http` and `https`.
-pub(crate) fn connector(
-    config: ClientConfig,
-    options: &TlsOptions,
-) -> Result<HttpsConnector<HttpConnector>, String> {
-    let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    let builder = match &options.server_name {
-        Some(name) => {
-            let name = ServerName::try_from(name.clone()).map_err(|error| format!("server_name: {error}"))?;
-            builder.with_server_name_resolver(FixedServerNameResolver::new(name))
+/// Opens connections to the targets of one job. They share it, and with it the certificates, which would
+/// otherwise be the largest thing about an idle target.
+pub(crate) struct Dialer {
+    options: TlsOptions,
+    client: Arc<Client>,
+    https: Mutex<Option<Made>>,
+}
+
+/// A connector with the time at which its files were read.
+struct Made {
+    connector: HttpsConnector<HttpConnector>,
+    at: Instant,
+}
+
+/// After a failure certificates and keys are read again, but no more often than this.
+const REREAD_AFTER: Duration = Duration::from_secs(10);
+
+impl Dialer {
+    pub(crate) fn new(options: TlsOptions, client: Arc<Client>) -> Self {
+        Self { options, client, https: Mutex::default() }
+    }
+
+    /// A connector for `http`.
+    pub(crate) fn http() -> HttpConnector {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http
+    }
+
+    /// A connector for `https`. Reads the files it needs if they have not been read.
+    pub(crate) fn https(&self) -> Result<HttpsConnector<HttpConnector>, String> {
+        let mut made = self.https.lock();
+        if let Some(made) = &*made {
+            return Ok(made.connector.clone());
         }
-        None => builder,
-    };
-    Ok(builder.enable_http1().wrap_connector(http))
+        let config = client_config(&self.options, &self.client.system_roots_pem)?;
+        let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
+        let builder = match &self.options.server_name {
+            Some(name) => {
+                let name =
+                    ServerName::try_from(name.clone()).map_err(|error| format!("server_name: {error}"))?;
+                builder.with_server_name_resolver(FixedServerNameResolver::new(name))
+            }
+            None => builder,
+        };
+        let connector = builder.enable_http1().wrap_connector(Self::http());
+        *made = Some(Made { connector: connector.clone(), at: Instant::now() });
+        Ok(connector)
+    }
+
+    /// To be called when a connection could not be made: the files may have changed.
+    pub(crate) fn distrust(&self) {
+        self.https.lock().take_if(|made| made.at.elapsed() >= REREAD_AFTER);
+    }
 }
 
 /// `insecure_skip_verify`: takes any certificate, but still checks that the peer holds its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
-/// There are no roots, so nothing can be trusted; says so instead of failing for plain HTTP too.
+/// There are no roots, so nothing can be trusted; says so when that is asked for.
 #[derive(Debug)]
 struct NoCertificate(Arc<CryptoProvider>);
 
