@@ -18,7 +18,7 @@ mod select;
 pub(crate) mod source;
 mod subquery;
 
-use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
+use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange, Timestamp};
 use rayon::prelude::*;
 
 pub(crate) use grid::Grid;
@@ -49,6 +49,8 @@ pub(crate) struct Evaluator<'a> {
     detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
+    /// The end that was asked for, which no step need reach: what `@ end()` refers to.
+    query_end: Timestamp,
 }
 
 /// What an expression evaluates to on a grid.
@@ -78,7 +80,14 @@ impl<'a> Evaluator<'a> {
             subquery_step_ms: engine.subquery_step_ms.max(1),
             detecting: Vec::new(),
             query,
+            query_end: query.end(),
         }
+    }
+
+    /// For a query that was asked to end at `end`, its last step or later.
+    pub(crate) fn ending(mut self, end: Timestamp) -> Self {
+        self.query_end = end;
+        self
     }
 
     /// Prepared for the selectors of a query.
