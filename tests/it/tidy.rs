@@ -148,9 +148,8 @@ fn only_the_binary_reads_the_environment_and_the_clock() {
         let relative = file.strip_prefix(root()).unwrap().to_path_buf();
         let room = relative.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
         let inner = relative.components().nth(1).is_some_and(|part| part.as_os_str() == "src");
-        let is_test =
-            relative.ends_with("tests.rs") || relative.components().any(|part| part.as_os_str() == "tests");
-        if matches!(room.as_str(), "src" | "tests" | "benches" | "fuzz") || !inner || is_test {
+        let elsewhere = matches!(room.as_str(), "src" | "tests" | "benches" | "fuzz");
+        if elsewhere || !inner || is_test_module(&file) {
             continue;
         }
         let text = read(&file);
