@@ -18,7 +18,7 @@ mod select;
 pub(crate) mod source;
 mod subquery;
 
-use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
+use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange, Timestamp};
 use rayon::prelude::*;
 
 pub(crate) use grid::Grid;
@@ -49,6 +49,8 @@ pub(crate) struct Evaluator<'a> {
     detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
+    /// The end that was asked for; the last step may lie before it.
+    query_end: Timestamp,
 }
 
 /// What an expression evaluates to on a grid.
@@ -67,7 +69,7 @@ impl<'a> Evaluator<'a> {
         engine: &EngineOptions,
         options: &QueryOptions<'_>,
         account: &'a Account<'a>,
-        query: Grid,
+        (query, query_end): (Grid, Timestamp),
     ) -> Self {
         Self {
             querier,
@@ -78,6 +80,7 @@ impl<'a> Evaluator<'a> {
             subquery_step_ms: engine.subquery_step_ms.max(1),
             detecting: Vec::new(),
             query,
+            query_end,
         }
     }
 

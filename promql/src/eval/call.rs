@@ -54,7 +54,7 @@ impl Evaluator<'_> {
             Function::Pi => constant(std::f64::consts::PI),
             Function::Time => Ok(grid.times().map(seconds).collect()),
             Function::Start => constant(seconds(self.query.start)),
-            Function::End => constant(seconds(self.query.end())),
+            Function::End => constant(seconds(self.query_end)),
             Function::Step => constant(self.step_and_range().0),
             Function::Range => constant(self.step_and_range().1),
             Function::MaxOf | Function::MinOf => {
