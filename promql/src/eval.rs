@@ -49,7 +49,11 @@ pub(crate) struct Evaluator<'a> {
     detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
+<<<<<<< HEAD
     /// The end that was asked for, which no step need reach: what `@ end()` refers to.
+=======
+    /// The end that was asked for; the last step may lie before it.
+>>>>>>> promql
     query_end: Timestamp,
 }
 
@@ -69,7 +73,7 @@ impl<'a> Evaluator<'a> {
         engine: &EngineOptions,
         options: &QueryOptions<'_>,
         account: &'a Account<'a>,
-        query: Grid,
+        (query, query_end): (Grid, Timestamp),
     ) -> Self {
         Self {
             querier,
@@ -80,7 +84,11 @@ impl<'a> Evaluator<'a> {
             subquery_step_ms: engine.subquery_step_ms.max(1),
             detecting: Vec::new(),
             query,
+<<<<<<< HEAD
             query_end: query.end(),
+=======
+            query_end,
+>>>>>>> promql
         }
     }
 
