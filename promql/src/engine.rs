@@ -217,11 +217,7 @@ impl Engine {
         at: Timestamp,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
-<<<<<<< HEAD
-        self.run(querier, expr, Grid::instant(at), at, options)
-=======
         self.run(querier, expr, (Grid::instant(at), at), options)
->>>>>>> promql
     }
 
     /// Evaluates `expr` at `start`, `start + step_ms`, ... up to `end`.
@@ -248,23 +244,14 @@ impl Engine {
         }
         let grid = Grid::range(start, end, step_ms)
             .ok_or_else(|| QueryError::Execution("invalid time range of the query".to_owned()))?;
-<<<<<<< HEAD
-        self.run(querier, expr, grid, end, options)
-=======
         self.run(querier, expr, (grid, end), options)
->>>>>>> promql
     }
 
     fn run(
         &self,
         querier: &dyn Querier,
         expr: &Expr,
-<<<<<<< HEAD
-        grid: Grid,
-        end: Timestamp,
-=======
         times: (Grid, Timestamp),
->>>>>>> promql
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
         let limits = &self.options.limits;
@@ -274,12 +261,7 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-<<<<<<< HEAD
-        let evaluator =
-            Evaluator::new(querier, &self.options, options, &account, grid).ending(end).for_query(expr);
-=======
         let evaluator = Evaluator::new(querier, &self.options, options, &account, times).for_query(expr);
->>>>>>> promql
         let value = match &self.pool {
             Some(pool) => pool.install(|| evaluator.query(expr))?,
             None => evaluator.query(expr)?,

@@ -49,11 +49,7 @@ pub(crate) struct Evaluator<'a> {
     detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
-<<<<<<< HEAD
-    /// The end that was asked for, which no step need reach: what `@ end()` refers to.
-=======
     /// The end that was asked for; the last step may lie before it.
->>>>>>> promql
     query_end: Timestamp,
 }
 
@@ -84,18 +80,8 @@ impl<'a> Evaluator<'a> {
             subquery_step_ms: engine.subquery_step_ms.max(1),
             detecting: Vec::new(),
             query,
-<<<<<<< HEAD
-            query_end: query.end(),
-=======
             query_end,
->>>>>>> promql
         }
-    }
-
-    /// For a query that was asked to end at `end`, its last step or later.
-    pub(crate) fn ending(mut self, end: Timestamp) -> Self {
-        self.query_end = end;
-        self
     }
 
     /// Prepared for the selectors of a query.
