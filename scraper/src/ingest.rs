@@ -176,7 +176,6 @@ impl Ingest {
                 tracing::error!(%error, "a failed scrape could not be recorded");
             }
         }
-        self.store.counters.scrapes.add(1);
         self.store.counters.body_bytes.add(outcome.figures.body_bytes as u64);
         outcome
     }
