@@ -465,8 +465,12 @@ async fn native_histograms_are_stored() {
     }
     let mut native = job("native", &[&exporter.address]);
     native.histograms.native = true;
-    let bench = Bench::start(vec![native, job("classic", &[&exporter.address])]);
-    bench.until_scraped(6).await;
+    let mut limited = ScrapeJob { name: "limited".to_owned(), ..native.clone() };
+    limited.histograms.native_buckets_max = 1;
+    let bench = Bench::start(vec![native, job("classic", &[&exporter.address]), limited]);
+    bench.until_scraped(9).await;
+    let error = bench.handle.targets().active[2].last_error.clone();
+    assert_eq!(error.as_deref(), Some("histogram bucket limit exceeded"));
     let snapshot = bench.db.snapshot();
     let matchers = [Matcher::equal("__name__", "app_native_latency_seconds")];
     let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
@@ -477,8 +481,7 @@ async fn native_histograms_are_stored() {
     assert!(samples.histograms[0].count > 500.0);
     let classic = bench.read("app_native_latency_seconds_count");
     assert!(classic.len() == 4 && classic.keys().all(|labels| labels.contains("classic")));
-    let up = bench.read("up");
-    assert!(up.values().flatten().all(|(_, value)| *value == 1.0), "{:?}", bench.handle.targets());
+    assert!(bench.handle.targets().active[..2].iter().all(|target| target.health == Health::Up));
     assert_eq!(bench.handle.stats().samples_invalid_histogram, 0);
     assert_eq!(bench.read("app_pb_classic_seconds_bucket").len(), 24);
 }
