@@ -310,14 +310,14 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::R
         };
         scrapes.push_str(&format!("; not yet the cluster {} found by {origin}", access.server));
         tokio::spawn(async move {
+            let server = &access.server;
             match access.reach(CLUSTER_PATIENCE).await {
                 Ok(version) => tracing::warn!(
-                    "the cluster at {} ({version}) answers, but its nodes and pods are not discovered yet: \
-                     only this machine is scraped",
-                    access.server
+                    "the cluster at {server} ({version}) answers, but its nodes and pods are not discovered yet: \
+                     only this machine is scraped"
                 ),
                 Err(error) => {
-                    tracing::warn!("no cluster is reachable, only this machine is scraped: {error}")
+                    tracing::warn!("no cluster is reachable, only this machine is scraped: {error}");
                 }
             }
         });

@@ -13,6 +13,7 @@ use crate::eval::column::Column;
 use crate::eval::source::Series;
 use crate::eval::{Evaluator, Grid, text};
 use crate::functions::quantile;
+use crate::histogram::total;
 use fold::Accumulator;
 use group::Groups;
 
@@ -55,12 +56,16 @@ pub(super) struct Remarks<'a> {
     at: Position,
 }
 
-impl Remarks<'_> {
-    pub(super) fn warn(&self, text: &str) {
+impl total::Remarks for Remarks<'_> {
+    fn warn(&self, text: &str) {
         self.evaluator.annotations.warn(self.at, text);
     }
 
-    pub(super) fn info(&self, text: &str) {
+    fn warn_of_metric(&self, text: &str) {
+        self.warn(text);
+    }
+
+    fn info(&self, text: &str) {
         self.evaluator.annotations.info(self.at, text);
     }
 }

@@ -210,7 +210,7 @@ impl Engine {
         at: Timestamp,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
-        self.run(querier, expr, Grid::instant(at), options)
+        self.run(querier, expr, Grid::instant(at), at, options)
     }
 
     /// Evaluates `expr` at `start`, `start + step_ms`, ... up to `end`.
@@ -237,7 +237,7 @@ impl Engine {
         }
         let grid = Grid::range(start, end, step_ms)
             .ok_or_else(|| QueryError::Execution("invalid time range of the query".to_owned()))?;
-        self.run(querier, expr, grid, options)
+        self.run(querier, expr, grid, end, options)
     }
 
     fn run(
@@ -245,6 +245,7 @@ impl Engine {
         querier: &dyn Querier,
         expr: &Expr,
         grid: Grid,
+        end: Timestamp,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
         let limits = &self.options.limits;
@@ -254,7 +255,8 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-        let evaluator = Evaluator::new(querier, &self.options, options, &account, grid);
+        let evaluator =
+            Evaluator::new(querier, &self.options, options, &account, grid).ending(end).for_query(expr);
         let value = match &self.pool {
             Some(pool) => pool.install(|| evaluator.query(expr))?,
             None => evaluator.query(expr)?,

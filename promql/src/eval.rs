@@ -8,6 +8,8 @@ mod at;
 mod binary;
 mod call;
 pub(crate) mod column;
+mod detect;
+mod extended;
 mod grid;
 mod matching;
 pub(crate) mod range;
@@ -16,17 +18,18 @@ mod select;
 pub(crate) mod source;
 mod subquery;
 
-use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
+use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange, Timestamp};
 use rayon::prelude::*;
 
 pub(crate) use grid::Grid;
 
 use crate::aggregate;
 use crate::annotations::Annotations;
-use crate::ast::{Expr, ExprKind, Selector, ValueType};
+use crate::ast::{Expr, ExprKind, Extension, Selector, ValueType};
 use crate::engine::{EngineOptions, Features, QueryError, QueryOptions};
 use crate::limits::Account;
 use column::Column;
+use extended::SmoothedSelector;
 use select::{InstantSelector, Yield};
 use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
 
@@ -42,8 +45,12 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) features: Features,
     lookback_ms: i64,
     subquery_step_ms: i64,
+    /// Where selectors stand whose histograms are used for their counts and sums only.
+    detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
+    /// The end that was asked for, which no step need reach: what `@ end()` refers to.
+    query_end: Timestamp,
 }
 
 /// What an expression evaluates to on a grid.
@@ -71,8 +78,22 @@ impl<'a> Evaluator<'a> {
             features: engine.features,
             lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(engine.lookback_ms),
             subquery_step_ms: engine.subquery_step_ms.max(1),
+            detecting: Vec::new(),
             query,
+            query_end: query.end(),
         }
+    }
+
+    /// For a query that was asked to end at `end`, its last step or later.
+    pub(crate) fn ending(mut self, end: Timestamp) -> Self {
+        self.query_end = end;
+        self
+    }
+
+    /// Prepared for the selectors of a query.
+    pub(crate) fn for_query(mut self, expr: &Expr) -> Self {
+        detect::selectors(expr, false, &mut self.detecting);
+        self
     }
 
     /// The remarks: warnings, infos.
@@ -131,9 +152,6 @@ impl<'a> Evaluator<'a> {
                 Ok(series)
             }
             ExprKind::Aggregate(aggregate) => aggregate::aggregate(self, aggregate, expr, grid),
-            ExprKind::Binary(binary) if binary::is_trim(binary.op) => {
-                Err(QueryError::Execution(format!("operator \"{}\" is not supported", binary.op.as_str())))
-            }
             ExprKind::Binary(binary) if binary::is_between_vectors(binary) => {
                 let series = self.binary_vectors(binary, expr, grid)?;
                 self.hold(&series, expr)?;
@@ -167,9 +185,7 @@ impl<'a> Evaluator<'a> {
                     Ok(inner)
                 }
             }
-            ExprKind::Binary(binary)
-                if !constant && !binary::is_between_vectors(binary) && !binary::is_trim(binary.op) =>
-            {
+            ExprKind::Binary(binary) if !constant && !binary::is_between_vectors(binary) => {
                 self.binary_with_scalar(binary, expr, grid)
             }
             ExprKind::Call(call) if !constant && !call::is_whole(call) => {
@@ -312,6 +328,9 @@ impl<'a> Evaluator<'a> {
     ) -> Result<(), QueryError> {
         set.samples(at, range, into)?;
         self.account.read(into.len());
+        if self.detecting.contains(&expr.span.start) {
+            detect::resets(into);
+        }
         let samples = range::sample_count(into);
         let bytes = into.heap_bytes();
         let held = self.account.hold(samples, bytes, expr);
@@ -322,27 +341,44 @@ impl<'a> Evaluator<'a> {
     fn instant_selector<'s>(
         &'s self,
         expr: &'s Expr,
-        selector: &'s Selector,
+        selector: &Selector,
         grid: Grid,
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
-        if selector.extension.is_some() {
-            return Err(QueryError::Execution(
-                "anchored and smoothed selectors are not supported".to_owned(),
-            ));
-        }
         let grid = self.moved(grid, selector.at, selector.offset.as_ref())?;
         let lookback_ms = self.lookback_ms;
         let from = grid.start.saturating_sub(lookback_ms).saturating_add(1);
+        if selector.extension == Some(Extension::Smoothed) {
+            let range = TimeRange::new(from, grid.end().saturating_add(lookback_ms));
+            let set = self.select(selector, range)?;
+            let names_unique = is_name_fixed(selector, set.as_ref());
+            return Ok(Box::new(SmoothedSelector {
+                evaluator: self,
+                expr,
+                set,
+                grid,
+                range,
+                lookback_ms,
+                names_unique,
+            }));
+        }
         let set = self.select(selector, TimeRange::new(from, grid.end()))?;
-        let names_unique = is_name_fixed(selector);
+        let names_unique = is_name_fixed(selector, set.as_ref());
         Ok(Box::new(InstantSelector { evaluator: self, expr, set, grid, lookback_ms, yields, names_unique }))
     }
 }
 
-/// Whether all series of `selector` have the same metric name.
-fn is_name_fixed(selector: &Selector) -> bool {
-    selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal)
+/// Whether no two series of `selector` can become equal when their names go. Type and unit go with the
+/// name; they sort right behind it, so the first and the last series tell whether there are any.
+fn is_name_fixed(selector: &Selector, set: &dyn SeriesSet) -> bool {
+    let named = selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal);
+    let mut described = false;
+    for at in [0, set.len().saturating_sub(1)].into_iter().filter(|at| *at < set.len()) {
+        set.visit_labels(at, &mut |name, _| {
+            described |= name != METRIC_NAME && source::goes_with_name(name);
+        });
+    }
+    named && !described
 }
 
 /// The text of a string expression.

@@ -3,6 +3,7 @@
 mod changes;
 pub(crate) mod classic;
 pub(crate) mod date;
+pub(crate) mod extended;
 pub(crate) mod kahan;
 pub(crate) mod labels;
 pub(crate) mod math;
@@ -12,8 +13,9 @@ mod range;
 mod rate;
 mod regression;
 pub(crate) mod sort;
+mod started;
 
-pub(crate) use range::range_function;
+pub(crate) use range::{extended_function, range_function};
 
 use crate::ast::ValueType;
 use ValueType::{Matrix, Scalar, String, Vector};

@@ -9,6 +9,7 @@ mod combine;
 mod over_time;
 mod reset;
 mod shape;
+pub(crate) mod total;
 mod trim;
 
 use model::FloatHistogram;
@@ -16,11 +17,15 @@ use model::FloatHistogram;
 pub(crate) use binary::{BinaryRemarks, Outcome, binary};
 pub use buckets::{Bucket, all};
 pub(crate) use combine::{Combined, Incompatible, add, subtract};
-pub(crate) use over_time::{difference, instant_difference, mean, sum};
+pub(crate) use over_time::{difference, difference_with_resets, instant_difference, mean, sum};
 pub(crate) use reset::is_reset;
 pub(crate) use shape::{Quantile, fraction, quantile, variance};
 
 use model::ResetHint;
+
+/// Said of histograms that cannot be combined.
+pub(crate) const MIXED_SCHEMAS: &str =
+    "vector contains a mix of histograms with exponential and custom buckets schemas";
 
 /// `histogram * factor`.
 pub(crate) fn scaled(histogram: &FloatHistogram, factor: f64) -> FloatHistogram {

@@ -46,7 +46,7 @@ pub(crate) fn resolve(file: File, folder: &Path) -> Result<Loaded, Fault> {
             let name = &scrape.value.job_name;
             return fault(at, format!("found multiple scrape configs with job name {name:?}"));
         }
-        jobs.push(defaults.job(scrape.value, at)?);
+        jobs.push(defaults.job(&scrape.value, at)?);
     }
     Ok(Loaded {
         jobs,
@@ -86,7 +86,7 @@ struct Defaults<'a> {
 }
 
 impl Defaults<'_> {
-    fn job(&self, scrape: Scrape, at: Location) -> Result<ScrapeJob, Fault> {
+    fn job(&self, scrape: &Scrape, at: Location) -> Result<ScrapeJob, Fault> {
         if scrape.job_name.is_empty() {
             return fault(at, "job_name is empty");
         }
@@ -99,7 +99,7 @@ impl Defaults<'_> {
                 format!("job {:?}: convert_classic_histograms_to_nhcb is not supported", scrape.job_name),
             );
         }
-        let (interval_ms, timeout_ms) = self.times(&scrape)?;
+        let (interval_ms, timeout_ms) = self.times(scrape)?;
         let global = self.global;
         let flag = |own: Option<bool>, global: Option<bool>| own.or(global).unwrap_or(false);
         let mut job = ScrapeJob::new(&scrape.job_name);
@@ -129,12 +129,12 @@ impl Defaults<'_> {
         let escaping =
             scrape.metric_name_escaping_scheme.as_ref().or(global.metric_name_escaping_scheme.as_ref());
         check_escaping(escaping, job.names, at)?;
-        job.limits = self.limits(&scrape);
+        job.limits = self.limits(scrape);
         job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule", job.names)?;
         job.metric_relabel =
             relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule", job.names)?;
         job.targets = targets(&scrape.static_configs)?;
-        job.http = self.http(&scrape, at)?;
+        job.http = self.http(scrape, at)?;
         Ok(job)
     }
 

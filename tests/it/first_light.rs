@@ -5,14 +5,17 @@ use std::process::{Command, Stdio};
 
 use crate::process::{Server, get, installed, request, run};
 
-/// Starts a server and waits until the Metrics API has values.
+/// Starts a server and waits until every target has been scraped and the Metrics API has values.
 fn lit() -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);
-    server.wait_for("usage of a pod", |server| {
-        let pods = server.json("/apis/metrics.k8s.io/v1beta1/pods");
-        (!pods["items"].as_array()?.is_empty()).then_some(())
-    });
+    server.wait_for_rows("count(up == 1) == 3");
+    for resource in ["nodes", "pods"] {
+        server.wait_for(resource, |server| {
+            let list = server.json(&format!("/apis/metrics.k8s.io/v1beta1/{resource}"));
+            (!list["items"].as_array()?.is_empty()).then_some(())
+        });
+    }
     (dir, server)
 }
 

@@ -179,5 +179,5 @@ async function refresh() {
 byId('query').addEventListener('submit', runQuery);
 byId('filter').addEventListener('input', showPods);
 byId('more').addEventListener('click', () => { allPods = true; showPods(); });
-getJson('api/v1/status/buildinfo').then(({ data }) => { byId('version').textContent = data.version; }).catch(() => {});
+getJson('version').then(({ version }) => { byId('version').textContent = version; }).catch(() => {});
 refresh();

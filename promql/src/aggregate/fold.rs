@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use model::{FloatHistogram, ResetHint, Value};
+use model::{FloatHistogram, Value};
 
 use super::Remarks;
 use crate::eval::column::{Column, is_absent};
 use crate::functions::kahan;
-use crate::histogram;
+use crate::histogram::total::Remarks as _;
+use crate::histogram::total::Total;
 
 /// The state of one group at one step.
 pub(super) trait Accumulator: Clone + Default + Send {
@@ -33,68 +34,19 @@ pub(super) trait Accumulator: Clone + Default + Send {
     }
 }
 
-/// Histograms that were summed up.
-#[derive(Clone, Debug)]
-struct HistogramSum {
-    sum: FloatHistogram,
-    count: f64,
-    /// Whether the counter of some was reset, and of some not.
-    reset: bool,
-    not_reset: bool,
-    incompatible: bool,
-}
-
-impl HistogramSum {
-    fn new(first: &FloatHistogram) -> Self {
-        Self {
-            sum: first.clone(),
-            count: 1.0,
-            reset: first.reset_hint == ResetHint::Reset,
-            not_reset: first.reset_hint == ResetHint::NotReset,
-            incompatible: false,
-        }
-    }
-
-    fn add(&mut self, next: &FloatHistogram, remarks: &Remarks<'_>) {
-        self.count += 1.0;
-        self.reset |= next.reset_hint == ResetHint::Reset;
-        self.not_reset |= next.reset_hint == ResetHint::NotReset;
-        match histogram::add(&self.sum, next) {
-            Ok(combined) => {
-                if combined.bounds_differed {
-                    remarks.info("mismatched custom buckets were reconciled during aggregation");
-                }
-                self.sum = combined.histogram;
-            }
-            Err(histogram::Incompatible) => {
-                self.incompatible = true;
-                remarks
-                    .warn("vector contains a mix of histograms with exponential and custom buckets schemas");
-            }
-        }
-    }
-
-    fn finish(self, remarks: &Remarks<'_>) -> Option<(FloatHistogram, f64)> {
-        if self.reset && self.not_reset {
-            remarks.warn("conflicting counter resets during histogram aggregation");
-        }
-        (!self.incompatible).then_some((self.sum, self.count))
-    }
-}
-
 /// Floats and histograms side by side; a mixture has no result.
 #[derive(Clone, Default)]
 struct Both<F> {
     floats: F,
     any_floats: bool,
-    histograms: Option<Box<HistogramSum>>,
+    histograms: Option<Box<Total>>,
 }
 
 impl<F> Both<F> {
-    fn add_histogram(&mut self, value: &FloatHistogram, remarks: &Remarks<'_>) {
+    fn add_histogram(&mut self, value: &FloatHistogram, for_mean: bool, remarks: &Remarks<'_>) {
         match &mut self.histograms {
-            Some(sum) => sum.add(value, remarks),
-            None => self.histograms = Some(Box::new(HistogramSum::new(value))),
+            Some(total) => total.add(value, for_mean, remarks),
+            None => self.histograms = Some(Box::new(Total::new(value))),
         }
     }
 
@@ -102,7 +54,7 @@ impl<F> Both<F> {
         self,
         remarks: &Remarks<'_>,
         floats: impl FnOnce(F) -> f64,
-        histograms: impl FnOnce(FloatHistogram, f64) -> FloatHistogram,
+        histograms: impl FnOnce(Total) -> Option<FloatHistogram>,
     ) -> Option<Value> {
         match (self.any_floats, self.histograms) {
             (true, Some(_)) => {
@@ -110,10 +62,7 @@ impl<F> Both<F> {
                 None
             }
             (true, None) => Some(Value::Float(floats(self.floats))),
-            (false, Some(sum)) => {
-                let (sum, count) = sum.finish(remarks)?;
-                Some(Value::Histogram(Arc::new(histograms(sum, count))))
-            }
+            (false, Some(total)) => histograms(*total).map(|h| Value::Histogram(Arc::new(h))),
             (false, None) => None,
         }
     }
@@ -130,11 +79,11 @@ impl Accumulator for Sum {
     }
 
     fn add_histogram(&mut self, value: &Arc<FloatHistogram>, remarks: &Remarks<'_>) {
-        self.0.add_histogram(value, remarks);
+        self.0.add_histogram(value, false, remarks);
     }
 
     fn finish(self, remarks: &Remarks<'_>) -> Option<Value> {
-        self.0.finish(remarks, kahan::Sum::value, |sum, _| sum)
+        self.0.finish(remarks, kahan::Sum::value, |total| total.into_sum(remarks))
     }
 }
 
@@ -149,11 +98,11 @@ impl Accumulator for Avg {
     }
 
     fn add_histogram(&mut self, value: &Arc<FloatHistogram>, remarks: &Remarks<'_>) {
-        self.0.add_histogram(value, remarks);
+        self.0.add_histogram(value, true, remarks);
     }
 
     fn finish(self, remarks: &Remarks<'_>) -> Option<Value> {
-        self.0.finish(remarks, kahan::Mean::value, |sum, count| histogram::divided(&sum, count))
+        self.0.finish(remarks, kahan::Mean::value, |total| total.into_mean(remarks))
     }
 }
 

@@ -37,11 +37,11 @@ impl Groups {
     }
 
     /// The group of a series; new groups are numbered in order of appearance.
-    pub(super) fn of(&mut self, source: &dyn Source, at: usize) -> usize {
+    pub(super) fn of(&mut self, source: &dyn Source, series: usize) -> usize {
         let mut key = std::mem::take(&mut self.key);
         key.clear();
         if self.without || !self.grouping.is_empty() {
-            source.visit_labels(at, &mut |name, value| {
+            source.visit_labels(series, &mut |name, value| {
                 if self.keeps(name) {
                     // No label holds the separator: it is no character of text.
                     key.push_str(name);
@@ -52,10 +52,15 @@ impl Groups {
             });
         }
         let found = self.index.get(&key).copied();
+        if let Some(at) = found {
+            // One member that has lost its name is enough.
+            let (labels, drop_name) = &mut self.labels[at];
+            *drop_name |= source.drop_name(series) && labels.metric_name().is_some();
+        }
         let group = found.unwrap_or_else(|| {
-            let labels = source.labels(at).filtered(|name| self.keeps(name));
+            let labels = source.labels(series).filtered(|name| self.keeps(name));
             // A name that is kept only to be removed at the end is still to be removed.
-            let drop_name = source.drop_name(at) && labels.metric_name().is_some();
+            let drop_name = source.drop_name(series) && labels.metric_name().is_some();
             self.labels.push((labels, drop_name));
             self.index.insert(key.clone(), self.labels.len() - 1);
             self.labels.len() - 1

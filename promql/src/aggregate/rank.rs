@@ -11,6 +11,7 @@ use crate::ast::AggregateOp;
 use crate::engine::QueryError;
 use crate::eval::column::{Column, Point};
 use crate::eval::source::Series;
+use crate::histogram::total::Remarks as _;
 
 /// A value that has been picked so far.
 struct Picked {

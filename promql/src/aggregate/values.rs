@@ -7,7 +7,8 @@ use super::Aggregation;
 use super::group::Groups;
 use crate::engine::QueryError;
 use crate::eval::column::{Column, Point, is_absent};
-use crate::eval::source::{Series, join_equal};
+use crate::eval::source::Series;
+use crate::histogram::total::Remarks as _;
 use crate::text::{Quote, has_invalid_utf8};
 
 /// The values of a group, by step.
@@ -66,22 +67,38 @@ impl Aggregation<'_> {
                     counted.push((group, shown.clone(), Column::new(self.grid.count)));
                     counted.len() - 1
                 });
-                let counts = &mut counted[slot].2;
-                let before = counts.floats()[step];
-                counts.set_float(step, if is_absent(before) { 1.0 } else { before + 1.0 });
+                count(&mut counted[slot].2, step, 1.0);
             }
             Ok(())
         })?;
         let groups = groups.into_labels();
-        let series = counted.into_iter().map(|(group, shown, column)| {
+        // The label may replace one of the grouping labels, so that groups become one.
+        let mut place: HashMap<Labels, usize> = HashMap::new();
+        let mut series: Vec<Series> = Vec::new();
+        for (group, shown, column) in counted {
             let (labels, drop_name) = &groups[group];
             let mut builder = labels.to_builder();
             builder.set(label, &shown);
-            let labels: Labels = builder.build();
-            Series { labels, drop_name: *drop_name, column }
-        });
-        let series = join_equal(series.collect())?;
+            let labels = builder.build();
+            match place.get(&labels) {
+                Some(at) => {
+                    let into = &mut series[*at].column;
+                    let present = column.floats().iter().enumerate().filter(|(_, cell)| !is_absent(**cell));
+                    present.for_each(|(step, cell)| count(into, step, *cell));
+                }
+                None => {
+                    place.insert(labels.clone(), series.len());
+                    series.push(Series { labels, drop_name: *drop_name, column });
+                }
+            }
+        }
         self.evaluator.hold(&series, self.expr)?;
         Ok(series)
     }
+}
+
+/// Adds to the count of a step.
+fn count(column: &mut Column, step: usize, more: f64) {
+    let before = column.floats()[step];
+    column.set_float(step, if is_absent(before) { more } else { before + more });
 }

@@ -27,14 +27,14 @@ impl Evaluator<'_> {
         match at {
             At::Time(ms) => ms,
             At::Start => self.query.start,
-            At::End => self.query.end(),
+            At::End => self.query_end,
         }
     }
 
     /// Step and length of the whole query in seconds, as `step()` and `range()` give them.
     #[expect(clippy::cast_precision_loss, reason = "milliseconds in seconds, as floats")]
     pub(super) fn step_and_range(&self) -> (f64, f64) {
-        let range = self.query.end() - self.query.start;
+        let range = self.query_end - self.query.start;
         (self.query.step as f64 / 1000.0, range as f64 / 1000.0)
     }
 

@@ -2,6 +2,7 @@
 
 mod absent;
 mod histograms;
+mod info;
 
 use model::Value;
 
@@ -13,7 +14,7 @@ use super::source::{BoxSource, ColumnMap, NameRule, Series};
 use super::{Evaluator, misplaced, text};
 use crate::ast::{Call, Expr, ExprKind, Extension, ValueType};
 use crate::engine::QueryError;
-use crate::functions::{Function, date, labels, math, quantile, range_function, sort};
+use crate::functions::{Function, date, extended_function, labels, math, quantile, range_function, sort};
 
 /// Whether a function needs all series of its argument at once.
 pub(super) fn is_whole(call: &Call) -> bool {
@@ -53,7 +54,7 @@ impl Evaluator<'_> {
             Function::Pi => constant(std::f64::consts::PI),
             Function::Time => Ok(grid.times().map(seconds).collect()),
             Function::Start => constant(seconds(self.query.start)),
-            Function::End => constant(seconds(self.query.end())),
+            Function::End => constant(seconds(self.query_end)),
             Function::Step => constant(self.step_and_range().0),
             Function::Range => constant(self.step_and_range().1),
             Function::MaxOf | Function::MinOf => {
@@ -182,10 +183,11 @@ impl Evaluator<'_> {
         let params = scalars.map(|arg| self.scalar(arg, grid)).collect::<Result<Vec<_>, _>>()?;
         self.check_params(call, &params)?;
         let vector = self.range_vector(arg, grid)?;
-        if vector.windows.extension.is_some() {
-            return Err(not_supported(function));
-        }
-        let function_code = range_function(function, params).ok_or_else(|| not_supported(function))?;
+        let function_code = match vector.windows.extension {
+            Some(extension) => extended_function(function, extension),
+            None => range_function(function, params),
+        };
+        let function_code = function_code.ok_or_else(|| not_supported(function))?;
         let keeps = matches!(function, Function::LastOverTime | Function::FirstOverTime);
         let name = if keeps { NameRule::Keep } else { self.drop_rule() };
         let joins = name == NameRule::Drop && !vector.names_unique;
@@ -241,6 +243,7 @@ impl Evaluator<'_> {
             Function::Sort | Function::SortDesc | Function::SortByLabel | Function::SortByLabelDesc => {
                 self.sorted(call, expr, grid)
             }
+            Function::Info => self.info(call, grid),
             Function::Absent => self.absent(&args[0], grid),
             Function::AbsentOverTime => self.absent_over_time(&args[0], grid),
             Function::HistogramQuantile | Function::HistogramQuantiles | Function::HistogramFraction => {

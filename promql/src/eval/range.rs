@@ -1,5 +1,6 @@
 //! Range selectors: a window that slides over the samples of one series.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use model::{FloatHistogram, Labels, METRIC_NAME, Samples, SeriesSet, TimeRange, Timestamp, Value};
@@ -18,10 +19,8 @@ pub(crate) struct Window<'a> {
     pub(crate) histogram_ts: &'a [Timestamp],
     pub(crate) histograms: &'a [Arc<FloatHistogram>],
     /// Start timestamps beside `ts`; empty if there are none.
-    #[expect(dead_code, reason = "for rates that use start timestamps")]
     pub(crate) start_ts: &'a [Timestamp],
     /// Start timestamps beside `histogram_ts`; empty if there are none.
-    #[expect(dead_code, reason = "for rates that use start timestamps")]
     pub(crate) histogram_start_ts: &'a [Timestamp],
     /// The window is `(start, end]`.
     pub(crate) start: Timestamp,
@@ -44,12 +43,24 @@ pub(crate) struct Remarks<'a> {
     /// Where the range vector stands.
     pub(crate) at: Position,
     name: &'a dyn Fn() -> String,
+    /// Whether the name of this series has been looked at.
+    name_checked: Cell<bool>,
 }
 
 impl Remarks<'_> {
     /// The metric name of the series at hand; empty if it has none.
     pub(crate) fn name(&self) -> String {
         (self.name)()
+    }
+
+    /// Whether start timestamps count.
+    pub(crate) fn uses_starts(&self) -> bool {
+        self.evaluator.features.start_timestamps
+    }
+
+    /// Whether the series has been asked for a counter's name before.
+    pub(crate) fn counter_name_checked(&self) -> bool {
+        self.name_checked.replace(true)
     }
 
     /// Warns with `text` followed by the metric name, if there is one.
@@ -261,7 +272,12 @@ impl Source for Ranged<'_> {
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.windows.times.count);
         let name = || self.metric_name(at);
-        let remarks = Remarks { evaluator: self.evaluator, at: self.expr.position, name: &name };
+        let remarks = Remarks {
+            evaluator: self.evaluator,
+            at: self.expr.position,
+            name: &name,
+            name_checked: Cell::new(false),
+        };
         let samples = match &self.input {
             Input::Store { set, range } => {
                 self.evaluator.read(self.expr, set.as_ref(), at, *range, &mut scratch.samples)?;

@@ -77,9 +77,9 @@ impl Source for Ready {
     }
 
     fn names_unique(&self) -> bool {
-        let mut names = self.0.iter().map(|series| series.labels.metric_name());
-        let first = names.next();
-        names.all(|name| Some(name) == first)
+        let names = |series: &Series| series.labels.filtered(goes_with_name);
+        let first = self.0.first().map(names);
+        self.0.iter().all(|series| Some(names(series)) == first)
     }
 }
 

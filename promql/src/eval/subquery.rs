@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use model::{Histogram, ResetHint, Samples};
+use model::{Histogram, Labels, ResetHint, Samples};
 
 use super::grid::Grid;
 use super::range::{Input, Windows};
-use super::source::Series;
+use super::source::{Series, goes_with_name};
 use super::{Evaluator, is_name_fixed, misplaced};
 use crate::ast::{Expr, ExprKind, Subquery};
 use crate::engine::QueryError;
@@ -38,7 +38,7 @@ impl Evaluator<'_> {
                 };
                 let range = windows.reach();
                 let set = self.select(selector, range)?;
-                let names_unique = is_name_fixed(selector);
+                let names_unique = is_name_fixed(selector, set.as_ref());
                 Ok(RangeVector { input: Input::Store { set, range }, windows, names_unique })
             }
             ExprKind::Subquery(subquery) => self.subquery(subquery, expr, grid),
@@ -74,9 +74,9 @@ impl Evaluator<'_> {
             }
             None => Vec::new(),
         };
-        let mut names = series.iter().map(|(labels, _, _)| labels.metric_name());
-        let first = names.next();
-        let names_unique = names.all(|name| Some(name) == first);
+        let names = |labels: &Labels| labels.filtered(goes_with_name);
+        let first = series.first().map(|(labels, _, _)| names(labels));
+        let names_unique = series.iter().all(|(labels, _, _)| Some(names(labels)) == first);
         Ok(RangeVector { input: Input::Computed(series), windows, names_unique })
     }
 }

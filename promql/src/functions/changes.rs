@@ -2,6 +2,7 @@
 
 use model::Value;
 
+use super::started::Starts;
 use crate::eval::column::Point;
 use crate::eval::range::Window;
 use crate::histogram;
@@ -60,5 +61,21 @@ pub(super) fn resets(window: &Window<'_>) -> Option<Value> {
         };
         count += if reset { 1.0 } else { 0.0 };
     });
+    Some(Value::Float(count))
+}
+
+/// The same where start times tell of resets too.
+pub(super) fn resets_of_started(window: &Window<'_>) -> Option<Value> {
+    let Some(Value::Float(mut count)) = resets(window) else { return None };
+    let floats = Starts { ts: window.ts, starts: window.start_ts };
+    let histograms = Starts { ts: window.histogram_ts, starts: window.histogram_start_ts };
+    for at in 1..window.ts.len() {
+        let counted = window.values[at] < window.values[at - 1];
+        count += if !counted && floats.is_reset(at) { 1.0 } else { 0.0 };
+    }
+    for at in 1..window.histogram_ts.len() {
+        let counted = histogram::is_reset(&window.histograms[at - 1], &window.histograms[at]);
+        count += if !counted && histograms.is_reset(at) { 1.0 } else { 0.0 };
+    }
     Some(Value::Float(count))
 }

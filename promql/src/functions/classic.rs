@@ -118,7 +118,7 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
     }
     prepare(buckets);
     let observations = buckets[buckets.len() - 1].count;
-    if buckets.len() < 2 || observations == 0.0 || lower.is_nan() || upper.is_nan() {
+    if observations == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
     if lower >= upper {
@@ -129,6 +129,9 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
 
 /// How many observations lie at or below `value`.
 fn rank(value: f64, buckets: &[Bucket]) -> f64 {
+    if value == f64::NEG_INFINITY {
+        return 0.0;
+    }
     let mut below = Bucket { upper: f64::NEG_INFINITY, count: 0.0 };
     if buckets[0].upper > 0.0 {
         // Nothing lies below zero if the lowest bound is above it.

@@ -50,8 +50,11 @@ pub(super) fn variance(values: &[f64]) -> f64 {
     variance.value()
 }
 
-/// The median distance from the median.
+/// The median distance from the median; NaN if any value is.
 pub(super) fn mad(values: &[f64]) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     let mut values = values.to_vec();
     let median = quantiles::quantile(0.5, &mut values);
     values.iter_mut().for_each(|value| *value = (*value - median).abs());

@@ -2,8 +2,24 @@
 
 use model::Value;
 
-use super::{Function, changes, over_time, rate, regression};
+use super::{Function, changes, extended, over_time, rate, regression};
+use crate::ast::Extension;
 use crate::eval::range::{RangeFunction, Window};
+
+/// The code of `function` over an extended selector.
+pub(crate) fn extended_function<'a>(function: Function, extension: Extension) -> Option<RangeFunction<'a>> {
+    let rate = |kind| -> RangeFunction<'a> { Box::new(move |w, r| extended::rate(w, r, kind, extension)) };
+    Some(match (function, extension) {
+        (Function::Rate, _) => rate(rate::Kind::Rate),
+        (Function::Increase, _) => rate(rate::Kind::Increase),
+        (Function::Delta, _) => rate(rate::Kind::Delta),
+        (Function::Changes, Extension::Anchored) => Box::new(|w, _| extended::anchored(w, changes::changes)),
+        (Function::Resets, Extension::Anchored) => Box::new(|w, r| {
+            extended::anchored(w, if r.uses_starts() { changes::resets_of_started } else { changes::resets })
+        }),
+        _ => return None,
+    })
+}
 
 /// The code of `function`. `params` are its scalar arguments, one number a step each.
 pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> Option<RangeFunction<'a>> {
@@ -38,7 +54,9 @@ pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> O
         Function::TsOfFirstOverTime => one(over_time::first_time),
         Function::TsOfLastOverTime => one(over_time::last_time),
         Function::Changes => one(changes::changes),
-        Function::Resets => one(changes::resets),
+        Function::Resets => {
+            Box::new(|w, r| if r.uses_starts() { changes::resets_of_started(w) } else { changes::resets(w) })
+        }
         Function::Deriv => Box::new(regression::deriv),
         Function::PredictLinear => Box::new(move |w, r| regression::predict_linear(w, r, params[0][w.step])),
         Function::DoubleExponentialSmoothing => {

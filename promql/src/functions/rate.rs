@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::Value;
 
+use super::started::Starts;
 use crate::eval::range::{Remarks, Window};
 use crate::histogram;
 
@@ -32,7 +33,10 @@ fn seconds(ms: i64) -> f64 {
 }
 
 /// Informs about a counter whose name does not say that it is one.
-fn check_counter_name(remarks: &Remarks<'_>) {
+pub(super) fn check_counter_name(remarks: &Remarks<'_>) {
+    if remarks.counter_name_checked() {
+        return;
+    }
     let name = remarks.name();
     let counted = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
     if !name.is_empty() && !counted {
@@ -44,35 +48,74 @@ fn check_counter_name(remarks: &Remarks<'_>) {
     }
 }
 
+/// The start times of the samples that a function looks at, if it is to use them.
+fn starts<'a>(window: &Window<'a>, remarks: &Remarks<'_>, kind: Kind) -> Option<Starts<'a>> {
+    let (ts, starts) = if window.histograms.is_empty() {
+        (window.ts, window.start_ts)
+    } else {
+        (window.histogram_ts, window.histogram_start_ts)
+    };
+    let used = remarks.evaluator.features.start_timestamps && kind.is_counter() && !starts.is_empty();
+    used.then_some(Starts { ts, starts })
+}
+
 /// The difference over the window, extrapolated to its edges where samples come close to them.
 pub(super) fn extrapolated(window: &Window<'_>, remarks: &Remarks<'_>, kind: Kind) -> Option<Value> {
     if !window.values.is_empty() && !window.histograms.is_empty() {
         remarks.warn(MIXED);
         return None;
     }
-    if window.histograms.is_empty() {
-        if window.values.len() < 2 {
-            return None;
-        }
-        if kind.is_counter() {
-            check_counter_name(remarks);
-        }
-        let raw = difference(window.values, kind.is_counter());
-        let first = window.values[0];
-        let factor = factor(window, window.ts, kind, (raw, first));
-        return Some(Value::Float(raw * factor));
-    }
-    if window.histograms.len() < 2 {
+    let starts = starts(window, remarks, kind);
+    let started = starts.and_then(|starts| starts.within(window.start));
+    if window.len() < 2 && started.is_none() {
         return None;
     }
-    let raw = histogram::difference(window.histograms, kind.is_counter(), remarks)?;
-    let first = window.histograms[0].count;
-    let factor = factor(window, window.histogram_ts, kind, (raw.count, first));
-    Some(Value::Histogram(Arc::new(histogram::multiplied(&raw, factor))))
+    if let Some(starts) = starts {
+        starts.check(remarks);
+    }
+    if !window.histograms.is_empty() {
+        return extrapolated_histogram(window, remarks, kind, (starts, started));
+    }
+    if kind.is_counter() {
+        check_counter_name(remarks);
+    }
+    let mut raw = match starts {
+        Some(starts) => difference_of_started(window.values, starts),
+        None => difference(window.values, kind.is_counter()),
+    };
+    let first = window.values[0];
+    if started.is_some() {
+        raw += first;
+    }
+    let factor = Reach { ts: window.ts, raw, first, started }.factor(window, kind);
+    Some(Value::Float(raw * factor))
+}
+
+fn extrapolated_histogram(
+    window: &Window<'_>,
+    remarks: &Remarks<'_>,
+    kind: Kind,
+    (starts, started): (Option<Starts<'_>>, Option<i64>),
+) -> Option<Value> {
+    let histograms = window.histograms;
+    let first = &histograms[0];
+    let mut raw = match starts {
+        Some(starts) => {
+            let reset = |at| starts.is_reset(at);
+            histogram::difference_with_resets(histograms, reset, remarks)?
+        }
+        None => histogram::difference(histograms, kind.is_counter(), remarks)?,
+    };
+    if started.is_some() {
+        raw = histogram::add(&raw, first).ok()?.histogram;
+        raw.reset_hint = model::ResetHint::Gauge;
+    }
+    let reach = Reach { ts: window.histogram_ts, raw: raw.count, first: first.count, started };
+    Some(Value::Histogram(Arc::new(histogram::multiplied(&raw, reach.factor(window, kind)))))
 }
 
 /// Last minus first; for counters, what was lost in resets is added back.
-fn difference(values: &[f64], is_counter: bool) -> f64 {
+pub(super) fn difference(values: &[f64], is_counter: bool) -> f64 {
     let mut difference = values[values.len() - 1] - values[0];
     if is_counter {
         for pair in values.windows(2) {
@@ -84,69 +127,105 @@ fn difference(values: &[f64], is_counter: bool) -> f64 {
     difference
 }
 
-/// By how much the difference between first and last sample is to be multiplied.
-#[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 samples")]
-fn factor(window: &Window<'_>, ts: &[i64], kind: Kind, (raw, first): (f64, f64)) -> f64 {
-    /// A sample further from the edge than this many average gaps says that the series starts or ends.
-    const NEAR: f64 = 1.1;
-    let (first_ts, last_ts) = (ts[0], ts[ts.len() - 1]);
-    let span = seconds(last_ts - first_ts);
-    let gap = span / (ts.len() - 1) as f64;
-    let mut left = seconds(first_ts - window.start);
-    let mut right = seconds(window.end - last_ts);
-    if left >= gap * NEAR {
-        left = gap / 2.0;
+/// The same for a counter whose start times tell of resets too.
+fn difference_of_started(values: &[f64], starts: Starts<'_>) -> f64 {
+    let mut difference = values[values.len() - 1] - values[0];
+    for at in 1..values.len() {
+        if values[at] < values[at - 1] || starts.is_reset(at) {
+            difference += values[at - 1];
+        }
     }
-    if kind.is_counter() && raw > 0.0 && first >= 0.0 {
-        // A counter was never below zero, so it does not start before the line reaches zero.
-        left = left.min(span * (first / raw));
+    difference
+}
+
+/// How far the samples of a window reach.
+struct Reach<'a> {
+    ts: &'a [i64],
+    /// The difference that they show, and the first of them.
+    raw: f64,
+    first: f64,
+    /// When the counter started, if that was within the window.
+    started: Option<i64>,
+}
+
+impl Reach<'_> {
+    /// By how much the difference is to be multiplied.
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 samples")]
+    fn factor(&self, window: &Window<'_>, kind: Kind) -> f64 {
+        /// A sample further from the edge than this many average gaps says that the series starts or
+        /// ends there.
+        const NEAR: f64 = 1.1;
+        let ts = self.ts;
+        let (first_ts, last_ts) = (ts[0], ts[ts.len() - 1]);
+        let between = seconds(last_ts - first_ts);
+        let gap = if ts.len() > 1 { between / (ts.len() - 1) as f64 } else { 0.0 };
+        let mut right = seconds(window.end - last_ts);
+        if right >= gap * NEAR {
+            right = gap / 2.0;
+        }
+        let (span, left) = match self.started {
+            Some(started) => (seconds(last_ts - started), 0.0),
+            None => (between, self.left(window, kind, (first_ts, gap, between))),
+        };
+        let factor = (span + left + right) / span;
+        if kind == Kind::Rate { factor / seconds(window.end - window.start) } else { factor }
     }
-    if right >= gap * NEAR {
-        right = gap / 2.0;
+
+    /// How far to extrapolate to the left.
+    fn left(&self, window: &Window<'_>, kind: Kind, (first_ts, gap, span): (i64, f64, f64)) -> f64 {
+        let mut left = seconds(first_ts - window.start);
+        if left >= gap * 1.1 {
+            left = gap / 2.0;
+        }
+        if kind.is_counter() && self.raw > 0.0 && self.first >= 0.0 {
+            // A counter was never below zero, so it does not start before the line reaches zero.
+            left = left.min(span * (self.first / self.raw));
+        }
+        left
     }
-    let factor = (span + left + right) / span;
-    if kind == Kind::Rate { factor / seconds(window.end - window.start) } else { factor }
 }
 
 /// `irate` and `idelta`: the last two samples.
 pub(super) fn instant(window: &Window<'_>, remarks: &Remarks<'_>, is_rate: bool) -> Option<Value> {
-    let (floats, histograms) = (window.ts.len(), window.histogram_ts.len());
-    if floats + histograms < 2 {
+    if window.len() < 2 {
         return None;
     }
-    // The kinds of the last two samples, newest first.
+    // Of the two newest samples, one of each kind is a mixture.
     let tail = |ts: &[i64], back: usize| ts.len().checked_sub(back).map(|at| ts[at]);
-    let last_float = tail(window.ts, 1);
-    let last_histogram = tail(window.histogram_ts, 1);
+    let (last_float, last_histogram) = (tail(window.ts, 1), tail(window.histogram_ts, 1));
     let is_float = last_float > last_histogram;
-    let (same, other) = if is_float {
+    let (before, other) = if is_float {
         (tail(window.ts, 2), last_histogram)
     } else {
         (tail(window.histogram_ts, 2), last_float)
     };
-    if same <= other {
+    if before <= other {
         remarks.warn(MIXED);
         return None;
     }
-    let (last, before) = (last_float.max(last_histogram)?, same?);
+    let (last, before) = (last_float.max(last_histogram)?, before?);
     if last == before {
         return None;
     }
-    let per_second = if is_rate { 1.0 / seconds(last - before) } else { 1.0 };
+    let elapsed = seconds(last - before);
+    let (ts, starts) = if is_float {
+        (window.ts, window.start_ts)
+    } else {
+        (window.histogram_ts, window.histogram_start_ts)
+    };
+    let uses_starts = is_rate && remarks.evaluator.features.start_timestamps && !starts.is_empty();
+    let restarted = uses_starts && Starts { ts, starts }.is_reset(ts.len() - 1);
     if !is_float {
-        let pair = &window.histograms[histograms - 2..];
-        return histogram::instant_difference(&pair[0], &pair[1], is_rate, remarks).map(|h| {
-            Value::Histogram(Arc::new(if is_rate {
-                histogram::divided(&h, seconds(last - before))
-            } else {
-                h
-            }))
-        });
+        let [.., a, b] = window.histograms else { return None };
+        let change = histogram::instant_difference(a, b, (is_rate, restarted), remarks)?;
+        let change = if is_rate { histogram::divided(&change, elapsed) } else { change };
+        return Some(Value::Histogram(Arc::new(change)));
     }
-    let (a, b) = (window.values[floats - 2], window.values[floats - 1]);
-    if is_rate {
-        check_counter_name(remarks);
+    let [.., a, b] = window.values else { return None };
+    if !is_rate {
+        return Some(Value::Float(b - a));
     }
-    let difference = if is_rate && b < a { b } else { b - a };
-    Some(Value::Float(if is_rate { difference / seconds(last - before) } else { difference * per_second }))
+    check_counter_name(remarks);
+    let change = if b < a || restarted { *b } else { b - a };
+    Some(Value::Float(change / elapsed))
 }

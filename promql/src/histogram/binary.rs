@@ -67,7 +67,7 @@ fn noted(
     operation: &str,
 ) -> Option<FloatHistogram> {
     let Ok(combined) = combined else {
-        remarks.warn("vector contains a mix of histograms with exponential and custom buckets schemas");
+        remarks.warn(super::MIXED_SCHEMAS);
         return None;
     };
     if combined.bounds_differed {

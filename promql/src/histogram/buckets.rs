@@ -2,6 +2,12 @@
 
 use model::{FloatHistogram, Span};
 
+use super::combine::Amount;
+use crate::functions::kahan::Sum;
+
+/// Buckets by their indexes, ascending.
+pub(super) type Entries<N> = Vec<(i32, N)>;
+
 /// A bucket by its index, and its count.
 pub(super) type Entry = (i32, f64);
 
@@ -71,17 +77,31 @@ pub(super) fn merge(a: &[Entry], b: &[Entry], f: impl Fn(f64, f64) -> f64) -> Ve
     }
 }
 
+/// Adds sorted buckets to others.
+pub(super) fn add_into(into: &mut Entries<Sum>, from: &[Entry]) {
+    let mut at = 0;
+    for (index, count) in from {
+        while into.get(at).is_some_and(|(other, _)| other < index) {
+            at += 1;
+        }
+        match into.get_mut(at) {
+            Some((other, sum)) if other == index => sum.add(*count),
+            _ => into.insert(at, (*index, Sum::of(*count))),
+        }
+    }
+}
+
 /// Buckets of schema `from` as buckets of the coarser schema `to`.
-pub(super) fn coarser(entries: &[Entry], from: i32, to: i32) -> Vec<Entry> {
+pub(super) fn coarser<N: Amount>(entries: &[(i32, N)], from: i32, to: i32) -> Entries<N> {
     let shift = from.saturating_sub(to).clamp(0, 31);
     if shift == 0 {
         return entries.to_vec();
     }
-    let mut out: Vec<Entry> = Vec::new();
+    let mut out: Entries<N> = Vec::new();
     for (index, count) in entries {
         let index = (index.saturating_sub(1) >> shift) + 1;
         match out.last_mut() {
-            Some(last) if last.0 == index => last.1 += count,
+            Some(last) if last.0 == index => last.1.take(*count),
             _ => out.push((index, *count)),
         }
     }

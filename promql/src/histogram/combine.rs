@@ -2,7 +2,8 @@
 
 use model::{FloatHistogram, ResetHint};
 
-use super::buckets::{self, Entry};
+use super::buckets::{self, Entries};
+use crate::functions::kahan::Sum;
 
 /// Exponential and custom buckets do not go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,22 +40,21 @@ fn combine(
         return Err(Incompatible);
     }
     let (reset_hint, hints_collide) = joint_hint(a.reset_hint, b.reset_hint);
+    let (mut x, mut y) = (Layout::<f64>::of(a), Layout::<f64>::of(b));
+    let bounds_differed = align(&mut x, &mut y);
     let mut out = FloatHistogram {
-        schema: a.schema,
+        schema: x.schema,
         count: f(a.count, b.count),
         sum: f(a.sum, b.sum),
+        zero_threshold: x.zero_threshold,
+        zero_count: f(x.zero_count, y.zero_count),
+        custom_values: x.custom_values,
         reset_hint,
         ..FloatHistogram::default()
     };
-    let (x, y) = aligned(a, b);
-    out.schema = x.schema;
-    out.zero_threshold = x.zero_threshold;
-    out.zero_count = f(x.zero_count, y.zero_count);
     let positive = buckets::merge(&x.positive, &y.positive, f);
     let negative = buckets::merge(&x.negative, &y.negative, f);
     buckets::set(&mut out, &positive, &negative);
-    let bounds_differed = a.custom_values != b.custom_values;
-    out.custom_values = x.custom_values;
     Ok(Combined { histogram: out, hints_collide, bounds_differed })
 }
 
@@ -68,26 +68,59 @@ pub(super) fn joint_hint(a: ResetHint, b: ResetHint) -> (ResetHint, bool) {
     }
 }
 
-/// The buckets of a histogram in a layout that another one shares.
-pub(super) struct Layout {
+/// What a bucket may hold.
+pub(super) trait Amount: Copy + Default {
+    fn of(count: f64) -> Self;
+    fn take(&mut self, other: Self);
+}
+
+impl Amount for f64 {
+    fn of(count: f64) -> Self {
+        count
+    }
+
+    fn take(&mut self, other: Self) {
+        *self += other;
+    }
+}
+
+impl Amount for Sum {
+    fn of(count: f64) -> Self {
+        Self { sum: count, compensation: 0.0 }
+    }
+
+    fn take(&mut self, other: Self) {
+        self.add(other.sum);
+        self.compensation += other.compensation;
+    }
+}
+
+/// The buckets of a histogram in a layout that can be brought in line with another.
+#[derive(Clone, Debug)]
+pub(super) struct Layout<N> {
     pub(super) schema: i32,
     pub(super) zero_threshold: f64,
-    pub(super) zero_count: f64,
-    pub(super) positive: Vec<Entry>,
-    pub(super) negative: Vec<Entry>,
+    pub(super) zero_count: N,
+    pub(super) positive: Entries<N>,
+    pub(super) negative: Entries<N>,
     pub(super) custom_values: Vec<f64>,
 }
 
-impl Layout {
-    fn of(h: &FloatHistogram) -> Self {
+impl<N: Amount> Layout<N> {
+    pub(super) fn of(h: &FloatHistogram) -> Self {
+        let amounts = |entries: Entries<f64>| entries.into_iter().map(|(i, n)| (i, N::of(n))).collect();
         Self {
             schema: h.schema,
             zero_threshold: h.zero_threshold,
-            zero_count: h.zero_count,
-            positive: buckets::positive(h),
-            negative: buckets::negative(h),
+            zero_count: N::of(h.zero_count),
+            positive: amounts(buckets::positive(h)),
+            negative: amounts(buckets::negative(h)),
             custom_values: h.custom_values.clone(),
         }
+    }
+
+    fn is_custom(&self) -> bool {
+        self.schema == model::histogram::CUSTOM_BUCKETS_SCHEMA
     }
 
     /// Moves the buckets that lie within `threshold` of zero to the zero bucket.
@@ -97,7 +130,7 @@ impl Layout {
             side.retain(|(index, count)| {
                 let inside = buckets::upper_bound(schema, *index) <= threshold;
                 if inside {
-                    self.zero_count += count;
+                    self.zero_count.take(*count);
                 }
                 !inside
             });
@@ -116,13 +149,13 @@ impl Layout {
 
     /// Sorts the buckets into those between `bounds`, which are some of its own.
     fn rebound(&mut self, bounds: &[f64]) {
-        let mut out: Vec<Entry> = Vec::new();
+        let mut out: Entries<N> = Vec::new();
         for (index, count) in &self.positive {
             let upper = usize::try_from(*index).ok().and_then(|at| self.custom_values.get(at));
             let at = upper.map_or(bounds.len(), |upper| bounds.partition_point(|bound| bound < upper));
             let at = i32::try_from(at).unwrap_or(i32::MAX);
             match out.last_mut() {
-                Some(last) if last.0 == at => last.1 += count,
+                Some(last) if last.0 == at => last.1.take(*count),
                 _ => out.push((at, *count)),
             }
         }
@@ -131,18 +164,18 @@ impl Layout {
     }
 }
 
-/// Two histograms of one kind in a common layout: the lower resolution, the wider zero bucket, the
-/// custom bounds that both have.
-pub(super) fn aligned(a: &FloatHistogram, b: &FloatHistogram) -> (Layout, Layout) {
-    let (mut x, mut y) = (Layout::of(a), Layout::of(b));
-    if a.has_custom_buckets() {
-        if a.custom_values != b.custom_values {
+/// Brings two histograms of one kind to a common layout: the lower resolution, the wider zero bucket,
+/// the custom bounds that both have. Whether custom bounds differed.
+pub(super) fn align<A: Amount, B: Amount>(x: &mut Layout<A>, y: &mut Layout<B>) -> bool {
+    if x.is_custom() {
+        let differ = x.custom_values != y.custom_values;
+        if differ {
             let shared: Vec<f64> =
-                a.custom_values.iter().filter(|bound| b.custom_values.contains(bound)).copied().collect();
+                x.custom_values.iter().filter(|bound| y.custom_values.contains(bound)).copied().collect();
             x.rebound(&shared);
             y.rebound(&shared);
         }
-        return (x, y);
+        return differ;
     }
     #[expect(clippy::float_cmp, reason = "thresholds are configured, not computed")]
     if x.zero_threshold != y.zero_threshold {
@@ -155,12 +188,12 @@ pub(super) fn aligned(a: &FloatHistogram, b: &FloatHistogram) -> (Layout, Layout
         y.widen_zero(threshold);
     }
     let schema = x.schema.min(y.schema);
-    for side in [&mut x, &mut y] {
-        side.positive = buckets::coarser(&side.positive, side.schema, schema);
-        side.negative = buckets::coarser(&side.negative, side.schema, schema);
-        side.schema = schema;
-    }
-    (x, y)
+    x.positive = buckets::coarser(&x.positive, x.schema, schema);
+    x.negative = buckets::coarser(&x.negative, x.schema, schema);
+    y.positive = buckets::coarser(&y.positive, y.schema, schema);
+    y.negative = buckets::coarser(&y.negative, y.schema, schema);
+    (x.schema, y.schema) = (schema, schema);
+    false
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use model::{FloatHistogram, ResetHint};
 
-use super::{Combined, add, divided, is_reset, subtract};
+use super::total::{self, Total};
+use super::{Combined, MIXED_SCHEMAS, add, is_reset, subtract};
 use crate::eval::range::Remarks;
 use crate::text::Quote;
-
-const MIXED_SCHEMAS: &str = "vector contains a mix of histograms with exponential and custom buckets schemas";
 
 fn not_a(remarks: &Remarks<'_>, what: &str) {
     let name = remarks.name();
@@ -30,10 +29,6 @@ fn noted(
         let text = format!("mismatched custom buckets were reconciled during {operation}");
         remarks.evaluator.annotations.info(remarks.at, &text);
     }
-    if combined.hints_collide && operation == "aggregation" {
-        let text = "conflicting counter resets during histogram aggregation";
-        remarks.evaluator.annotations.warn(remarks.at, text);
-    }
     Some(combined.histogram)
 }
 
@@ -47,46 +42,49 @@ pub(crate) fn difference(
     is_counter: bool,
     remarks: &Remarks<'_>,
 ) -> Option<FloatHistogram> {
-    let (first, last) = (histograms.first()?, histograms.last()?);
-    if is_counter && histograms.iter().any(|h| is_gauge(h)) {
-        not_a(remarks, "counter");
+    if is_counter {
+        return difference_with_resets(histograms, |_| false, remarks);
     }
-    if !(is_counter || is_gauge(first) && is_gauge(last)) {
+    let (first, last) = (histograms.first()?, histograms.last()?);
+    if !(is_gauge(first) && is_gauge(last)) {
         not_a(remarks, "gauge");
     }
+    noted(subtract(last, first), remarks, "subtraction")
+}
+
+/// The growth of a counter. `is_reset_at(i)` tells of resets before histogram `i` that the histograms
+/// themselves do not show.
+pub(crate) fn difference_with_resets(
+    histograms: &[Arc<FloatHistogram>],
+    is_reset_at: impl Fn(usize) -> bool,
+    remarks: &Remarks<'_>,
+) -> Option<FloatHistogram> {
+    let (first, last) = (histograms.first()?, histograms.last()?);
+    if histograms.iter().any(|h| is_gauge(h)) {
+        not_a(remarks, "counter");
+    }
+    let reset = |at: usize| is_reset_at(at) || is_reset(&histograms[at - 1], &histograms[at]);
     // If the counter was reset after the first histogram, that one contributes nothing, and its
     // layout does not matter.
-    let restarted = is_counter && is_reset(first, &histograms[1]);
-    let relevant = if restarted { &histograms[1..] } else { histograms };
-    let checked = if is_counter { relevant } else { &[Arc::clone(first), Arc::clone(last)][..] };
-    if checked.iter().any(|h| h.has_custom_buckets() != last.has_custom_buckets()) {
+    let restarted = histograms.len() > 1 && reset(1);
+    let from = usize::from(restarted);
+    if histograms[from..].iter().any(|h| h.has_custom_buckets() != last.has_custom_buckets()) {
         remarks.warn(MIXED_SCHEMAS);
         return None;
     }
-    let empty = FloatHistogram {
-        schema: histograms[1].schema,
-        zero_threshold: histograms[1].zero_threshold,
-        custom_values: histograms[1].custom_values.clone(),
-        ..FloatHistogram::default()
-    };
-    let base = if restarted { &empty } else { first.as_ref() };
-    let mut out = noted(subtract(last, base), remarks, "subtraction")?;
-    if is_counter {
-        for pair in relevant.windows(2) {
-            if is_reset(&pair[0], &pair[1]) {
-                out = noted(add(&out, &pair[0]), remarks, "addition")?;
-            }
+    let mut out =
+        if restarted { last.as_ref().clone() } else { noted(subtract(last, first), remarks, "subtraction")? };
+    for at in from + 1..histograms.len() {
+        if reset(at) {
+            out = noted(add(&out, &histograms[at - 1]), remarks, "addition")?;
         }
-        // The result has the lowest resolution seen.
-        let lowest = relevant.iter().map(|h| h.schema).min().unwrap_or(out.schema);
-        if lowest < out.schema && !out.has_custom_buckets() {
-            let coarse = FloatHistogram {
-                schema: lowest,
-                zero_threshold: out.zero_threshold,
-                ..FloatHistogram::default()
-            };
-            out = noted(add(&out, &coarse), remarks, "addition")?;
-        }
+    }
+    // The result has the lowest resolution seen.
+    let lowest = histograms[from..].iter().map(|h| h.schema).min().unwrap_or(out.schema);
+    if lowest < out.schema && !out.has_custom_buckets() {
+        let zero_threshold = out.zero_threshold;
+        let coarse = FloatHistogram { schema: lowest, zero_threshold, ..FloatHistogram::default() };
+        out = noted(add(&out, &coarse), remarks, "addition")?;
     }
     out.reset_hint = ResetHint::Gauge;
     Some(out)
@@ -96,7 +94,7 @@ pub(crate) fn difference(
 pub(crate) fn instant_difference(
     before: &FloatHistogram,
     last: &FloatHistogram,
-    is_counter: bool,
+    (is_counter, restarted): (bool, bool),
     remarks: &Remarks<'_>,
 ) -> Option<FloatHistogram> {
     if is_counter && (is_gauge(before) || is_gauge(last)) {
@@ -105,7 +103,7 @@ pub(crate) fn instant_difference(
     if !(is_counter || is_gauge(before) && is_gauge(last)) {
         not_a(remarks, "gauge");
     }
-    let mut out = if is_counter && is_reset(before, last) {
+    let mut out = if is_counter && (restarted || is_reset(before, last)) {
         last.clone()
     } else {
         noted(subtract(last, before), remarks, "subtraction")?
@@ -114,28 +112,35 @@ pub(crate) fn instant_difference(
     Some(out)
 }
 
+impl total::Remarks for Remarks<'_> {
+    fn warn(&self, text: &str) {
+        self.evaluator.annotations.warn(self.at, text);
+    }
+
+    fn warn_of_metric(&self, text: &str) {
+        Remarks::warn(self, text);
+    }
+
+    fn info(&self, text: &str) {
+        self.evaluator.annotations.info(self.at, text);
+    }
+}
+
+/// All histograms taken together.
+fn total(histograms: &[Arc<FloatHistogram>], for_mean: bool, remarks: &Remarks<'_>) -> Option<Total> {
+    let mut total = Total::new(histograms.first()?);
+    for histogram in &histograms[1..] {
+        total.add(histogram, for_mean, remarks);
+    }
+    Some(total)
+}
+
 /// The sum.
 pub(crate) fn sum(histograms: &[Arc<FloatHistogram>], remarks: &Remarks<'_>) -> Option<FloatHistogram> {
-    let mut out = histograms.first()?.as_ref().clone();
-    for histogram in &histograms[1..] {
-        out = noted(add(&out, histogram), remarks, "aggregation")?;
-    }
-    warn_of_colliding_hints(histograms, remarks);
-    Some(out)
+    total(histograms, false, remarks)?.into_sum(remarks)
 }
 
 /// The mean.
 pub(crate) fn mean(histograms: &[Arc<FloatHistogram>], remarks: &Remarks<'_>) -> Option<FloatHistogram> {
-    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 samples")]
-    let count = histograms.len() as f64;
-    sum(histograms, remarks).map(|sum| divided(&sum, count))
-}
-
-/// Warns if some histogram says that its counter was reset and another that its was not.
-fn warn_of_colliding_hints(histograms: &[Arc<FloatHistogram>], remarks: &Remarks<'_>) {
-    let has = |hint| histograms.iter().any(|h| h.reset_hint == hint);
-    if has(ResetHint::Reset) && has(ResetHint::NotReset) {
-        let text = "conflicting counter resets during histogram aggregation";
-        remarks.evaluator.annotations.warn(remarks.at, text);
-    }
+    total(histograms, true, remarks)?.into_mean(remarks)
 }

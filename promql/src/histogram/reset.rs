@@ -3,7 +3,7 @@
 use model::{FloatHistogram, ResetHint};
 
 use super::buckets::Entry;
-use super::combine::aligned;
+use super::combine::{Layout, align};
 
 /// Whether the counter was reset between `before` and `after`: the hint says so, or something that can
 /// only grow has shrunk, or the layout has changed in a way that a running counter's cannot.
@@ -21,7 +21,8 @@ pub(crate) fn is_reset(before: &FloatHistogram, after: &FloatHistogram) -> bool 
     {
         return true;
     }
-    let (old, new) = aligned(before, after);
+    let (mut old, mut new) = (Layout::<f64>::of(before), Layout::<f64>::of(after));
+    align(&mut old, &mut new);
     #[expect(clippy::float_cmp, reason = "thresholds are configured, not computed")]
     let cut = !after.has_custom_buckets() && new.zero_threshold != after.zero_threshold;
     cut || new.zero_count < old.zero_count

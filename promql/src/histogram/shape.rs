@@ -15,7 +15,7 @@ pub(crate) enum Quantile {
 }
 
 /// The zero bucket of a histogram without observations on one side reaches only to the other.
-fn zero_bounds(h: &FloatHistogram, mut bucket: Bucket) -> Bucket {
+pub(super) fn zero_bounds(h: &FloatHistogram, mut bucket: Bucket) -> Bucket {
     if !h.has_custom_buckets() && bucket.lower < 0.0 && bucket.upper > 0.0 {
         if h.negative.is_empty() && !h.positive.is_empty() {
             bucket.lower = 0.0;
@@ -27,7 +27,7 @@ fn zero_bounds(h: &FloatHistogram, mut bucket: Bucket) -> Bucket {
 }
 
 /// Whether values are spread evenly, rather than exponentially, over a bucket.
-fn is_linear(h: &FloatHistogram, bucket: &Bucket) -> bool {
+pub(super) fn is_linear(h: &FloatHistogram, bucket: &Bucket) -> bool {
     h.has_custom_buckets() || bucket.lower <= 0.0 && bucket.upper >= 0.0
 }
 

@@ -19,7 +19,7 @@ fn close(a: f64, b: f64) -> bool {
     a == b || (a - b).abs() / (a.abs() + b.abs()).min(f64::MAX) < 1e-6
 }
 
-fn buckets(spans: &[model::Span], counts: &[f64]) -> BTreeMap<i32, f64> {
+pub fn buckets(spans: &[model::Span], counts: &[f64]) -> BTreeMap<i32, f64> {
     let mut out = BTreeMap::new();
     let (mut index, mut counts) = (0, counts.iter());
     for span in spans {
@@ -91,10 +91,12 @@ pub fn check(eval: &Eval, answer: &Result<Outcome, QueryError>) -> Result<(), Fa
     annotations("warnings", &eval.warnings, &outcome.warnings)?;
     annotations("infos", &eval.infos, &outcome.infos)?;
     if let Some(wanted) = &eval.string {
-        let wanted = wanted.trim_matches('"');
-        return match &outcome.value {
-            QueryValue::String { text, .. } if text == wanted => Ok(()),
-            other => Err(format!("{other:?}, want string {wanted:?}")),
+        let literal = promql::parse(wanted, &promql::ParseOptions::default()).map(|expr| expr.kind);
+        return match (&outcome.value, literal) {
+            (QueryValue::String { text, .. }, Ok(promql::ExprKind::String(wanted))) if *text == wanted => {
+                Ok(())
+            }
+            (other, _) => Err(format!("{other:?}, want string {wanted:?}")),
         };
     }
     match &outcome.value {

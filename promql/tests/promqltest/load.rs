@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{FloatHistogram, Labels, METRIC_NAME, Span, stale_nan};
+use model::{FloatHistogram, Labels, METRIC_NAME, ResetHint, Samples, Span, stale_nan};
 use promql::series::{self, SeriesValue};
 
+use super::check::buckets;
 use super::script::duration_ms;
 use super::storage::Memory;
 
@@ -51,6 +52,40 @@ pub fn load(store: &mut Memory, step_ms: i64, lines: &[String], with_custom_buck
             }
         }
     }
+    store.0.values_mut().for_each(hint);
+}
+
+/// Gives histograms the reset hints that they have when they are read from chunks: within a chunk,
+/// which ends with a counter reset, it is known that there was none.
+fn hint(samples: &mut Samples) {
+    let mut before: Option<Arc<FloatHistogram>> = None;
+    for histogram in &mut samples.histograms {
+        let raw = Arc::clone(histogram);
+        if raw.reset_hint != ResetHint::Gauge {
+            let follows = before
+                .as_ref()
+                .is_some_and(|before| before.reset_hint != ResetHint::Gauge && fits_after(before, &raw));
+            let reset_hint = if follows { ResetHint::NotReset } else { ResetHint::Unknown };
+            *histogram = Arc::new(FloatHistogram { reset_hint, ..FloatHistogram::clone(&raw) });
+        }
+        before = Some(raw);
+    }
+}
+
+/// Whether a histogram can be appended to the chunk of the one before.
+fn fits_after(before: &FloatHistogram, after: &FloatHistogram) -> bool {
+    let grown = |before: &[model::Span], b: &[f64], after: &[model::Span], a: &[f64]| {
+        let after = buckets(after, a);
+        buckets(before, b).iter().all(|(at, count)| after.get(at).is_some_and(|now| now >= count))
+    };
+    after.reset_hint != ResetHint::Reset
+        && after.schema == before.schema
+        && after.zero_threshold == before.zero_threshold
+        && after.custom_values == before.custom_values
+        && after.count >= before.count
+        && after.zero_count >= before.zero_count
+        && grown(&before.positive_spans, &before.positive, &after.positive_spans, &after.positive)
+        && grown(&before.negative_spans, &before.negative, &after.negative_spans, &after.negative)
 }
 
 /// `_ _x2 -30s 0sx3 -30s+5sx2`: offsets of start timestamps.

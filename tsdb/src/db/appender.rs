@@ -158,6 +158,9 @@ impl<'a> Appender<'a> {
         let new_series = self.inner.series_record(unlogged);
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
         log.append(records).map_err(|source| CommitError { path: log.path(), source })?;
+        if self.inner.options.wal_sync_interval.is_zero() {
+            log.sync().map_err(|source| CommitError { path: log.path(), source })?;
+        }
         let mut applied = 0;
         for part in shards.iter_mut().filter(|part| !part.is_empty()) {
             applied += self.inner.apply(part);
@@ -165,9 +168,6 @@ impl<'a> Appender<'a> {
         let counters = &self.inner.counters;
         counters.appended.fetch_add(applied as u64, Ordering::Relaxed);
         counters.out_of_order.fetch_add((given - applied) as u64, Ordering::Relaxed);
-        if self.inner.options.wal_sync_interval.is_zero() {
-            log.sync().map_err(|source| CommitError { path: log.path(), source })?;
-        }
         Ok(applied)
     }
 }

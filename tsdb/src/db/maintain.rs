@@ -15,9 +15,17 @@ use crate::wal::{checkpoint, segments};
 pub(crate) struct Pending {
     /// The head is to be truncated before the time `.0` as soon as all snapshots older than `.1` are gone.
     truncate: Option<(Timestamp, u64)>,
-    /// Series that left the head, with the segment that was current then: until that one is deleted,
-    /// the log may still have samples of them.
+    /// Names of series that left the head, or that it had before the start, with the segment that was
+    /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
+}
+
+impl Pending {
+    /// After replay: the log uses `names` up to segment `segment`.
+    pub(super) fn new(names: Vec<u64>, segment: u64) -> Self {
+        let dropped = names.into_iter().map(|name| (name, segment)).collect();
+        Self { truncate: None, dropped }
+    }
 }
 
 /// One step.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
+use super::replay::Replayed;
 use super::{Counters, Inner, LOCK_FILE, Progress, Published, WAL_DIR, maintain, replay};
 use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
 use crate::disk::Disk;
@@ -34,7 +35,7 @@ pub(super) fn open(
     let head = Head::new(options.block_range_ms, options.series_max, files);
     head.min_valid.store(head_from, Ordering::Release);
     let wal_dir = dir.join(WAL_DIR);
-    let last = replay::replay(&*disk, dir, &head, found, progress)?;
+    let Replayed { last, names } = replay::replay(&*disk, dir, &head, found, progress)?;
     let next = last.map_or(0, |last| last + 1);
     let mut wal = Wal::create(Arc::clone(&disk), &wal_dir, next, options.wal_compression)
         .map_err(|source| OpenError::io(&wal_dir, source))?;
@@ -47,7 +48,7 @@ pub(super) fn open(
         head,
         log: Mutex::new(wal),
         published: RwLock::new(Published { blocks, head_from }),
-        maintenance: Mutex::new(maintain::Pending::default()),
+        maintenance: Mutex::new(maintain::Pending::new(names, next)),
         counters: Counters::default(),
         batches: Mutex::default(),
         _lock: lock,

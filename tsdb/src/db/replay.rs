@@ -29,7 +29,15 @@ struct Replay<'a> {
     unknown: u64,
 }
 
-/// Fills `head` from checkpoint and segments. Returns the newest segment.
+/// What replay tells.
+pub(super) struct Replayed {
+    /// The newest segment.
+    pub(super) last: Option<u64>,
+    /// Names that the log uses for series which have a newer one.
+    pub(super) names: Vec<WalRef>,
+}
+
+/// Fills `head` from checkpoint and segments.
 ///
 /// A segment that cannot be read to its end is cut back to its last good record; what is cut, and all
 /// later segments, are moved to the quarantine directory, since samples after a gap could contradict
@@ -40,11 +48,13 @@ pub(super) fn replay(
     head: &Head,
     found: Found,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Option<u64>, OpenError> {
+) -> Result<Replayed, OpenError> {
     let wal_dir = dir.join(WAL_DIR);
     let io_error = |source| OpenError::io(&wal_dir, source);
     let from = head.min_valid.load(Ordering::Acquire);
     let mut replay = Replay { head, series: HashMap::new(), found, from, unknown: 0 };
+    // A chunk may have outlived the record that names its series. No other series may get that name.
+    replay.found.keys().for_each(|&wal_ref| head.reserve_wal_ref(wal_ref));
     let newest = checkpoint::newest(disk, &wal_dir).map_err(io_error)?;
     if let Some((_, path)) = &newest {
         for (number, _) in segments(disk, path).map_err(io_error)? {
@@ -84,10 +94,20 @@ pub(super) fn replay(
             break;
         }
     }
+    // A process that was killed may have left the end of its log in the page cache only. What is shown
+    // from here on must not be lost by a power cut that comes before the kernel gets round to it.
+    if let Some(last) = last.filter(|&last| Some(last) != checkpointed) {
+        let path = segment_path(&wal_dir, last);
+        disk.sync_file(&path).map_err(|source| OpenError::io(&path, source))?;
+    }
     if replay.unknown > 0 {
         tracing::warn!(samples = replay.unknown, "the log has samples of series that it does not name");
     }
-    Ok(last)
+    let mut names = replay.series;
+    names.retain(|&name, &mut series| {
+        head.shard(series.id()).resolve(series).is_none_or(|series| series.wal_ref != name)
+    });
+    Ok(Replayed { last, names: names.into_keys().collect() })
 }
 
 impl Replay<'_> {

@@ -1,7 +1,7 @@
 //! A disk in memory that fails on purpose.
 //!
 //! Model of a crash: every file is cut back to a length between what was synced and what was
-//! appended (in 512-byte sectors, the last one perhaps torn), and every name change that no
+//! appended, or filled with zeros from there on, and every name change that no
 //! `sync_dir` made durable may or may not have happened.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use super::{AppendFile, Disk, Entry, Mapping, SyncFile};
 
 /// What shall go wrong, and when.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Faults {
     /// After so many more bytes, appends fail with "no space left".
     pub space_bytes: Option<u64>,
@@ -24,6 +25,10 @@ pub struct Faults {
     pub fail_sync: bool,
     /// A planted bug: syncs do nothing and say they did.
     pub ignore_sync: bool,
+    /// A planted bug: names are never made durable.
+    pub ignore_sync_dir: bool,
+    /// A planted bug: files are not cut back after a failed write.
+    pub ignore_truncate: bool,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +110,11 @@ impl Memory {
             let node = node.lock();
             let loose = node.data.len() - node.synced;
             let extra = usize::try_from(random() % (loose as u64 + 1)).unwrap_or(0);
-            let data = node.data[..node.synced + extra].to_vec();
+            let mut data = node.data[..node.synced + extra].to_vec();
+            if random().is_multiple_of(4) {
+                // The length reached the disk, the data did not.
+                data.resize(node.data.len(), 0);
+            }
             let copy = Arc::new(Mutex::new(Node { synced: data.len(), data }));
             next.files.insert(path.clone(), Arc::clone(&copy));
             next.durable.insert(path.clone(), copy);
@@ -265,9 +274,17 @@ impl Disk for Memory {
         Ok(())
     }
 
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let node = self.node(path)?;
+        MemorySync { disk: self.clone(), node }.sync()
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.operation()?;
+        if state.faults.ignore_sync_dir {
+            return Ok(());
+        }
         let State { files, durable, dirs, .. } = &mut *state;
         durable.retain(|file, _| file.parent() != Some(path) || files.contains_key(file));
         // Removing a directory removes what was below it.
@@ -320,7 +337,11 @@ impl AppendFile for MemoryFile {
     }
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
-        self.disk.0.lock().operation()?;
+        let mut state = self.disk.0.lock();
+        state.operation()?;
+        if state.faults.ignore_truncate {
+            return Ok(());
+        }
         let mut node = self.node.lock();
         node.data.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
         node.synced = node.synced.min(node.data.len());

@@ -45,6 +45,8 @@ pub trait Disk: Send + Sync {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Gives a file a second name.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the content of a file durable, whoever wrote it.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Makes names created, renamed and removed in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Locks a file, creating it, until the guard is dropped; `WouldBlock` if it is locked.

@@ -2,7 +2,8 @@
 //! section "Head chunk files".
 //!
 //! The files save memory and the work of replay; the log has every sample too, so they need not be
-//! durable, only whole up to where they are torn.
+//! durable, only without gaps: a chunk that is found hides what the log has before it. So a file is
+//! durable before the next one is begun, and the directory before the first byte of a file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -155,6 +156,8 @@ impl MappedChunks {
                     }
                     damaged = Some(Malformed(what));
                 } else {
+                    // What is adopted is shown, so it must not be lost by a power cut.
+                    disk.sync_file(&path).map_err(IoError::at(&path))?;
                     files.insert(number, File { map, newest });
                 }
             }
@@ -179,7 +182,8 @@ impl MappedChunks {
                 current.as_ref().is_none_or(|file| file.bytes + pending.len() + bytes > FILE_BYTES_MAX);
             if full {
                 self.flush(&mut current, &mut pending, newest)?;
-                *current = Some(self.next_file(current.take())?);
+                let next = self.next_file(current.as_ref())?;
+                *current = Some(next);
                 newest = i64::MIN;
             }
             let Some(file) = current.as_ref() else { break };
@@ -195,15 +199,15 @@ impl MappedChunks {
         Ok(references)
     }
 
-    fn next_file(&self, last: Option<Current>) -> Result<Current, IoError> {
+    fn next_file(&self, last: Option<&Current>) -> Result<Current, IoError> {
         if let Some(last) = last {
-            // A torn file must never be followed by a good one.
             let path = path_of(&self.dir, last.number);
             last.file.syncer().and_then(|file| file.sync()).map_err(IoError::at(&path))?;
         }
         let number = self.files.read().last_key_value().map_or(1, |(&last, _)| last + 1);
         let path = path_of(&self.dir, number);
         let mut file = self.disk.create(&path).map_err(IoError::at(&path))?;
+        self.disk.sync_dir(&self.dir).map_err(IoError::at(&self.dir))?;
         let mut header = Vec::new();
         header.put_u32(MAGIC);
         header.extend_from_slice(&[VERSION, 0, 0, 0]);
@@ -224,7 +228,7 @@ impl MappedChunks {
         if let Err(source) = file.file.append(pending) {
             // The next chunk goes to a new file; this one ends where it was good.
             let cut = file.file.truncate(file.bytes as u64);
-            *current = None;
+            file.bytes = FILE_BYTES_MAX;
             return cut.and(Err(source)).map_err(IoError::at(&path));
         }
         file.bytes += pending.len();

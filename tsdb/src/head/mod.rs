@@ -205,9 +205,11 @@ impl Head {
         };
         drop(catalog);
         if let Some(series) = self.shard(series.id()).resolve(series) {
+            // The newest name, so that chunks of names in order of their age are in order of time.
+            series.wal_ref = wal_ref;
             series.logged = true;
             if let Some(chunks) = found.remove(&wal_ref) {
-                series.adopt(&chunks, self.min_valid.load(Ordering::Acquire));
+                series.adopt(&chunks, self.min_valid.load(Ordering::Acquire), &self.files);
                 if let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) {
                     self.extend_time(min, max);
                 }

@@ -187,14 +187,25 @@ impl Series {
         }
     }
 
-    /// Takes over mapped chunks found at opening that follow what the series has.
-    pub(crate) fn adopt(&mut self, chunks: &[MappedRef], from: Timestamp) {
+    /// Takes over mapped chunks found at opening, where they do not overlap what the series has. A
+    /// series may have had several names in the log, each with its chunks; and after a power cut the
+    /// log may lack samples that chunks have.
+    pub(crate) fn adopt(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
         for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
-            if self.open.is_some() || !self.closed.is_empty() {
-                return;
-            }
-            if self.max_ts().is_none_or(|newest| newest < chunk.min()) {
-                self.mapped.push(chunk);
+            let at = self.mapped.partition_point(|other| other.min() < chunk.min());
+            let follows = at == 0 || self.mapped[at - 1].max() < chunk.min();
+            let memory = self.closed.first().map(|closed| closed.min);
+            let memory = memory.or_else(|| self.open.as_ref().map(|open| open.min));
+            let next = self.mapped.get(at).map(|next| next.min()).or(memory);
+            if follows && next.is_none_or(|next| chunk.max() < next) {
+                self.mapped.insert(at, chunk);
+            } else if self.max_ts().is_some_and(|newest| newest < chunk.min())
+                && let Ok(found) = files.chunk(chunk)
+            {
+                // Mapped chunks must be older than those in memory, so this one joins the latter.
+                self.close();
+                let (min, max, data) = (chunk.min(), chunk.max(), found.data().into());
+                self.closed.push(Closed { min, max, encoding: found.encoding, data });
             }
         }
     }

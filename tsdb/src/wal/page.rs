@@ -195,7 +195,7 @@ impl<'a> Records<'a> {
             };
             if crc(data) != sum {
                 // Nothing after it: a write that did not reach the disk as a whole.
-                let nothing_after = last_page && body[length..].iter().all(|&byte| byte == 0);
+                let nothing_after = rest[HEADER_BYTES + length..].iter().all(|&byte| byte == 0);
                 return Err((nothing_after, "checksum mismatch"));
             }
             let start = self.offset;

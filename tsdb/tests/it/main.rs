@@ -5,4 +5,5 @@ mod basics;
 mod promtool;
 mod reading;
 mod sha256;
+mod simulation;
 mod truth;

@@ -74,7 +74,7 @@ impl Evaluator<'_> {
                 let mut questions = Vec::new();
                 for arg in &args[2..] {
                     let q = self.quantile_param(arg, grid)?;
-                    let shown = q.first().map(|q| model::float::format_general(*q)).unwrap_or_default();
+                    let shown = q.first().map(|q| model::float::format_open_metrics(*q)).unwrap_or_default();
                     questions.push((Some((label.to_owned(), shown)), Question::Quantile(q)));
                 }
                 self.histograms(&args[0], &questions, grid)

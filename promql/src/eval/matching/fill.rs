@@ -9,8 +9,8 @@ use crate::eval::column::{Column, Point};
 impl Join<'_> {
     /// Adds the results of those steps at which only one side of the group has a value.
     pub(super) fn fill(&self, key: &Labels, group: &Group, results: &mut Results) -> Result<(), QueryError> {
-        let (left, right) = (self.matching.fill_left, self.matching.fill_right);
-        let (for_many, for_one) = if self.swapped { (right, left) } else { (left, right) };
+        // With `group_right` the sides change places, and these values stay where they are.
+        let (for_many, for_one) = (self.matching.fill_left, self.matching.fill_right);
         let steps = self.grid.count;
         if let Some(value) = for_one {
             for at in &group.many {

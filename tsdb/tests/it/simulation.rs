@@ -1,0 +1,409 @@
+//! A store on a disk that fails, driven by seed, against a map.
+//!
+//! What must hold after every crash: each sample that was acknowledged and made durable is there with
+//! its bits; nothing is there that was never appended; of each series a prefix in time is there.
+//! `SIMULATION_SEEDS=n SIMULATION_FROM=s SIMULATION_STEPS=m cargo test -p tsdb simulation::crashes` runs
+//! others than the usual seeds; `SIMULATION_TRACE=1` tells the steps.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{HistogramValue, IntHistogram, Labels, Span};
+use tsdb::disk::memory::{Faults, Memory};
+use tsdb::{Appender, Compression, Db, Options};
+
+use super::reading::{Content, all, fingerprint};
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, chance: u64) -> bool {
+        self.below(chance) == 0
+    }
+}
+
+type Model = BTreeMap<String, BTreeMap<i64, u64>>;
+
+const DIR: &str = "/data";
+const SERIES: u64 = 12;
+
+struct Simulation {
+    dice: Dice,
+    disk: Memory,
+    db: Option<Db>,
+    options: Options,
+    now: i64,
+    /// Everything that was acknowledged.
+    acknowledged: Model,
+    /// What of it a power cut must not take: of each series the samples up to this time.
+    durable: BTreeMap<String, i64>,
+    /// Samples of commits that failed: they may appear after a restart.
+    unsure: Model,
+    /// Bugs that stay planted.
+    planted: Faults,
+}
+
+/// What the simulator found wrong.
+type Wrong = String;
+
+impl Simulation {
+    fn new(seed: u64, planted: Faults) -> Self {
+        let mut dice = Dice(seed);
+        let options = Options {
+            wal_sync_interval: if dice.one_in(3) { Duration::ZERO } else { Duration::MAX },
+            block_range_ms: 2_000,
+            retention_ms: None,
+            wal_compression: [Compression::None, Compression::Snappy, Compression::Zstd]
+                [usize::try_from(dice.below(3)).unwrap()],
+            wal_segment_bytes_max: if dice.one_in(2) { 36_000 } else { 200_000 },
+            ..Options::default()
+        };
+        let disk = Memory::new();
+        disk.set_faults(planted);
+        Self {
+            dice,
+            disk,
+            db: None,
+            options,
+            now: 1_000_000,
+            acknowledged: Model::new(),
+            durable: BTreeMap::new(),
+            unsure: Model::new(),
+            planted,
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Wrong> {
+        let disk = Arc::new(self.disk.clone());
+        let db = Db::open_on(disk, Path::new(DIR), self.options.clone(), &mut |_| {});
+        self.db = Some(db.map_err(|error| format!("cannot open: {error}"))?);
+        Ok(())
+    }
+
+    fn run(&mut self, steps: u64) -> Result<(), Wrong> {
+        self.open()?;
+        for _ in 0..steps {
+            self.step()?;
+        }
+        self.power_cut()?;
+        self.check(true)
+    }
+
+    fn step(&mut self) -> Result<(), Wrong> {
+        let Some(db) = &self.db else { return self.open() };
+        let action = self.dice.below(40);
+        if std::env::var_os("SIMULATION_TRACE").is_some() {
+            eprintln!("at {}: action {action}", self.now);
+        }
+        match action {
+            0..25 => self.commit(),
+            25..29 => {
+                let _ = db.maintain(self.now);
+            }
+            29 => {
+                let _ = db.cut_head();
+            }
+            30..32 => self.sync(),
+            32 => {
+                // A snapshot never changes, whatever happens behind it.
+                let snapshot = db.snapshot();
+                let before = all(&snapshot);
+                self.commit();
+                let Some(db) = &self.db else { return Ok(()) };
+                let _ = db.cut_head();
+                if all(&snapshot) != before {
+                    return Err("a snapshot has changed".to_owned());
+                }
+            }
+            33 => {
+                self.db = None;
+                self.mark_durable();
+                self.restart()?;
+            }
+            34 => self.kill()?,
+            35 => self.power_cut()?,
+            36 => {
+                self.interrupted();
+                self.power_cut()?;
+            }
+            37 => {
+                self.interrupted();
+                self.kill()?;
+            }
+            38 => {
+                let space_bytes = Some(self.dice.below(4000));
+                self.disk.set_faults(Faults { space_bytes, ..self.planted });
+                for _ in 0..5 {
+                    self.commit();
+                }
+                if let Some(db) = &self.db {
+                    let _ = db.maintain(self.now);
+                }
+                // Space again: everything goes on by itself.
+                self.disk.set_faults(self.planted);
+                self.check(true)?;
+            }
+            _ => {
+                self.disk.set_faults(Faults { fail_sync: true, ..self.planted });
+                self.commit();
+                self.sync();
+                self.disk.set_faults(self.planted);
+                self.check(true)?;
+                self.power_cut()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until the disk stops in the middle of something.
+    fn interrupted(&mut self) {
+        let operations = Some(self.dice.below(30));
+        self.disk.set_faults(Faults { operations, ..self.planted });
+        for _ in 0..8 {
+            self.commit();
+            let Some(db) = &self.db else { return };
+            let _ = if self.dice.one_in(3) { db.cut_head() } else { db.maintain(self.now) };
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.db.as_ref().is_some_and(|db| db.sync().is_ok()) {
+            self.mark_durable();
+        }
+    }
+
+    fn mark_durable(&mut self) {
+        for (series, samples) in &self.acknowledged {
+            if let Some((&last, _)) = samples.last_key_value() {
+                self.durable.insert(series.clone(), last);
+            }
+        }
+    }
+
+    /// One batch. What the store refuses is not in the model either.
+    fn commit(&mut self) {
+        let Some(db) = &self.db else { return };
+        self.now += i64::try_from(self.dice.below(60)).unwrap();
+        let mut batch = db.appender();
+        let mut accepted = Vec::new();
+        for _ in 0..=self.dice.below(SERIES) {
+            let number = self.dice.below(SERIES);
+            // Series come and go.
+            let generation = self.now / 7_000;
+            let labels = Labels::from_pairs([
+                ("__name__", "m"),
+                ("n", &number.to_string()),
+                ("generation", &(if number < 6 { 0 } else { generation }).to_string()),
+            ]);
+            let late = if self.dice.one_in(10) { i64::try_from(self.dice.below(500)).unwrap() } else { 0 };
+            let ts = self.now - late;
+            if let Some(bits) = append(&mut batch, &mut self.dice, &labels, number, ts)
+                && !accepted
+                    .iter()
+                    .any(|(other, other_ts, _)| *other == labels.to_string() && *other_ts >= ts)
+            {
+                accepted.push((labels.to_string(), ts, bits));
+            }
+        }
+        let result = batch.commit();
+        let into = if result.is_ok() { &mut self.acknowledged } else { &mut self.unsure };
+        for (series, ts, bits) in accepted {
+            // A repetition of the newest sample is accepted and changes nothing.
+            into.entry(series).or_default().entry(ts).or_insert(bits);
+        }
+        if result.is_ok() && self.options.wal_sync_interval.is_zero() {
+            self.mark_durable();
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), Wrong> {
+        self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
+        self.db = None;
+        self.disk = self.disk.after_kill();
+        self.disk.set_faults(self.planted);
+        self.restart()
+    }
+
+    /// Opens again, and takes what is there for the truth from now on.
+    fn restart(&mut self) -> Result<(), Wrong> {
+        self.open()?;
+        self.check(true)?;
+        self.forget_lost();
+        Ok(())
+    }
+
+    fn power_cut(&mut self) -> Result<(), Wrong> {
+        // The dead process must not write any more.
+        self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
+        self.db = None;
+        let dice = &mut self.dice;
+        self.disk = self.disk.after_power_cut(&mut || dice.next());
+        self.disk.set_faults(self.planted);
+        self.open()?;
+        self.check(false)?;
+        // What has survived is the truth from now on.
+        self.forget_lost();
+        Ok(())
+    }
+
+    fn content(&self) -> Content {
+        self.db.as_ref().map(|db| all(&db.snapshot())).unwrap_or_default()
+    }
+
+    fn forget_lost(&mut self) {
+        self.acknowledged = Model::new();
+        for (series, samples) in self.content() {
+            self.acknowledged.insert(series, samples.into_iter().collect());
+        }
+        self.unsure.clear();
+    }
+
+    /// Compares the store with the model; `complete` if nothing at all may be lost.
+    fn check(&mut self, complete: bool) -> Result<(), Wrong> {
+        let content = self.content();
+        for (series, samples) in &content {
+            for &(ts, bits) in samples {
+                let is = |model: &Model| model.get(series).and_then(|s| s.get(&ts)) == Some(&bits);
+                if !is(&self.acknowledged) && !is(&self.unsure) {
+                    return Err(format!("{series} at {ts} was invented"));
+                }
+            }
+        }
+        for (series, samples) in &self.acknowledged {
+            let present: BTreeMap<i64, u64> =
+                content.get(series).map(|samples| samples.iter().copied().collect()).unwrap_or_default();
+            let until = self.durable.get(series).copied().unwrap_or(i64::MIN);
+            let mut lost = None;
+            for ts in samples.keys() {
+                match (present.contains_key(ts), lost) {
+                    (true, Some(lost)) => {
+                        return Err(format!("{series} at {lost} is lost, but {ts} is there"));
+                    }
+                    (false, _) if complete || *ts <= until => {
+                        return Err(format!("{series} at {ts} is lost; durable up to {until}"));
+                    }
+                    (false, None) => lost = Some(*ts),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends a float or, for some series, a histogram; returns its bits if it was accepted.
+fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u64, ts: i64) -> Option<u64> {
+    let series = batch.series(labels).ok()?;
+    if number % 4 == 3 {
+        let counts = [dice.below(9), dice.below(9)];
+        let histogram = IntHistogram {
+            count: counts.iter().sum(),
+            sum: 1.5,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive: counts.to_vec(),
+            ..IntHistogram::default()
+        };
+        let bits = fingerprint(&histogram.to_float());
+        return batch.append_histogram(series, ts, &HistogramValue::Int(histogram)).is_ok().then_some(bits);
+    }
+    let bits = if dice.one_in(3) { dice.next() } else { 1 };
+    let bits = if model::is_stale_nan(f64::from_bits(bits)) { 0 } else { bits };
+    batch.append(series, ts, f64::from_bits(bits)).is_ok().then_some(bits)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn crashes_lose_nothing_that_was_durable() {
+    let (from, seeds) = (number("SIMULATION_FROM", 0), number("SIMULATION_SEEDS", 200));
+    let steps = number("SIMULATION_STEPS", 60);
+    std::thread::scope(|scope| {
+        for part in 0..2 {
+            scope.spawn(move || {
+                for seed in (from..from + seeds).filter(|seed| seed % 2 == part) {
+                    if let Err(wrong) = Simulation::new(seed, Faults::default()).run(steps) {
+                        unreachable!("seed {seed}: {wrong}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Whether the simulator notices a planted bug within a number of seeds.
+fn is_caught(planted: Faults) -> bool {
+    (0..40).any(|seed| Simulation::new(seed, planted).run(120).is_err())
+}
+
+#[test]
+fn a_sync_that_does_nothing_is_caught() {
+    assert!(is_caught(Faults { ignore_sync: true, ..Faults::default() }));
+}
+
+#[test]
+fn names_that_are_not_synced_are_caught() {
+    assert!(is_caught(Faults { ignore_sync_dir: true, ..Faults::default() }));
+}
+
+#[test]
+fn a_torn_write_that_stays_is_caught() {
+    assert!(is_caught(Faults { ignore_truncate: true, ..Faults::default() }));
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_or_harmless() {
+    for seed in 0..60 {
+        let mut simulation = Simulation::new(seed, Faults::default());
+        simulation.open().unwrap();
+        for _ in 0..60 {
+            simulation.commit();
+            if simulation.dice.one_in(8) {
+                let _ = simulation.db.as_ref().unwrap().maintain(0);
+            }
+        }
+        simulation.db = None;
+        let files: Vec<_> = simulation
+            .disk
+            .files()
+            .into_iter()
+            // Prometheus gives meta.json no checksum.
+            .filter(|(path, bytes)| *bytes > 0 && !path.ends_with("meta.json"))
+            .collect();
+        let (path, _) = &files[usize::try_from(simulation.dice.below(files.len() as u64)).unwrap()];
+        let bit = simulation.dice.next();
+        simulation.disk.flip_bit(path, bit);
+        if simulation.open().is_err() {
+            continue;
+        }
+        let snapshot = simulation.db.as_ref().unwrap().snapshot();
+        let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
+        let Ok(set) = model::Querier::select(&snapshot, &selection) else { continue };
+        for index in 0..set.len() {
+            let mut samples = model::Samples::default();
+            if set.samples(index, model::TimeRange::ALL, &mut samples).is_err() {
+                continue;
+            }
+            let known = &simulation.acknowledged[&set.labels(index).to_string()];
+            for (ts, value) in samples.ts.iter().zip(&samples.values) {
+                assert_eq!(known.get(ts), Some(&value.to_bits()), "seed {seed}, {}", path.display());
+            }
+        }
+    }
+}
