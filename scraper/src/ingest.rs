@@ -11,9 +11,8 @@ use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
 use crate::cache::{Cache, NameHasher, Slot};
 use crate::config::ScrapeJob;
 use crate::counters::Counters;
-use crate::exposition::ParseError;
 use crate::fetch::{FetchError, Page};
-use crate::page::{self, ParsedPage, Point};
+use crate::page::{self, PageError, ParsedPage, Point};
 use crate::series::{SeriesError, labels_of};
 use crate::status::FamilyMetadata;
 
@@ -26,7 +25,7 @@ pub(crate) enum ScrapeError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
-    Parse(#[from] ParseError),
+    Page(#[from] PageError),
     #[error(transparent)]
     Series(#[from] SeriesError),
     #[error("sample limit exceeded")]
@@ -176,7 +175,6 @@ impl Ingest {
                 tracing::error!(%error, "a failed scrape could not be recorded");
             }
         }
-        self.store.counters.scrapes.add(1);
         self.store.counters.body_bytes.add(outcome.figures.body_bytes as u64);
         outcome
     }
@@ -186,6 +184,7 @@ impl Ingest {
         counters.scrapes_failed.add(1);
         match error {
             ScrapeError::Fetch(FetchError::BodyTooLarge) => counters.exceeded_body_size.add(1),
+            ScrapeError::Page(PageError::Buckets) => counters.exceeded_bucket_limit.add(1),
             ScrapeError::SampleLimit => counters.exceeded_sample_limit.add(1),
             ScrapeError::Series(error) if error.is_limit() => counters.exceeded_label_limit.add(1),
             ScrapeError::TargetLimit(_) => counters.exceeded_target_limit.add(1),

@@ -27,6 +27,7 @@ mod ingest;
 mod page;
 mod pool;
 pub mod relabel;
+mod resolution;
 mod schedule;
 mod series;
 pub mod status;

@@ -7,6 +7,7 @@ use model::{HistogramValue, Timestamp};
 use crate::cache::{Cache, Changes, NameHasher, Slot};
 use crate::config::ScrapeJob;
 use crate::exposition::{Event, Format, MetricType, ParseError, ParseOptions, Parser, unescape_help};
+use crate::resolution;
 use crate::status::FamilyMetadata;
 
 /// No timestamp of its own.
@@ -82,6 +83,15 @@ impl ParsedPage {
     }
 }
 
+/// Why a page cannot be taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum PageError {
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    #[error("histogram bucket limit exceeded")]
+    Buckets,
+}
+
 /// Reads all of a page; its error stands for all of it.
 pub(crate) fn read(
     body: &[u8],
@@ -89,7 +99,7 @@ pub(crate) fn read(
     job: &ScrapeJob,
     cache: &Cache,
     hasher: &NameHasher,
-) -> Result<ParsedPage, ParseError> {
+) -> Result<ParsedPage, PageError> {
     let options = ParseOptions {
         start_times: false,
         native_histograms: job.histograms.native,
@@ -104,7 +114,10 @@ pub(crate) fn read(
                 let slot = reading.place(sample.series);
                 page.push(slot, sample.series, sample.metric_type, sample.ts).value = sample.value;
             }
-            Event::Histogram(histogram) => {
+            Event::Histogram(mut histogram) => {
+                if !resolution::fit(&mut histogram.value, job.histograms.native_buckets_max) {
+                    return Err(PageError::Buckets);
+                }
                 let slot = reading.place(histogram.series);
                 page.histograms.push(histogram.value);
                 let number = u32::try_from(page.histograms.len()).unwrap_or(0);

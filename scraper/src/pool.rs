@@ -398,6 +398,7 @@ impl Scraping {
             }
             Err(_) => return false,
         }
+        self.shared.store.counters.scrapes.add(1);
         true
     }
 

@@ -122,7 +122,9 @@ pub struct Stats {
     pub exceeded_sample_limit: u64,
     /// Scrapes refused for a label limit.
     pub exceeded_label_limit: u64,
-    /// Jobs refused for their number of targets.
+    /// Scrapes refused for the number of buckets of a native histogram.
+    pub exceeded_bucket_limit: u64,
+    /// Scrapes refused because their job has too many targets.
     pub exceeded_target_limit: u64,
     /// Samples stored.
     pub samples: u64,

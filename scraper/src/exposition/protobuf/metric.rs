@@ -4,6 +4,7 @@ use model::{FloatHistogram, HistogramValue, IntHistogram, ResetHint, Span};
 
 use super::super::wire::{Field, Malformed, Reader};
 use super::{number, zigzag};
+use crate::resolution::SCHEMA_READ_MAX;
 
 /// A metric. Its labels are still in `labels`, the message itself.
 #[derive(Debug)]
@@ -199,7 +200,7 @@ impl Native {
     }
 
     pub(super) fn decode(&self, reset_hint: ResetHint) -> Result<HistogramValue, Malformed> {
-        if !(-4..=8).contains(&self.schema) {
+        if !(-4..=SCHEMA_READ_MAX).contains(&self.schema) {
             return Err(Malformed);
         }
         let (positive_spans, negative_spans) = (self.positive.spans.clone(), self.negative.spans.clone());
