@@ -10,6 +10,7 @@ mod exchange;
 mod first_light;
 mod golden;
 mod process;
+mod promqltest;
 mod refusals;
 mod restart;
 mod tidy;
