@@ -1,5 +1,6 @@
 //! The engine: limits, threads, and the two ways to ask.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use model::{Labels, Querier, QueryCancelled, Samples, StorageError, Timestamp, Value};
@@ -199,6 +200,12 @@ impl Engine {
         &self.options
     }
 
+    /// Bytes that all queries under way hold, as far as they are counted.
+    #[must_use]
+    pub fn bytes_held(&self) -> u64 {
+        self.gate.bytes().load(Ordering::Relaxed)
+    }
+
     /// Evaluates `expr` at one time.
     ///
     /// # Errors
@@ -210,7 +217,7 @@ impl Engine {
         at: Timestamp,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
-        self.run(querier, expr, Grid::instant(at), at, options)
+        self.run(querier, expr, (Grid::instant(at), at), options)
     }
 
     /// Evaluates `expr` at `start`, `start + step_ms`, ... up to `end`.
@@ -237,15 +244,14 @@ impl Engine {
         }
         let grid = Grid::range(start, end, step_ms)
             .ok_or_else(|| QueryError::Execution("invalid time range of the query".to_owned()))?;
-        self.run(querier, expr, grid, end, options)
+        self.run(querier, expr, (grid, end), options)
     }
 
     fn run(
         &self,
         querier: &dyn Querier,
         expr: &Expr,
-        grid: Grid,
-        end: Timestamp,
+        times: (Grid, Timestamp),
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
         let limits = &self.options.limits;
@@ -255,8 +261,7 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-        let evaluator =
-            Evaluator::new(querier, &self.options, options, &account, grid).ending(end).for_query(expr);
+        let evaluator = Evaluator::new(querier, &self.options, options, &account, times).for_query(expr);
         let value = match &self.pool {
             Some(pool) => pool.install(|| evaluator.query(expr))?,
             None => evaluator.query(expr)?,

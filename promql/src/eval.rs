@@ -49,7 +49,7 @@ pub(crate) struct Evaluator<'a> {
     detecting: Vec<usize>,
     /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
     query: Grid,
-    /// The end that was asked for, which no step need reach: what `@ end()` refers to.
+    /// The end that was asked for; the last step may lie before it.
     query_end: Timestamp,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Evaluator<'a> {
         engine: &EngineOptions,
         options: &QueryOptions<'_>,
         account: &'a Account<'a>,
-        query: Grid,
+        (query, query_end): (Grid, Timestamp),
     ) -> Self {
         Self {
             querier,
@@ -80,14 +80,8 @@ impl<'a> Evaluator<'a> {
             subquery_step_ms: engine.subquery_step_ms.max(1),
             detecting: Vec::new(),
             query,
-            query_end: query.end(),
+            query_end,
         }
-    }
-
-    /// For a query that was asked to end at `end`, its last step or later.
-    pub(crate) fn ending(mut self, end: Timestamp) -> Self {
-        self.query_end = end;
-        self
     }
 
     /// Prepared for the selectors of a query.

@@ -87,7 +87,7 @@ pub const DEPTH_MAX: usize = 128;
 
 /// A chain of binary operators and modifiers may be this long; the tree of `a + a + a` is as high as
 /// the chain is long, and everything that walks the tree recurses.
-pub const CHAIN_MAX: usize = 1024;
+pub const CHAIN_MAX: usize = 500;
 
 /// Reads an expression.
 ///

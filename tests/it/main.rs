@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its assumptions do")]
 
 mod answers;
+mod configured;
 mod exchange;
 mod first_light;
 mod golden;

@@ -3,7 +3,10 @@
 use model::METRIC_NAME;
 
 use super::{ParseError, ParseErrorKind};
-use crate::ast::{Aggregate, Binary, Call, Cardinality, Expr, ExprKind, Position, Selector, Span, ValueType};
+use crate::ast::{
+    Aggregate, Binary, Call, Cardinality, Expr, ExprKind, Position, Selector, Span, Subquery, Unary,
+    ValueType,
+};
 use crate::functions::Function;
 use crate::text::Quote;
 
@@ -30,32 +33,36 @@ impl Checker<'_> {
             ExprKind::Paren(inner) => self.expr(inner),
             ExprKind::Vector(selector) => self.selector(selector, expr.span),
             ExprKind::Matrix(matrix) => self.selector(&matrix.selector, matrix.selector_span),
-            ExprKind::Subquery(subquery) => {
-                self.expr(&subquery.expr)?;
-                match subquery.expr.value_type() {
-                    ValueType::Vector => Ok(()),
-                    other => self.refuse(
-                        expr.span,
-                        format!("subquery is only allowed on instant vector, got {} instead", other.as_str()),
-                    ),
-                }
-            }
-            ExprKind::Unary(unary) => {
-                self.expr(&unary.expr)?;
-                match unary.expr.value_type() {
-                    ValueType::Scalar | ValueType::Vector => Ok(()),
-                    other => self.refuse(
-                        expr.span,
-                        format!(
-                            "unary expression only allowed on expressions of type scalar or instant vector, got \"{}\"",
-                            other.documented()
-                        ),
-                    ),
-                }
-            }
+            ExprKind::Subquery(subquery) => self.subquery(subquery, expr.span),
+            ExprKind::Unary(unary) => self.unary(unary, expr.span),
             ExprKind::Binary(binary) => self.binary(binary, expr.span),
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate),
             ExprKind::Call(call) => self.call(call, expr.span),
+        }
+    }
+
+    fn subquery(&self, subquery: &Subquery, span: Span) -> Checked {
+        self.expr(&subquery.expr)?;
+        match subquery.expr.value_type() {
+            ValueType::Vector => Ok(()),
+            other => self.refuse(
+                span,
+                format!("subquery is only allowed on instant vector, got {} instead", other.as_str()),
+            ),
+        }
+    }
+
+    fn unary(&self, unary: &Unary, span: Span) -> Checked {
+        self.expr(&unary.expr)?;
+        match unary.expr.value_type() {
+            ValueType::Scalar | ValueType::Vector => Ok(()),
+            other => self.refuse(
+                span,
+                format!(
+                    "unary expression only allowed on expressions of type scalar or instant vector, got \"{}\"",
+                    other.documented()
+                ),
+            ),
         }
     }
 
@@ -90,6 +97,10 @@ impl Checker<'_> {
     fn binary(&self, binary: &Binary, span: Span) -> Checked {
         self.expr(&binary.left)?;
         self.expr(&binary.right)?;
+        self.operands(binary, span)
+    }
+
+    fn operands(&self, binary: &Binary, span: Span) -> Checked {
         let (left, right) = (binary.left.value_type(), binary.right.value_type());
         let (op, matching) = (binary.op, &binary.matching);
         let scalar = |kind| kind == ValueType::Scalar;

@@ -36,42 +36,49 @@ fn operator(input: Tokens<'_>) -> Option<BinaryOp> {
 }
 
 /// Operators of precedence `min` and above, and their operands.
+///
+/// The functions on the way from here to a nested expression are kept small: how deep a query may nest
+/// is a matter of the stack that they take.
 fn binary(input: Tokens<'_>, min: u8) -> Parsed<'_, Expr> {
-    let start = input.first().span.start;
     let (mut rest, mut left) = unary(input.deeper()?)?;
     let mut chain = 0;
-    while let Some(op) = operator(rest) {
-        let precedence = op.precedence();
-        if precedence < min {
-            break;
-        }
+    while let Some(op) = operator(rest).filter(|op| op.precedence() >= min) {
         chain += 1;
         check_chain(rest, chain)?;
-        let op_span = rest.first().span;
-        let (after, modifiers) = modifiers(rest.skip(), op)?;
-        let next_min = if op == BinaryOp::Pow { precedence } else { precedence + 1 };
-        let (after, right) = binary(after, next_min)?;
-        let span = after.span_from(start);
-        if modifiers.filled && !input.options.fill_modifiers {
-            let message = "binop fill modifiers are experimental and not enabled".to_owned();
-            return Err(input.fail(ParseErrorKind::NotEnabled, span, message));
-        }
-        if let (true, Some(end)) = (!op.is_comparison(), modifiers.bool_end) {
-            let message = "bool modifier can only be used on comparison operators".to_owned();
-            let span = Span { start: op_span.start, end: end - 1 };
-            return Err(input.fail(ParseErrorKind::Type, span, message));
-        }
-        let binary = Binary {
-            op,
-            left,
-            right,
-            matching: modifiers.matching,
-            bool_modifier: modifiers.bool_end.is_some(),
-        };
-        left = after.expr(start, ExprKind::Binary(Box::new(binary)));
-        rest = after;
+        (rest, left) = operation(rest, left, op)?;
     }
     Ok((rest.at_depth_of(input), left))
+}
+
+/// The operator `op`, which comes next, and its right operand.
+fn operation(input: Tokens<'_>, left: Expr, op: BinaryOp) -> Parsed<'_, Expr> {
+    let op_span = input.first().span;
+    let (rest, modifiers) = modifiers(input.skip(), op)?;
+    let next_min = op.precedence() + u8::from(op != BinaryOp::Pow);
+    let (rest, right) = binary(rest, next_min)?;
+    let start = left.span.start;
+    check_modifiers(rest, op, &modifiers, (op_span, rest.span_from(start)))?;
+    let bool_modifier = modifiers.bool_end.is_some();
+    let binary = Box::new(Binary { op, left, right, matching: modifiers.matching, bool_modifier });
+    Ok((rest, rest.expr(start, ExprKind::Binary(binary))))
+}
+
+fn check_modifiers(
+    input: Tokens<'_>,
+    op: BinaryOp,
+    modifiers: &Modifiers,
+    (op_span, span): (Span, Span),
+) -> Result<(), nom::Err<Box<ParseError>>> {
+    if modifiers.filled && !input.options.fill_modifiers {
+        let message = "binop fill modifiers are experimental and not enabled".to_owned();
+        return Err(input.fail(ParseErrorKind::NotEnabled, span, message));
+    }
+    if let (true, Some(end)) = (!op.is_comparison(), modifiers.bool_end) {
+        let message = "bool modifier can only be used on comparison operators".to_owned();
+        let span = Span { start: op_span.start, end: end - 1 };
+        return Err(input.fail(ParseErrorKind::Type, span, message));
+    }
+    Ok(())
 }
 
 fn check_chain(input: Tokens<'_>, length: usize) -> Result<(), nom::Err<Box<ParseError>>> {
@@ -175,47 +182,41 @@ fn unary(input: Tokens<'_>) -> Parsed<'_, Expr> {
 /// A primary expression and the modifiers after it.
 fn postfix(input: Tokens<'_>) -> Parsed<'_, Expr> {
     let (mut rest, mut expr) = primary(input)?;
-    for length in 0.. {
+    let mut length = 0;
+    while is_modifier(rest) {
+        length += 1;
         check_chain(rest, length)?;
-        (rest, expr) = match (rest.kind(), rest.keyword()) {
-            (TokenKind::LeftBracket, _) => brackets(rest, expr)?,
-            (TokenKind::At, _) => at(rest, expr)?,
-            (_, Some(Keyword::Offset)) => offset(rest, expr)?,
-            (_, Some(Keyword::Anchored)) => extension(rest, expr, Extension::Anchored)?,
-            (_, Some(Keyword::Smoothed)) => extension(rest, expr, Extension::Smoothed)?,
-            _ => break,
-        };
+        (rest, expr) = modifier(rest, expr)?;
     }
     Ok((rest, expr))
 }
 
+/// Whether something comes next that is added to the expression before it.
+fn is_modifier(input: Tokens<'_>) -> bool {
+    matches!(
+        input.kind(),
+        TokenKind::LeftBracket
+            | TokenKind::At
+            | TokenKind::Keyword(Keyword::Offset | Keyword::Anchored | Keyword::Smoothed)
+    )
+}
+
+fn modifier(input: Tokens<'_>, expr: Expr) -> Parsed<'_, Expr> {
+    match input.kind() {
+        TokenKind::LeftBracket => brackets(input, expr),
+        TokenKind::At => at(input, expr),
+        TokenKind::Keyword(Keyword::Offset) => offset(input, expr),
+        TokenKind::Keyword(Keyword::Anchored) => extension(input, expr, Extension::Anchored),
+        _ => extension(input, expr, Extension::Smoothed),
+    }
+}
+
 fn primary(input: Tokens<'_>) -> Parsed<'_, Expr> {
-    let start = input.first().span.start;
     let opens = matches!(input.second(), Some(TokenKind::LeftParen));
     match input.kind() {
-        TokenKind::Number(value) | TokenKind::Duration(value) => {
-            let value = value
-                .clone()
-                .map_err(|message| input.fail(ParseErrorKind::Value, input.first().span, message))?;
-            let is_duration = matches!(input.kind(), TokenKind::Duration(_));
-            let rest = input.skip();
-            Ok((rest, rest.expr(start, ExprKind::Number(Number { value, is_duration }))))
-        }
-        TokenKind::String(text) => {
-            let rest = input.skip();
-            Ok((rest, rest.expr(start, ExprKind::String(text.clone()))))
-        }
-        TokenKind::LeftParen => {
-            let (rest, inner) = binary(input.skip(), 0)?;
-            let (rest, _) = expect(&TokenKind::RightParen, "").parse(rest)?;
-            Ok((rest, rest.expr(start, ExprKind::Paren(Box::new(inner)))))
-        }
-        TokenKind::Keyword(Keyword::Aggregate(op))
-            if opens
-                || matches!(input.second(), Some(TokenKind::Keyword(Keyword::By | Keyword::Without))) =>
-        {
-            aggregate(input, *op)
-        }
+        TokenKind::Number(_) | TokenKind::Duration(_) | TokenKind::String(_) => literal(input),
+        TokenKind::LeftParen => paren(input),
+        TokenKind::Keyword(Keyword::Aggregate(op)) if opens || groups(input) => aggregate(input, *op),
         TokenKind::Keyword(
             Keyword::Start | Keyword::End | Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf,
         ) if opens => call(input),
@@ -224,6 +225,32 @@ fn primary(input: Tokens<'_>) -> Parsed<'_, Expr> {
         TokenKind::Identifier | TokenKind::LeftBrace => vector(input),
         _ => input.refuse(""),
     }
+}
+
+/// Whether the token after the next one is `by` or `without`.
+fn groups(input: Tokens<'_>) -> bool {
+    matches!(input.second(), Some(TokenKind::Keyword(Keyword::By | Keyword::Without)))
+}
+
+fn literal(input: Tokens<'_>) -> Parsed<'_, Expr> {
+    let span = input.first().span;
+    let kind = match input.kind() {
+        TokenKind::Number(Ok(value)) => ExprKind::Number(Number { value: *value, is_duration: false }),
+        TokenKind::Duration(Ok(value)) => ExprKind::Number(Number { value: *value, is_duration: true }),
+        TokenKind::Number(Err(message)) | TokenKind::Duration(Err(message)) => {
+            return Err(input.fail(ParseErrorKind::Value, span, message.clone()));
+        }
+        TokenKind::String(text) => ExprKind::String(text.clone()),
+        _ => return input.refuse(""),
+    };
+    let rest = input.skip();
+    Ok((rest, rest.expr(span.start, kind)))
+}
+
+fn paren(input: Tokens<'_>) -> Parsed<'_, Expr> {
+    let (rest, inner) = binary(input.skip(), 0)?;
+    let (rest, _) = expect(&TokenKind::RightParen, "").parse(rest)?;
+    Ok((rest, rest.expr(input.first().span.start, ExprKind::Paren(Box::new(inner)))))
 }
 
 fn vector(input: Tokens<'_>) -> Parsed<'_, Expr> {

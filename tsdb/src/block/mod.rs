@@ -7,7 +7,7 @@ pub(crate) mod writer;
 
 use std::path::{Path, PathBuf};
 
-use model::{Samples, StorageError, TimeRange};
+use model::{Labels, Samples, StorageError, TimeRange};
 
 use crate::chunk;
 use crate::codec::Malformed;
@@ -113,10 +113,21 @@ impl Block {
         Ok(())
     }
 
-    fn chunk_error(&self, id: u32, chunk: &ChunkMeta, what: &str) -> StorageError {
-        let mut labels = Vec::new();
-        let _ = self.index.visit_labels(id, |name, value| labels.push((name, value)));
-        let labels = model::Labels::from_pairs(labels);
+    /// The labels of series `id`.
+    pub(crate) fn labels(&self, id: u32) -> Result<Labels, StorageError> {
+        let mut pairs = Vec::new();
+        let visited = self.index.visit_labels(id, |name, value| pairs.push((name, value)));
+        visited.map_err(|error| self.index_error(error))?;
+        Ok(Labels::from_sorted(pairs))
+    }
+
+    /// The bytes of one chunk.
+    pub(crate) fn chunk(&self, id: u32, chunk: &ChunkMeta) -> Result<(chunk::Encoding, &[u8]), StorageError> {
+        self.chunks.chunk(chunk.reference).map_err(|Malformed(what)| self.chunk_error(id, chunk, what))
+    }
+
+    pub(crate) fn chunk_error(&self, id: u32, chunk: &ChunkMeta, what: &str) -> StorageError {
+        let labels = self.labels(id).unwrap_or_default();
         let what = format!("{what}; lost: {labels} from {} to {} ms", chunk.min, chunk.max);
         StorageError::Corrupt { path: self.chunks.path_of(chunk.reference), what }
     }

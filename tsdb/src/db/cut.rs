@@ -72,8 +72,9 @@ impl Inner {
                 path: self.dir.join(mapped::DIR),
                 source: std::io::Error::new(std::io::ErrorKind::InvalidData, what),
             };
+            let deleted = self.head.deleted(id, view);
             for visible in self.head.visible(id, view, range).map_err(invalid)? {
-                chunks.extend(visible.cut_to(range).map_err(invalid)?);
+                chunks.extend(visible.cut_to(range, deleted.as_ref()).map_err(invalid)?);
             }
             // Series leave the head only by the thread that is here, so `id` is still the same one.
             let catalog = self.head.catalog.read_recursive();

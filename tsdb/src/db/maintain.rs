@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use model::Timestamp;
 
-use super::{Inner, Maintained, WAL_DIR};
-use crate::block::DELETION_SUFFIX;
+use super::{Inner, Maintained, WAL_DIR, directory_bytes};
+use crate::block::{Block, DELETION_SUFFIX};
 use crate::error::{CommitError, IoError};
+use crate::head::mapped;
 use crate::wal::{checkpoint, segments};
 
 /// What maintenance remembers from step to step.
@@ -41,6 +42,7 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
     {
         cut_one(inner, min, next_edge(min, range), &mut pending, &mut done)?;
     }
+    inner.compact(&mut done)?;
     inner.retain(&mut done)?;
     Ok(done)
 }
@@ -124,22 +126,28 @@ impl Inner {
         checkpoint::write(&self.disk, &dir, last, &keep, self.options.wal_compression)
     }
 
-    /// Deletes blocks that are older than the retention time.
+    /// Deletes blocks that are older than the retention time, then the oldest ones while everything in
+    /// the directory together exceeds the retention size.
     fn retain(&self, done: &mut Maintained) -> Result<(), IoError> {
-        let Some(retention_ms) = self.options.retention_ms else { return Ok(()) };
+        let log_and_head =
+            [WAL_DIR, mapped::DIR].map(|name| directory_bytes(&*self.disk, &self.dir.join(name)));
         let mut removed = Vec::new();
         {
             let mut published = self.published.write();
-            let Some(newest) = published.blocks.iter().map(|block| block.meta.max_time).max() else {
-                return Ok(());
-            };
-            published.blocks.retain(|block| {
-                let keep = newest.saturating_sub(block.meta.max_time) < retention_ms;
-                if !keep {
-                    removed.push(Arc::clone(block));
-                }
-                keep
-            });
+            let newest = published.blocks.iter().map(|block| block.meta.max_time).max();
+            let mut bytes: u64 = log_and_head.iter().sum();
+            // Newest first: what does not fit any more goes, with all that is older.
+            let mut full = false;
+            let mut kept: Vec<Arc<Block>> = Vec::new();
+            for block in published.blocks.drain(..).rev() {
+                bytes += block.bytes;
+                let age = newest.unwrap_or(0).saturating_sub(block.meta.max_time);
+                let old = self.options.retention_ms.is_some_and(|retention| age >= retention);
+                full |= self.options.retention_bytes.is_some_and(|retention| bytes > retention);
+                if old || full { removed.push(block) } else { kept.push(block) }
+            }
+            kept.reverse();
+            published.blocks = kept;
         }
         for block in removed {
             self.delete_block_dir(block.dir())?;

@@ -1,8 +1,11 @@
 //! The database: a head, a log, and blocks.
 
 pub(crate) mod appender;
+mod compact;
 mod cut;
+mod delete;
 mod maintain;
+mod merge;
 mod open;
 mod replay;
 pub(crate) mod snapshot;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
-use model::Timestamp;
+use model::{TimeRange, Timestamp};
 
 use super::{Progress, QUARANTINE_DIR, WAL_DIR};
 use crate::chunk::Value;
@@ -144,11 +144,14 @@ impl Replay<'_> {
                 let consistent = entries.into_iter().filter(|(_, _, value)| is_consistent(value));
                 self.samples(consistent.map(|(series, ts, value)| (series, ts, Value::Histogram(value))));
             }
-            Record::Tombstones(_)
-            | Record::Exemplars(_)
-            | Record::Metadata(_)
-            | Record::MappedMarkers
-            | Record::Unknown => {}
+            Record::Tombstones(entries) => {
+                for (wal_ref, min, max) in entries {
+                    if let Some(series) = self.series.get(&wal_ref) {
+                        self.head.delete(series.id(), TimeRange::new(min, max), 0);
+                    }
+                }
+            }
+            Record::Exemplars(_) | Record::Metadata(_) | Record::MappedMarkers | Record::Unknown => {}
         }
     }
 

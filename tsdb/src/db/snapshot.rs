@@ -7,6 +7,7 @@ use croaring::Bitmap;
 use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
 
 use super::Inner;
+use super::merge::{Merged, merge};
 use crate::block::Block;
 use crate::codec::Malformed;
 use crate::head::{View, mapped};
@@ -57,7 +58,11 @@ impl Snapshot {
     }
 
     /// Series of a block that fulfil `matchers` and may have samples in `range`.
-    fn block_series(block: &Block, matchers: &[Matcher], range: TimeRange) -> Result<Vec<u32>, StorageError> {
+    pub(super) fn block_series(
+        block: &Block,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<u32>, StorageError> {
         let found = select::series(&block.index, matchers).map_err(|error| block.index_error(error))?;
         let mut ids = found.to_vec();
         let span = block.meta.range();
@@ -78,41 +83,10 @@ impl Snapshot {
     }
 
     fn labels_of(&self, source: u32, id: u32) -> Result<Labels, StorageError> {
-        let Some(block) = self.block(source) else {
-            return Ok(self.inner.head.catalog.read_recursive().labels(id));
-        };
-        let mut pairs = Vec::new();
-        let visited = block.index.visit_labels(id, |name, value| pairs.push((name, value)));
-        visited.map_err(|error| block.index_error(error))?;
-        Ok(Labels::from_sorted(pairs))
-    }
-
-    /// Joins the series of all sources that have the same labels.
-    fn merge(&self, sources: Vec<(u32, Vec<u32>)>) -> Result<Set<'_>, StorageError> {
-        let mut sources: Vec<_> = sources.into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
-        if sources.len() < 2 {
-            let (source, ids) = sources.pop().unwrap_or_default();
-            let entries = ids.into_iter().map(|id| (source, id)).collect();
-            return Ok(Set { snapshot: self, entries, starts: None });
+        match self.block(source) {
+            Some(block) => block.labels(id),
+            None => Ok(self.inner.head.catalog.read_recursive().labels(id)),
         }
-        let mut heads = Vec::with_capacity(sources.len());
-        for (source, ids) in sources {
-            let labels = self.labels_of(source, ids[0])?;
-            heads.push(Cursor { source, ids, at: 0, labels });
-        }
-        let (mut entries, mut starts) = (Vec::new(), Vec::new());
-        while let Some(least) = heads.iter().map(|cursor| &cursor.labels).min().cloned() {
-            starts.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
-            for cursor in heads.iter_mut().filter(|cursor| cursor.labels == least) {
-                entries.push((cursor.source, cursor.ids[cursor.at]));
-                cursor.at += 1;
-                if let Some(&next) = cursor.ids.get(cursor.at) {
-                    cursor.labels = self.labels_of(cursor.source, next)?;
-                }
-            }
-            heads.retain(|cursor| cursor.at < cursor.ids.len());
-        }
-        Ok(Set { snapshot: self, entries, starts: Some(starts) })
     }
 
     /// Collects texts of all sources, ascending.
@@ -151,13 +125,6 @@ enum Source<'a> {
     Block(&'a Block, Option<&'a Bitmap>),
 }
 
-struct Cursor {
-    source: u32,
-    ids: Vec<u32>,
-    at: usize,
-    labels: Labels,
-}
-
 impl Drop for Snapshot {
     fn drop(&mut self) {
         self.inner.head.snapshots.release(self.view.snapshot);
@@ -167,31 +134,16 @@ impl Drop for Snapshot {
 /// Selected series: 8 bytes each, and 4 more where several sources had to be joined.
 struct Set<'a> {
     snapshot: &'a Snapshot,
-    /// Source and number within the source.
-    entries: Vec<(u32, u32)>,
-    /// Where the entries of each series begin; `None`: one entry a series.
-    starts: Option<Vec<u32>>,
-}
-
-impl Set<'_> {
-    fn entries(&self, index: usize) -> &[(u32, u32)] {
-        match &self.starts {
-            None => &self.entries[index..=index],
-            Some(starts) => {
-                let end = starts.get(index + 1).map_or(self.entries.len(), |&end| end as usize);
-                &self.entries[starts[index] as usize..end]
-            }
-        }
-    }
+    merged: Merged,
 }
 
 impl SeriesSet for Set<'_> {
     fn len(&self) -> usize {
-        self.starts.as_ref().map_or(self.entries.len(), Vec::len)
+        self.merged.len()
     }
 
     fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
-        let (source, id) = self.entries(index)[0];
+        let (source, id) = self.merged.entries(index)[0];
         match self.snapshot.block(source) {
             // The entry was read when the series was selected, and blocks do not change.
             Some(block) => {
@@ -208,7 +160,7 @@ impl SeriesSet for Set<'_> {
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
         into.clear();
         let mut scratch = Vec::new();
-        let entries = self.entries(index);
+        let entries = self.merged.entries(index);
         for &(source, id) in entries {
             match self.snapshot.block(source) {
                 Some(block) => block.samples(id, range, &mut scratch, into)?,
@@ -227,8 +179,12 @@ impl Snapshot {
         let from: Timestamp = range.start.max(self.view.from);
         let range = TimeRange::new(from, range.end);
         let visible = self.inner.head.visible(id, self.view, range);
+        let from = (into.ts.len(), into.histogram_ts.len());
         let decoded =
             visible.and_then(|chunks| chunks.iter().try_for_each(|chunk| chunk.decode(range, into)));
+        if let Some(deleted) = self.inner.head.deleted(id, self.view) {
+            crate::samples::retain_from(into, from, |ts| !deleted.contains(ts));
+        }
         decoded.map_err(|Malformed(what)| {
             let labels = self.inner.head.catalog.read_recursive().labels(id);
             let what = format!("{what}; cannot read {labels} until the next restart replays the log");
@@ -247,7 +203,8 @@ impl Querier for Snapshot {
         let mut head = self.head_series(selection.matchers, range);
         self.inner.head.catalog.read_recursive().sort(&mut head);
         sources.push((self.head_source(), head));
-        Ok(Box::new(self.merge(sources)?))
+        let merged = merge(sources, |source, id| self.labels_of(source, id))?;
+        Ok(Box::new(Set { snapshot: self, merged }))
     }
 
     fn label_names(

@@ -23,6 +23,7 @@ use mapped::{Found, MappedChunks};
 use series::{Series, Visible};
 use snapshots::Snapshots;
 
+use crate::block::tombstones::Intervals;
 use crate::chunk::Value;
 use crate::codec::Malformed;
 use crate::error::{AppendError, IoError};
@@ -125,6 +126,8 @@ pub(crate) struct Head {
     range_ms: i64,
     series_max: u64,
     files: MappedChunks,
+    /// Deleted spans by series, each with the first snapshot that may not see its samples any more.
+    deleted: RwLock<HashMap<u32, Vec<(u64, TimeRange)>>>,
     /// Series that left, with the snapshot number from which on nobody can still know them.
     limbo: Mutex<Vec<(u64, Vec<u32>)>>,
 }
@@ -142,6 +145,7 @@ impl Head {
             range_ms,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
             files,
+            deleted: RwLock::default(),
             limbo: Mutex::default(),
         }
     }
@@ -278,7 +282,8 @@ impl Head {
             // A chunk that cannot be read is reported by whoever reads the samples.
             let some =
                 |hidden| series.visible(range, hidden, &self.files).is_ok_and(|visible| visible.is_empty());
-            if overlaps && (hidden == 0 || !some(hidden)) {
+            let gone = self.deleted(id, view).is_some_and(|gone| gone.covers(TimeRange::new(min, max)));
+            if overlaps && !gone && (hidden == 0 || !some(hidden)) {
                 kept.push(id);
             }
         }
@@ -307,6 +312,7 @@ impl Head {
     }
 
     fn drop_series(&self, mut ids: Vec<u32>) -> Vec<u64> {
+        ids.sort_unstable();
         let mut dropped = Vec::new();
         let mut catalog = self.catalog.write();
         ids.retain(|&id| {
@@ -318,6 +324,7 @@ impl Head {
             }
             gone
         });
+        self.deleted.write().retain(|id, _| ids.binary_search(id).is_err());
         catalog.unlist(&ids);
         self.limbo.lock().push((self.snapshots.next(), ids));
         self.forget(&mut catalog);
@@ -334,6 +341,42 @@ impl Head {
             }
             known
         });
+    }
+
+    /// What a deletion in `range` means for each of `ids` that has samples there: its number, its name in
+    /// the log, and the span.
+    pub(crate) fn deletable(&self, ids: &Bitmap, range: TimeRange) -> Vec<(u32, u64, TimeRange)> {
+        let mut spans = Vec::new();
+        for id in ids.iter() {
+            let mut shard = self.shard(id);
+            let Some(series) = shard.get(id) else { continue };
+            let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
+            let span = TimeRange::new(range.start.max(min), range.end.min(max));
+            if span.start <= span.end {
+                spans.push((id, series.wal_ref, span));
+            }
+        }
+        spans
+    }
+
+    /// Deletes a span of a series for snapshots from `from_snapshot` on.
+    pub(crate) fn delete(&self, id: u32, span: TimeRange, from_snapshot: u64) {
+        self.deleted.write().entry(id).or_default().push((from_snapshot, span));
+    }
+
+    /// What is deleted of a series, as `view` sees it.
+    pub(crate) fn deleted(&self, id: u32, view: View) -> Option<Intervals> {
+        let deleted = self.deleted.read();
+        if deleted.is_empty() {
+            return None;
+        }
+        let mut intervals = Intervals::default();
+        for &(from_snapshot, span) in deleted.get(&id)? {
+            if from_snapshot <= view.snapshot {
+                intervals.add(span);
+            }
+        }
+        Some(intervals)
     }
 
     /// Closes the open chunk of a series.

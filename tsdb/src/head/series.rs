@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{HistogramValue, ResetHint, Samples, TimeRange, Timestamp};
 
 use super::mapped::{MappedChunk, MappedChunks, MappedRef, Unmapped};
+use crate::block::tombstones::Intervals;
 use crate::chunk::{self, Appender, Chunk, Encoding, SAMPLES_PER_CHUNK, Value};
 use crate::codec::Malformed;
 use crate::wal::record::HistogramRecords;
@@ -314,14 +315,20 @@ impl Visible {
         chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
     }
 
-    /// The samples in `range` as chunks of their own; the same bytes where all of them are in it.
-    pub(crate) fn cut_to(&self, range: TimeRange) -> Result<Vec<Chunk>, Malformed> {
+    /// The samples in `range` that are not deleted as chunks of their own; the same bytes where that is
+    /// all of them.
+    pub(crate) fn cut_to(
+        &self,
+        range: TimeRange,
+        deleted: Option<&Intervals>,
+    ) -> Result<Vec<Chunk>, Malformed> {
         let (data, encoding) = (self.bytes.data(), self.bytes.encoding());
-        let whole = self.limit == usize::from(chunk::count(data));
+        let whole = self.limit == usize::from(chunk::count(data)) && deleted.is_none();
         if whole && range.contains(self.min) && range.contains(self.max) {
             return Ok(vec![Chunk { min: self.min, max: self.max, encoding, data: data.into() }]);
         }
-        chunk::filter(encoding, data, self.limit, |ts| range.contains(ts))
+        let keep = |ts| range.contains(ts) && !deleted.is_some_and(|deleted| deleted.contains(ts));
+        chunk::filter(encoding, data, self.limit, keep)
     }
 }
 

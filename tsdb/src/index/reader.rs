@@ -102,6 +102,11 @@ impl Reader {
         Bytes::new(&self.data[*at.ok_or(Malformed("symbol number out of range"))? as usize..]).text()
     }
 
+    /// All symbols, ascending.
+    pub(crate) fn symbols(&self) -> impl Iterator<Item = Result<&str, Malformed>> {
+        (0..self.symbols.len() as u64).map(|number| self.symbol(number))
+    }
+
     /// The names of all labels, ascending.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &*name.name).filter(|name| !name.is_empty())

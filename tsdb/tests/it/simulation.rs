@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{HistogramValue, IntHistogram, Labels, Span};
+use model::{HistogramValue, IntHistogram, Labels, Matcher, Span, TimeRange};
 use tsdb::disk::memory::{Faults, Memory};
 use tsdb::{Appender, Compression, Db, Options};
 
@@ -106,7 +106,7 @@ impl Simulation {
 
     fn step(&mut self) -> Result<(), Wrong> {
         let Some(db) = &self.db else { return self.open() };
-        let action = self.dice.below(40);
+        let action = self.dice.below(42);
         if std::env::var_os("SIMULATION_TRACE").is_some() {
             eprintln!("at {}: action {action}", self.now);
         }
@@ -137,6 +137,10 @@ impl Simulation {
             }
             34 => self.kill()?,
             35 => self.power_cut()?,
+            40 => self.delete(),
+            41 => {
+                let _ = db.clean_tombstones();
+            }
             36 => {
                 self.interrupted();
                 self.power_cut()?;
@@ -168,6 +172,23 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    fn delete(&mut self) {
+        let Some(db) = &self.db else { return };
+        let number = self.dice.below(SERIES).to_string();
+        let start = self.now - i64::try_from(self.dice.below(4000)).unwrap();
+        let range = TimeRange::new(start, start + i64::try_from(self.dice.below(2000)).unwrap());
+        if db.delete(&[Matcher::equal("n", &number)], range).is_err() {
+            return;
+        }
+        for model in [&mut self.acknowledged, &mut self.unsure] {
+            for (series, samples) in model {
+                if series.contains(&format!(" n=\"{number}\"")) {
+                    samples.retain(|&ts, _| !range.contains(ts));
+                }
+            }
+        }
     }
 
     /// Runs until the disk stops in the middle of something.

@@ -1,0 +1,177 @@
+//! Limits say their names, and hostile queries are refused rather than survived.
+
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a test may")]
+
+#[path = "support/storage.rs"]
+mod storage;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use model::{
+    Labels, Matcher, Querier, QueryCancelled, Samples, Selection, SeriesSet, StorageError, TimeRange,
+};
+use promql::{Engine, EngineOptions, Limits, ParseErrorKind, ParseOptions, QueryError, QueryOptions, parse};
+use storage::Memory;
+
+fn store(series: usize) -> Memory {
+    let mut memory = Memory::default();
+    for at in 0..series {
+        let mut samples = Samples::default();
+        (0..100).for_each(|step| samples.push_float(step * 10_000, 1.0));
+        memory.0.insert(Labels::from_pairs([("__name__", "m"), ("at", &at.to_string())]), samples);
+    }
+    memory
+}
+
+fn engine(limits: Limits) -> Engine {
+    Engine::new(EngineOptions { limits, workers: 2, ..EngineOptions::default() })
+}
+
+fn ask(engine: &Engine, store: &dyn Querier, text: &str) -> Result<promql::Outcome, QueryError> {
+    let expr = parse(text, &ParseOptions::default()).unwrap();
+    engine.range(store, &expr, 0, 990_000, 10_000, &QueryOptions::default())
+}
+
+#[test]
+fn too_many_samples_name_the_expression_and_the_limit() {
+    let engine = engine(Limits { samples_max: 1000, ..Limits::default() });
+    let error = ask(&engine, &store(50), "1 + sum(rate(m[1m])) + count(m > 0 or m)").unwrap_err();
+    let QueryError::Limit { limit, allowed, expr, .. } = &error else { panic!("{error}") };
+    assert_eq!((*limit, *allowed), ("samples_max", 1000));
+    assert!(expr.contains("m > 0"), "{expr}");
+    assert!(error.to_string().contains("samples_max=1000"), "{error}");
+}
+
+#[test]
+fn an_aggregation_holds_its_groups_and_not_its_series() {
+    let engine = engine(Limits { samples_max: 1000, ..Limits::default() });
+    let outcome = ask(&engine, &store(200), "sum(rate(m[1m]))").unwrap();
+    assert!(outcome.stats.samples_peak <= 400, "{:?}", outcome.stats);
+    assert_eq!(outcome.stats.series, 200);
+    assert_eq!(outcome.stats.samples, 200 * 100);
+}
+
+#[test]
+fn bytes_are_limited_by_query_and_in_total_and_given_back() {
+    let limits = Limits { bytes_per_query_max: 20_000, ..Limits::default() };
+    let by_query = engine(limits);
+    let error = ask(&by_query, &store(50), "m").unwrap_err();
+    assert!(matches!(error, QueryError::Limit { limit: "bytes_per_query_max", .. }), "{error}");
+    assert_eq!(by_query.bytes_held(), 0);
+    let in_total = engine(Limits { bytes_total_max: 20_000, ..Limits::default() });
+    let error = ask(&in_total, &store(50), "m").unwrap_err();
+    assert!(matches!(error, QueryError::Limit { limit: "bytes_total_max", .. }), "{error}");
+    ask(&in_total, &store(1), "m").unwrap();
+    assert_eq!(in_total.bytes_held(), 0);
+}
+
+#[test]
+fn a_query_ends_at_its_deadline() {
+    let engine = engine(Limits { timeout: Duration::ZERO, ..Limits::default() });
+    assert!(matches!(ask(&engine, &store(5), "m"), Err(QueryError::Timeout(_))));
+}
+
+/// A store whose reading takes its time.
+struct Slow(Memory, AtomicBool);
+
+struct SlowSet<'a>(Box<dyn SeriesSet + 'a>, &'a AtomicBool);
+
+impl Querier for Slow {
+    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        Ok(Box::new(SlowSet(self.0.select(selection)?, &self.1)))
+    }
+
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(
+        &self,
+        _: &str,
+        _: &[Matcher],
+        _: TimeRange,
+        _: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+}
+
+impl SeriesSet for SlowSet<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
+        self.0.visit_labels(index, visit);
+    }
+
+    fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
+        self.1.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(2));
+        self.0.samples(index, range, into)
+    }
+}
+
+#[test]
+fn a_query_that_nobody_waits_for_ends_at_once() {
+    let engine = engine(Limits::default());
+    let store = Slow(store(5000), AtomicBool::new(false));
+    let expr = parse("sum(m)", &ParseOptions::default()).unwrap();
+    let cancelled = QueryCancelled::new();
+    std::thread::scope(|scope| {
+        let query = scope.spawn(|| {
+            let options = QueryOptions { cancelled: Some(&cancelled), ..QueryOptions::default() };
+            engine.instant(&store, &expr, 500_000, &options)
+        });
+        while !store.1.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        cancelled.set();
+        let asked = Instant::now();
+        assert!(matches!(query.join().unwrap(), Err(QueryError::Cancelled)));
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+    });
+}
+
+#[test]
+fn queries_beyond_the_concurrency_wait() {
+    let limits = Limits { concurrency: 1, timeout: Duration::from_millis(200), ..Limits::default() };
+    let engine = engine(limits);
+    let store = Slow(store(5000), AtomicBool::new(false));
+    let expr = parse("sum(m)", &ParseOptions::default()).unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| engine.instant(&store, &expr, 500_000, &QueryOptions::default()));
+        while !store.1.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        let options = QueryOptions { timeout: Some(Duration::from_millis(20)), ..QueryOptions::default() };
+        let second = engine.instant(&store, &expr, 500_000, &options);
+        assert!(matches!(second, Err(QueryError::Timeout("query queue"))), "{second:?}");
+        assert!(matches!(first.join().unwrap(), Err(QueryError::Timeout("expression evaluation"))));
+    });
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    for (open, close) in [("(", ")"), ("-", ""), ("sum(", ")"), ("a[", ""), ("a[5m:5m+(", ""), ("1^", "")] {
+        let text = format!("{}a{}", open.repeat(20_000), close.repeat(20_000));
+        assert!(parse(&text, &ParseOptions::experimental()).is_err(), "{open}");
+    }
+    let chain = "a + ".repeat(20_000) + "a";
+    let error = parse(&chain, &ParseOptions::default()).unwrap_err();
+    assert_eq!(error.kind, ParseErrorKind::TooDeep);
+}
+
+#[test]
+fn the_deepest_query_that_is_read_is_answered() {
+    let chain = "1 + ".repeat(promql::CHAIN_MAX) + "scalar(m)";
+    let nested = "abs(".repeat(promql::DEPTH_MAX - 2) + "m" + &")".repeat(promql::DEPTH_MAX - 2);
+    let engine = engine(Limits::default());
+    for text in [chain, nested] {
+        let expr = parse(&text, &ParseOptions::default()).unwrap();
+        assert_eq!(expr.to_string(), text);
+        assert_eq!(expr.clone(), expr);
+        engine.instant(&store(1), &expr, 500_000, &QueryOptions::default()).unwrap();
+    }
+}

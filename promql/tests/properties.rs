@@ -1,0 +1,166 @@
+//! Properties of random queries over random stores.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a test may"
+)]
+
+#[path = "support/generate.rs"]
+mod generate;
+#[path = "support/naive.rs"]
+mod naive;
+#[path = "support/storage.rs"]
+mod storage;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use generate::Random;
+use model::Labels;
+use naive::Naive;
+use promql::{Engine, EngineOptions, ParseOptions, QueryOptions, QueryValue, parse};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+static ENGINE: LazyLock<Engine> =
+    LazyLock::new(|| Engine::new(EngineOptions { workers: 2, ..EngineOptions::default() }));
+static ALONE: LazyLock<Engine> =
+    LazyLock::new(|| Engine::new(EngineOptions { workers: 1, ..EngineOptions::default() }));
+
+/// Values by series and time.
+type Points = BTreeMap<(Labels, i64), f64>;
+
+const START: i64 = 60_000;
+const END: i64 = 560_000;
+const STEP: i64 = 50_000;
+
+fn points(value: QueryValue) -> Points {
+    let mut out = Points::new();
+    let QueryValue::Matrix(series) = value else { panic!("no matrix") };
+    for series in series {
+        for (ts, value) in series.samples.ts.iter().zip(&series.samples.values) {
+            out.insert((series.labels.clone(), *ts), *value);
+        }
+    }
+    out
+}
+
+fn naive(store: &storage::Memory, expr: &promql::Expr) -> Result<Points, String> {
+    let model = Naive { store, start: START, end: END };
+    let mut out = Points::new();
+    for ts in (START..=END).step_by(STEP as usize) {
+        for (labels, value) in model.vector(expr, ts)? {
+            out.insert((labels, ts), value);
+        }
+    }
+    Ok(out)
+}
+
+fn close(a: f64, b: f64) -> bool {
+    a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()))
+}
+
+/// The same cases each time: comparisons of rounded numbers may differ from the definition once in a
+/// million. `PYROMETER_PROPERTY_SEED` and `PYROMETER_PROPERTY_CASES` ask for others, and for more.
+fn config() -> ProptestConfig {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    ProptestConfig {
+        cases: number("PYROMETER_PROPERTY_CASES").unwrap_or(1500),
+        rng_seed: RngSeed::Fixed(u64::from(number("PYROMETER_PROPERTY_SEED").unwrap_or(1))),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_engine_agrees_with_the_definition(seed: u64) {
+        let mut random = Random::new(seed);
+        let store = generate::store(&mut random);
+        let text = generate::vector(&mut random, 3);
+        let expr = parse(&text, &ParseOptions::default()).unwrap();
+        let got = ENGINE.range(&store, &expr, START, END, STEP, &QueryOptions::default());
+        let want = naive(&store, &expr);
+        match (got, want) {
+            (Ok(got), Ok(want)) => {
+                let got = points(got.value);
+                prop_assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "{}", text);
+                for (key, value) in &got {
+                    prop_assert!(close(*value, want[key]), "{text}\n{key:?}: {value}, want {}", want[key]);
+                }
+            }
+            (Err(_), Err(_)) => {}
+            (got, want) => prop_assert!(false, "{text}\n{got:?}\n{want:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same(seed: u64) {
+        let text = generate::vector(&mut Random::new(seed), 4);
+        let expr = parse(&text, &ParseOptions::default()).unwrap();
+        for form in [expr.to_string(), expr.pretty()] {
+            let again = parse(&form, &ParseOptions::default()).unwrap();
+            prop_assert_eq!(&again, &expr, "{}", form);
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_workers(seed: u64) {
+        let mut random = Random::new(seed);
+        let store = generate::store(&mut random);
+        let expr = parse(&generate::vector(&mut random, 3), &ParseOptions::default()).unwrap();
+        let ask = |engine: &Engine| {
+            let answer = engine.range(&store, &expr, START, END, STEP, &QueryOptions::default());
+            answer.map_err(|error| error.to_string()).map(|o| (format!("{:?}", o.value), o.warnings, o.infos))
+        };
+        prop_assert_eq!(ask(&ENGINE), ask(&ALONE));
+    }
+
+    #[test]
+    fn an_instant_is_a_range_of_one_step(seed: u64) {
+        let mut random = Random::new(seed);
+        let store = generate::store(&mut random);
+        let text = generate::vector(&mut random, 3);
+        let expr = parse(&text, &ParseOptions::default()).unwrap();
+        let options = QueryOptions::default();
+        let instant = ENGINE.instant(&store, &expr, START, &options);
+        let range = ENGINE.range(&store, &expr, START, START, STEP, &options);
+        let (Ok(instant), Ok(range)) = (instant, range) else { return Ok(()) };
+        let QueryValue::Vector(samples) = instant.value else { panic!("no vector") };
+        let samples: BTreeMap<_, _> =
+            samples.into_iter().map(|s| (s.labels, format!("{:?}", s.value))).collect();
+        let range: BTreeMap<_, _> = points(range.value)
+            .into_iter()
+            .map(|((labels, _), value)| (labels, format!("{:?}", model::Value::Float(value))))
+            .collect();
+        prop_assert_eq!(samples, range, "{}", text);
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in ".{0,60}") {
+        let _ = parse(&text, &ParseOptions::experimental());
+    }
+
+    #[test]
+    fn any_tokens_are_read_or_refused(seed: u64) {
+        let mut random = Random::new(seed);
+        let mut text = String::new();
+        for _ in 0..random.below(25) {
+            text.push_str(random.one_of(&[
+                "a", "b{", "}", "x=\"1\"", "[5m", "]", ":", "(", ")", "sum", "by", "on", "group_left", "rate", "+",
+                "-", "==", "and", "offset", "@", "start()", "5m", "1e3", "\"s\"", ",", "bool", "{", "anchored",
+                "fill(1)", "step()", "^", "#\n",
+            ]));
+            text.push_str(random.one_of(&["", " "]));
+        }
+        if let Ok(expr) = parse(&text, &ParseOptions::experimental()) {
+            let again = parse(&expr.to_string(), &ParseOptions::experimental());
+            prop_assert_eq!(again.as_ref(), Ok(&expr), "{}", text);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Random stores and random queries that type-check.
+
+use model::{Labels, Samples, stale_nan};
+
+use super::storage::Memory;
+
+/// A small generator of random numbers (xorshift); the same seed gives the same numbers.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 11) % bound
+    }
+
+    pub fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+/// Series `a` and `b` with labels `x` and `y`, over ten minutes, with gaps, resets, markers and NaN.
+pub fn store(random: &mut Random) -> Memory {
+    let mut memory = Memory::default();
+    for name in ["a", "b"] {
+        for x in ["1", "2", "3"] {
+            for y in ["1", "2"] {
+                if random.below(5) == 0 {
+                    continue;
+                }
+                let labels = Labels::from_pairs([("__name__", name), ("x", x), ("y", y)]);
+                memory.0.insert(labels, samples(random));
+            }
+        }
+    }
+    memory
+}
+
+fn samples(random: &mut Random) -> Samples {
+    let mut samples = Samples::default();
+    let (mut ts, mut value) = (random.below(60_000) as i64, random.below(10) as f64);
+    while ts < 600_000 {
+        match random.below(20) {
+            0 => samples.push_float(ts, stale_nan()),
+            1 => value = random.below(5) as f64,
+            2 => ts += random.below(200_000) as i64,
+            3 => samples.push_float(ts, f64::NAN),
+            _ => {
+                value += random.below(8) as f64 / 2.0;
+                samples.push_float(ts, value);
+            }
+        }
+        ts += 5_000 + random.below(20_000) as i64;
+    }
+    samples
+}
+
+/// A query of the kind that the model of the tests evaluates.
+pub fn vector(random: &mut Random, depth: u64) -> String {
+    if depth == 0 {
+        return selector(random);
+    }
+    let inner = depth - 1;
+    match random.below(12) {
+        0 => selector(random),
+        1 => format!("({})", vector(random, inner)),
+        2 => format!("-{}", selector(random)),
+        3 if random.below(2) == 0 => format!("abs({})", vector(random, inner)),
+        // What rounds is asked of exact values only.
+        3 => format!("{}({})", random.one_of(&["ceil", "floor", "sgn"]), selector(random)),
+        4 => {
+            let function = random.one_of(&["rate", "increase", "delta", "irate", "changes", "resets"]);
+            format!("{function}({})", matrix(random, 0))
+        }
+        5 => {
+            let function = random.one_of(&[
+                "sum_over_time",
+                "avg_over_time",
+                "min_over_time",
+                "max_over_time",
+                "count_over_time",
+                "last_over_time",
+            ]);
+            format!("{function}({})", matrix(random, inner))
+        }
+        6 | 7 => {
+            let op = random.one_of(&["sum", "avg", "min", "max", "count", "group", "stdvar"]);
+            let grouping = random.one_of(&["", " by (x)", " by (y, x)", " without (x)", " by (__name__)"]);
+            format!("{op}{grouping} ({})", vector(random, inner))
+        }
+        8 => {
+            let op = random.one_of(&["+", "-", "*", "/", "==", "!=", ">", "<=", "> bool", "== bool"]);
+            if random.below(2) == 0 {
+                format!("({}) {op} {}", vector(random, inner), number(random))
+            } else {
+                format!("{} {op} ({})", number(random), vector(random, inner))
+            }
+        }
+        9 | 10 => {
+            let op = random.one_of(&["+", "-", "/", "==", ">", "!= bool", "< bool"]);
+            let matching = random.one_of(&[
+                "",
+                " on (x, y)",
+                " on (x)",
+                " ignoring (y)",
+                " on (x) group_left ()",
+                " on (y) group_right ()",
+                " on (x) group_left (y)",
+                " ignoring (x) group_left ()",
+            ]);
+            format!("({}) {op}{matching} ({})", vector(random, inner), vector(random, inner))
+        }
+        _ => {
+            let op = random.one_of(&["and", "or", "unless"]);
+            let matching = random.one_of(&["", " on (x)", " ignoring (y)", " on ()"]);
+            format!("({}) {op}{matching} ({})", vector(random, inner), vector(random, inner))
+        }
+    }
+}
+
+fn selector(random: &mut Random) -> String {
+    let base =
+        random.one_of(&["a", "b", "a{x=\"1\"}", "b{y!=\"2\"}", "{__name__=~\"a|b\"}", "a{x=~\"1|2\"}"]);
+    format!("{base}{}", modifiers(random))
+}
+
+fn modifiers(random: &mut Random) -> &'static str {
+    match random.below(8) {
+        0 => " offset 1m",
+        1 => " offset -30s",
+        2 => " @ 300.000",
+        3 => " @ end() offset 10s",
+        _ => "",
+    }
+}
+
+fn matrix(random: &mut Random, depth: u64) -> String {
+    if random.below(3) == 0 {
+        let range = random.one_of(&["[2m:30s]", "[5m:]", "[90s:7s]"]);
+        // Differences of computed values depend on their last bits; so depth 0 asks for exact ones.
+        let inner = if depth > 0 { vector(random, depth - 1) } else { selector(random) };
+        return format!("({inner}){range}{}", modifiers(random));
+    }
+    let base = random.one_of(&["a", "b", "a{x=\"1\"}", "{__name__=~\"a|b\"}"]);
+    let range = random.one_of(&["[1m]", "[2m30s]", "[5m]"]);
+    format!("{base}{range}{}", modifiers(random))
+}
+
+fn number(random: &mut Random) -> &'static str {
+    random.one_of(&["0", "1", "2.5", "-3", "NaN", "+Inf", "10"])
+}
