@@ -20,11 +20,17 @@
 //! ```
 //!
 //! The hard decision is what stands for a pod. Each cgroup that holds processes is a container, named
-//! after its unit, scope or container ([`names`](self), module `names`). Processes outside of any
+//! after its unit, scope or container (module `names`). Processes outside of any
 //! cgroup of their own (cgroup v1, or a host without a service supervisor) are grouped by command name in
 //! the namespace `host`. The kernel keeps counters for the former; for the latter the agent keeps them
 //! itself, by adding up what each process, keyed by id and start time, has used since the last look,
 //! so that a counter never falls when processes end.
+//!
+//! What the figures mean: the working set of a cgroup is `memory.current` less `inactive_file`, as a
+//! kubelet has it. That of a group of processes is the sum of their proportional set sizes, so that a page
+//! shared by two counts half for each, or of their resident sizes where the kernel does not tell the
+//! former. The node's CPU time is all busy time of `/proc/stat` but what the hypervisor took; its working
+//! set is all memory that is neither free nor an inactive page of a file.
 
 mod accounting;
 mod cadvisor;

@@ -5,7 +5,7 @@
 //! at beyond its value. When the order changes, a table from hash to entry is built for that one page and
 //! thrown away after it; the entries are then brought into the new order.
 //!
-//! An [`Entry`] takes 20 bytes: 8 of hash, 8 of series reference, and 4 for the length of the name and
+//! An entry takes 20 bytes: 8 of hash, 8 of series reference, and 4 for the length of the name and
 //! two flags. Its alignment is 4, and the vector of entries is kept at its exact length, so a series
 //! costs 20 bytes at rest. While a page with changes is being read, its target has in addition the table
 //! (4 bytes an entry at a load of at most 7/8, and one control byte, rounded to a power of two: up to 12

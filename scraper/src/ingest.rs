@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
 
 use crate::cache::{Cache, NameHasher, Slot};
-use crate::config::ScrapeJob;
+use crate::config::{HistogramOptions, ScrapeJob};
 use crate::counters::Counters;
 use crate::fetch::{FetchError, Page};
 use crate::page::{self, PageError, ParsedPage, Point};
@@ -74,6 +74,7 @@ pub(crate) struct Scrape {
     pub(crate) now: Timestamp,
     pub(crate) started: Instant,
     pub(crate) timeout_ms: i64,
+    pub(crate) histograms: HistogramOptions,
     pub(crate) page: Result<Page, ScrapeError>,
     /// Where a compressed page is unpacked.
     pub(crate) buffer: Vec<u8>,
@@ -205,7 +206,7 @@ impl Ingest {
         outcome.figures.body_bytes = body.len();
         let mut result = Err(ScrapeError::Forgotten);
         for _ in 0..2 {
-            let parsed = page::read(&body, format, &scrape.job, &self.cache, &self.store.hasher);
+            let parsed = page::read(&body, format, scrape.histograms, &self.cache, &self.store.hasher);
             let stored = match &parsed {
                 Ok(parsed) => self.append_page(scrape, parsed, outcome),
                 Err(error) => Err(Refusal::Failed(error.clone().into())),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use model::{HistogramValue, Timestamp};
 
 use crate::cache::{Cache, Changes, NameHasher, Slot};
-use crate::config::ScrapeJob;
+use crate::config::HistogramOptions;
 use crate::exposition::{Event, Format, MetricType, ParseError, ParseOptions, Parser, unescape_help};
 use crate::resolution;
 use crate::status::FamilyMetadata;
@@ -96,14 +96,14 @@ pub(crate) enum PageError {
 pub(crate) fn read(
     body: &[u8],
     format: Format,
-    job: &ScrapeJob,
+    histograms: HistogramOptions,
     cache: &Cache,
     hasher: &NameHasher,
 ) -> Result<ParsedPage, PageError> {
     let options = ParseOptions {
         start_times: false,
-        native_histograms: job.histograms.native,
-        always_classic: job.histograms.always_classic,
+        native_histograms: histograms.native,
+        always_classic: histograms.always_classic,
     };
     let mut page = ParsedPage { points: Vec::with_capacity(cache.len()), ..ParsedPage::default() };
     let mut reading = cache.read(hasher);
@@ -115,7 +115,7 @@ pub(crate) fn read(
                 page.push(slot, sample.series, sample.metric_type, sample.ts).value = sample.value;
             }
             Event::Histogram(mut histogram) => {
-                if !resolution::fit(&mut histogram.value, job.histograms.native_buckets_max) {
+                if !resolution::fit(&mut histogram.value, histograms.native_buckets_max) {
                     return Err(PageError::Buckets);
                 }
                 let slot = reading.place(histogram.series);

@@ -374,6 +374,7 @@ impl Scraping {
             now: self.shared.now(),
             started,
             timeout_ms: order.target.timeout_ms,
+            histograms: order.target.histograms,
             page,
             buffer: if is_gzip { self.shared.take_buffer() } else { Vec::new() },
         };

@@ -2,7 +2,7 @@
 
 use model::{Labels, LabelsBuilder};
 
-use crate::config::{Config, Scheme, ScrapeJob, Seed};
+use crate::config::{Config, HistogramOptions, Scheme, ScrapeJob, Seed};
 use crate::relabel;
 
 const ADDRESS: &str = "__address__";
@@ -11,9 +11,11 @@ const METRICS_PATH: &str = "__metrics_path__";
 const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
 const PARAM: &str = "__param_";
+const NATIVE: &str = "__scrape_native_histograms__";
+const ALWAYS_CLASSIC: &str = "__always_scrape_classic_histograms__";
 
 /// One target after relabelling.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Target {
     /// Labels before relabelling, defaults included.
     pub(crate) discovered: Labels,
@@ -26,6 +28,7 @@ pub(crate) struct Target {
     pub(crate) path: String,
     pub(crate) interval_ms: i64,
     pub(crate) timeout_ms: i64,
+    pub(crate) histograms: HistogramOptions,
 }
 
 /// What became of one configured target.
@@ -122,12 +125,24 @@ fn finish(job: &ScrapeJob, discovered: Labels, mut labels: LabelsBuilder) -> Res
     if timeout_ms > interval_ms {
         return Err(format!("scrape timeout {timeout_ms} ms greater than interval {interval_ms} ms"));
     }
+    let flag = |name: &str, otherwise: bool| match labels.get(name) {
+        None => Ok(otherwise),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(format!("error parsing {name} {other:?}: neither true nor false")),
+    };
+    let histograms = HistogramOptions {
+        native: flag(NATIVE, job.histograms.native)?,
+        always_classic: flag(ALWAYS_CLASSIC, job.histograms.always_classic)?,
+        ..job.histograms
+    };
     let path = path_and_query(job, &labels);
     labels.retain(|name, _| !name.starts_with("__"));
     if labels.get("instance").is_none() {
         labels.set("instance", &address);
     }
-    Ok(Target { discovered, labels: labels.build(), scheme, address, path, interval_ms, timeout_ms })
+    let labels = labels.build();
+    Ok(Target { discovered, labels, scheme, address, path, interval_ms, timeout_ms, histograms })
 }
 
 /// Parameters ascend by name; `__param_<name>` stands for the first value of each.
@@ -254,10 +269,12 @@ mod tests {
             set("__param_b", "4"),
             set("__scrape_interval__", "20s"),
             set("instance", "me"),
+            set("__scrape_native_histograms__", "true"),
         ];
         let target = &Resolved::of(&job).active[0];
         assert_eq!(target.url(), "https://h:1/x%20y?a=%C3%A9&a=2%203&b=4");
         assert_eq!((target.interval_ms, target.timeout_ms), (20_000, 10_000));
+        assert!(target.histograms.native && !target.histograms.always_classic);
         assert_eq!(target.labels.get("instance"), Some("me"));
     }
 
@@ -273,6 +290,9 @@ mod tests {
         job.relabel = vec![Rule::new(spec(Action::Drop, "__address__", "h:2"), NameScheme::Utf8).unwrap()];
         let resolved = Resolved::of(&job);
         assert_eq!((resolved.active.len(), resolved.dropped.len()), (1, 1));
+        job.targets[0].labels = Labels::from_pairs([("__scrape_native_histograms__", "maybe")]);
+        assert!(Resolved::of(&job).active.is_empty());
+        job.targets[0].labels = Labels::empty();
         job.targets[0].targets = vec!["a/b".into()];
         assert!(Resolved::of(&job).active.is_empty());
         job.targets[0].targets = vec!["a".into()];

@@ -422,6 +422,64 @@ async fn a_reload_leaves_unchanged_targets_alone_and_ends_removed_ones() {
 }
 
 #[tokio::test]
+async fn a_reload_changes_relabelling_and_interval_of_running_targets() {
+    use crate::relabel::{Action, Rule, RuleSpec};
+    let exporter = Exporter::start("a 1\nb 2\n").await;
+    let mut job = job("j", &[&exporter.address]);
+    let bench = Bench::start(vec![job.clone()]);
+    bench.until_scraped(2).await;
+    let spec = RuleSpec {
+        source_labels: vec!["__name__".into()],
+        regex: Some("a".into()),
+        action: Action::Drop,
+        ..RuleSpec::default()
+    };
+    job.metric_relabel = vec![Rule::new(spec, config::NameScheme::Utf8).unwrap()];
+    job.interval_ms = 3_600_000;
+    bench.handle.reload(config(vec![job.clone()])).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let before = exporter.requests();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(exporter.requests() <= before + 1, "an interval of an hour");
+    job.interval_ms = INTERVAL_MS;
+    bench.handle.reload(config(vec![job])).unwrap();
+    bench.until("a marker", |bench| bench.values("a").last() == Some(&None)).await;
+    assert!(bench.values("b").iter().all(Option::is_some));
+    assert_eq!(exporter.connections.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.handle.stats().targets, 1);
+}
+
+#[tokio::test]
+async fn series_with_timestamps_are_tracked_if_asked_for() {
+    let exporter = Exporter::start("").await;
+    let now = clock()();
+    exporter.set(&format!("a 1 {now}\n"));
+    let tracking = ScrapeJob { track_timestamps_staleness: true, ..job("j", &[&exporter.address]) };
+    let bench = Bench::start(vec![tracking]);
+    bench.until_scraped(1).await;
+    exporter.set("");
+    bench.until("a marker", |bench| bench.values("a") == [Some(1.0), None]).await;
+}
+
+#[tokio::test]
+async fn the_store_s_series_limit_refuses_new_series_and_keeps_known_ones() {
+    let exporter = Exporter::start("a 1\n").await;
+    let dir = tempfile::tempdir().unwrap();
+    // The target's series and the five about its scrapes.
+    let options = tsdb::Options { series_max: Some(6), ..tsdb::Options::default() };
+    let db = Arc::new(tsdb::Db::open(dir.path(), options).unwrap());
+    let handle =
+        start(config(vec![job("j", &[&exporter.address])]), Arc::clone(&db), Shutdown::new()).unwrap();
+    let bench = Bench { _dir: dir, db, handle };
+    bench.until_scraped(1).await;
+    exporter.set("a 2\nb 1\n");
+    bench.until("a refusal", |bench| bench.handle.stats().samples_series_limit > 0).await;
+    bench.until("the known one", |bench| bench.values("a").last() == Some(&Some(2.0))).await;
+    assert!(bench.read("b").is_empty());
+    assert_eq!(bench.handle.targets().active[0].health, Health::Up);
+}
+
+#[tokio::test]
 async fn credentials_are_sent_to_the_target_s_host_only() {
     let other = Exporter::start("a 1\n").await;
     let to = format!("http://{}/metrics", other.address);

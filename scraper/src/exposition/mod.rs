@@ -47,6 +47,10 @@ impl Format {
     pub const DEFAULT_ORDER: [Self; 4] =
         [Self::OpenMetrics100, Self::OpenMetrics001, Self::Text100, Self::Text004];
 
+    /// What is asked for where nothing is configured but that native histograms are wanted.
+    pub const NATIVE_ORDER: [Self; 5] =
+        [Self::Protobuf, Self::OpenMetrics100, Self::OpenMetrics001, Self::Text100, Self::Text004];
+
     /// The media type that asks for the format, without a quality.
     #[must_use]
     pub fn accept(self) -> &'static str {

@@ -240,6 +240,8 @@ proptest::proptest! {
         for format in [Format::Text004, Format::OpenMetrics100, Format::Protobuf] {
             parse(&bytes, format);
         }
+        let _ = series_labels(&bytes, MetricType::Histogram, &mut Vec::new());
+        let _ = Format::of_content_type(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]
