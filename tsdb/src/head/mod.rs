@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod mapped;
 mod postings;
 pub(crate) mod series;
+mod slab;
 pub(crate) mod snapshots;
 mod symbols;
 
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 use catalog::Catalog;
 use mapped::{Found, MappedChunks};
 use series::{Series, Visible};
+use slab::Slab;
 use snapshots::Snapshots;
 
 use crate::block::tombstones::Intervals;
@@ -68,7 +70,7 @@ type Marks = SmallVec<[(u64, u32); 1]>;
 /// A sixteenth of the series.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    series: Vec<Option<Series>>,
+    series: Slab<Option<Series>>,
     /// Only series that were appended to while snapshots were alive; empty otherwise.
     marks: HashMap<u32, Marks>,
     /// Series with closed chunks that wait to be mapped; some more than once, some that are gone.
@@ -86,11 +88,7 @@ impl Shard {
     }
 
     fn insert(&mut self, id: u32, series: Series) {
-        let slot = slot_of(id);
-        if self.series.len() <= slot {
-            self.series.resize_with(slot + 1, || None);
-        }
-        self.series[slot] = Some(series);
+        *self.series.grow_to(slot_of(id)) = Some(series);
     }
 
     /// The number of the newest samples of a series that are younger than snapshot `snapshot`.
