@@ -37,16 +37,28 @@ pub(crate) struct Batch {
 struct Part {
     floats: Vec<(SeriesRef, Timestamp, f64)>,
     histograms: Vec<(SeriesRef, Timestamp, HistogramValue)>,
+    late: Vec<(SeriesRef, Timestamp, Value)>,
 }
 
 impl Part {
     fn is_empty(&self) -> bool {
-        self.floats.is_empty() && self.histograms.is_empty()
+        self.len() == 0
     }
 
     fn len(&self) -> usize {
-        self.floats.len() + self.histograms.len()
+        self.floats.len() + self.histograms.len() + self.late.len()
     }
+}
+
+/// What becomes of a sample.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It follows the newest of its series.
+    Store,
+    /// It is there already.
+    Skip,
+    /// It comes late, but within the window.
+    Late,
 }
 
 impl<'a> Appender<'a> {
@@ -85,12 +97,16 @@ impl<'a> Appender<'a> {
             drop(shard);
             return self.append_histogram(series, ts, &stale);
         }
-        if !self.verdict(ts, || found.check(ts, value))? {
-            return Ok(());
-        }
-        found.pending = true;
+        let check = found.check(ts, value);
+        let verdict = self.verdict((series, ts), check, || Value::Float(value))?;
+        found.pending |= verdict != Verdict::Skip;
         drop(shard);
-        self.batch.shards[shard_of(series.id())].floats.push((series, ts, value));
+        let part = &mut self.batch.shards[shard_of(series.id())];
+        match verdict {
+            Verdict::Skip => {}
+            Verdict::Store => part.floats.push((series, ts, value)),
+            Verdict::Late => part.late.push((series, ts, Value::Float(value))),
+        }
         Ok(())
     }
 
@@ -109,30 +125,41 @@ impl<'a> Appender<'a> {
         }
         let mut shard = self.inner.head.shard(series.id());
         let found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
-        if !self.verdict(ts, || found.check_histogram(ts, value))? {
-            return Ok(());
-        }
-        found.pending = true;
+        let check = found.check_histogram(ts, value);
+        let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()))?;
+        found.pending |= verdict != Verdict::Skip;
         drop(shard);
-        self.batch.shards[shard_of(series.id())].histograms.push((series, ts, value.clone()));
+        let part = &mut self.batch.shards[shard_of(series.id())];
+        match verdict {
+            Verdict::Skip => {}
+            Verdict::Store => part.histograms.push((series, ts, value.clone())),
+            Verdict::Late => part.late.push((series, ts, Value::Histogram(value.clone()))),
+        }
         Ok(())
     }
 
-    /// Whether a sample is to be stored, by its time and by what its series says. Counts refusals.
+    /// What becomes of a sample, by its time and by what its series says. Counts refusals.
     fn verdict(
         &self,
-        ts: Timestamp,
-        check: impl FnOnce() -> Result<(), Refusal>,
-    ) -> Result<bool, AppendError> {
+        (series, ts): (SeriesRef, Timestamp),
+        check: Result<(), Refusal>,
+        value: impl FnOnce() -> Value,
+    ) -> Result<Verdict, AppendError> {
         let counters = &self.inner.counters;
-        if ts < self.accepts_from {
-            return Err(count(&counters.out_of_bounds, AppendError::OutOfBounds));
-        }
-        match check() {
-            Ok(()) => Ok(true),
-            Err(Refusal::Repeated) => Ok(false),
-            Err(Refusal::OutOfOrder) => Err(count(&counters.out_of_order, AppendError::OutOfOrder)),
+        let window = self.inner.options.out_of_order_window_ms > 0;
+        let in_bounds = ts >= self.accepts_from;
+        match check {
+            Ok(()) if in_bounds => Ok(Verdict::Store),
+            _ if !in_bounds && !window => Err(count(&counters.out_of_bounds, AppendError::OutOfBounds)),
+            Err(Refusal::Repeated) => Ok(Verdict::Skip),
             Err(Refusal::Duplicate) => Err(count(&counters.duplicate, AppendError::Duplicate)),
+            _ if !window => Err(count(&counters.out_of_order, AppendError::OutOfOrder)),
+            _ if !self.inner.accepts_late(ts) => Err(count(&counters.out_of_bounds, AppendError::TooOld)),
+            _ => match self.inner.head.late.taken(series.id(), ts, &value()) {
+                Some(true) => Ok(Verdict::Skip),
+                Some(false) => Err(count(&counters.duplicate, AppendError::Duplicate)),
+                None => Ok(Verdict::Late),
+            },
         }
     }
 
@@ -149,17 +176,24 @@ impl<'a> Appender<'a> {
         let min_valid = self.inner.head.min_valid.load(Ordering::Acquire);
         let Batch { shards, samples, unlogged } = batch;
         let mut histograms = HistogramRecords::new();
+        let mut late = (SamplesRecord::default(), HistogramRecords::new());
         samples.clear();
         unlogged.clear();
         let given: usize = shards.iter().map(Part::len).sum();
         for part in shards.iter_mut().filter(|part| !part.is_empty()) {
             self.inner.encode(part, min_valid, unlogged, (samples, &mut histograms));
+            self.inner.encode_late(part, unlogged, &mut late);
         }
         let new_series = self.inner.series_record(unlogged);
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
-        log.append(records).map_err(|source| CommitError { path: log.path(), source })?;
+        let wal = &mut log.wal;
+        wal.append(records).map_err(|source| CommitError { path: wal.path(), source })?;
+        if let Some(wbl) = &mut log.late {
+            let records = late.0.finish().into_iter().chain(late.1.finish());
+            wbl.append(records).map_err(|source| CommitError { path: wbl.path(), source })?;
+        }
         if self.inner.options.wal_sync_interval.is_zero() {
-            log.sync().map_err(|source| CommitError { path: log.path(), source })?;
+            log.sync()?;
         }
         let mut applied = 0;
         for part in shards.iter_mut().filter(|part| !part.is_empty()) {
@@ -210,6 +244,31 @@ impl Inner {
         });
     }
 
+    /// The same for late samples.
+    fn encode_late(
+        &self,
+        part: &mut Part,
+        unlogged: &mut Vec<u32>,
+        (samples, histograms): &mut (SamplesRecord, HistogramRecords),
+    ) {
+        let Some(first) = part.late.first() else { return };
+        let mut shard = self.head.shard(first.0.id());
+        part.late.retain(|(series, ts, value)| {
+            let Some(found) = shard.resolve(*series) else { return false };
+            if self.head.late.taken(series.id(), *ts, value).is_some() {
+                return false;
+            }
+            match value {
+                Value::Float(value) => samples.push(found.wal_ref, *ts, *value),
+                Value::Histogram(value) => histograms.push(found.wal_ref, *ts, value),
+            }
+            if !found.logged {
+                unlogged.push(series.id());
+            }
+            true
+        });
+    }
+
     /// The series record for series that the log does not know yet.
     fn series_record(&self, unlogged: &mut Vec<u32>) -> SeriesRecord {
         let mut record = SeriesRecord::new();
@@ -244,8 +303,15 @@ impl Inner {
                 (min, max) = (min.min(ts), max.max(ts));
             }
         }
+        let next_snapshot = self.head.snapshots.next();
+        for (series, ts, value) in part.late.drain(..) {
+            if let Some(found) = shard.resolve(series) {
+                (found.logged, found.pending) = (true, false);
+                applied += usize::from(self.head.late.add(series.id(), ts, value, next_snapshot));
+            }
+        }
         drop(shard);
-        if applied > 0 {
+        if min <= max {
             self.head.extend_time(min, max);
         }
         applied
@@ -256,7 +322,9 @@ impl Part {
     /// Any series of the part; all are of one shard.
     fn first(&self) -> Option<SeriesRef> {
         let float = self.floats.first().map(|float| float.0);
-        float.or_else(|| self.histograms.first().map(|histogram| histogram.0))
+        float
+            .or_else(|| self.histograms.first().map(|histogram| histogram.0))
+            .or_else(|| self.late.first().map(|late| late.0))
     }
 }
 
@@ -267,7 +335,8 @@ impl Drop for Appender<'_> {
             let mut shard = self.inner.head.shard(first.id());
             let floats = part.floats.drain(..).map(|float| float.0);
             let histograms = part.histograms.drain(..).map(|histogram| histogram.0);
-            for series in floats.chain(histograms) {
+            let late = part.late.drain(..).map(|late| late.0);
+            for series in floats.chain(histograms).chain(late) {
                 if let Some(series) = shard.resolve(series) {
                     series.pending = false;
                 }

@@ -202,6 +202,8 @@ fn series_chunks<'a>(
         });
         return chunks.collect();
     }
+    // Of two samples of one time the one that came in order stays.
+    all.sort_by_key(|(chunk, source, _)| (block_of(*source).meta.is_out_of_order(), chunk.min));
     let mut samples: Vec<(Timestamp, Value)> = Vec::new();
     for (meta, source, id) in &all {
         let block = block_of(*source);

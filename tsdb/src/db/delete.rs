@@ -46,10 +46,14 @@ impl Db {
 
 impl Inner {
     fn delete_from_head(&self, matchers: &[Matcher], range: TimeRange) -> Result<(), IoError> {
+        if !self.head.late.is_empty() {
+            let ids = self.head.catalog.read_recursive().select(matchers);
+            self.delete_late(&ids, range)?;
+        }
         // Under the commit lock, so that the log has the deletion after all samples it applies to.
         let mut log = self.log.lock();
         let catalog = self.head.catalog.read_recursive();
-        let ids = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
+        let ids = catalog.select(matchers);
         let spans = self.head.deletable(&ids, range);
         if spans.is_empty() {
             return Ok(());
@@ -57,8 +61,9 @@ impl Inner {
         let entries: Vec<_> =
             spans.iter().map(|(_, wal_ref, span)| (*wal_ref, span.start, span.end)).collect();
         let record = record::tombstones(&entries);
-        let written = log.append(std::iter::once(record.as_slice())).and_then(|()| log.sync());
-        written.map_err(|source| CommitError { path: log.path(), source })?;
+        let written = log.wal.append(std::iter::once(record.as_slice()));
+        written.map_err(|source| CommitError { path: log.wal.path(), source })?;
+        log.sync()?;
         let from_snapshot = self.head.snapshots.next();
         for (id, _, span) in spans {
             self.head.delete(id, span, from_snapshot);

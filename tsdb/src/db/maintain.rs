@@ -34,6 +34,7 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
     let mut pending = inner.maintenance.lock();
     let mut done = Maintained::default();
     inner.truncate_head(&mut pending)?;
+    inner.head.late.forget(inner.head.snapshots.oldest());
     inner.head.map_closed()?;
     let range = inner.options.block_range_ms;
     if let (Some(min), Some(max)) = (inner.head.min_ts(), inner.head.max_ts())
@@ -41,6 +42,9 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
         && max.saturating_sub(min) > range / 2 * 3
     {
         cut_one(inner, min, next_edge(min, range), &mut pending, &mut done)?;
+    }
+    if done.head_cut {
+        inner.cut_late(&mut done)?;
     }
     inner.compact(&mut done)?;
     inner.retain(&mut done)?;
@@ -61,6 +65,7 @@ pub(super) fn cut_all(inner: &Inner) -> Result<Maintained, CommitError> {
         cut_one(inner, min, edge, &mut pending, &mut done)?;
         min = edge;
     }
+    inner.cut_late(&mut done)?;
     Ok(done)
 }
 
@@ -96,10 +101,11 @@ impl Inner {
         let dropped = self.head.truncate(until);
         self.head.truncate_files(until)?;
         let mut log = self.log.lock();
-        let segment = log.segment();
+        let segment = log.wal.segment();
         pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
         pending.truncate = None;
-        log.next_segment().map_err(|source| CommitError { path: log.path(), source })?;
+        let wal = &mut log.wal;
+        wal.next_segment().map_err(|source| CommitError { path: wal.path(), source })?;
         drop(log);
         self.truncate_log(until, pending)
     }

@@ -4,6 +4,7 @@ pub(crate) mod appender;
 mod compact;
 mod cut;
 mod delete;
+mod late;
 mod maintain;
 mod merge;
 mod open;
@@ -49,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) head: Head,
     /// Taken by every commit for its whole length: the order in the log is the order in memory.
-    pub(crate) log: Mutex<Wal>,
+    pub(crate) log: Mutex<Logs>,
     /// Changed only under the commit lock, so that a snapshot sees a block or the head's samples that
     /// went into it, never both and never neither.
     pub(crate) published: RwLock<Published>,
@@ -60,6 +61,24 @@ pub(crate) struct Inner {
     pub(crate) batches: Mutex<Vec<Batch>>,
     /// The directory is ours while this lives.
     _lock: Box<dyn Send + Sync>,
+}
+
+/// Where commits are written.
+pub(crate) struct Logs {
+    pub(crate) wal: Wal,
+    /// The log of late samples, where they are allowed.
+    pub(crate) late: Option<Wal>,
+}
+
+impl Logs {
+    fn all(&mut self) -> impl Iterator<Item = &mut Wal> {
+        std::iter::once(&mut self.wal).chain(&mut self.late)
+    }
+
+    /// Makes all commits durable.
+    pub(crate) fn sync(&mut self) -> Result<(), CommitError> {
+        self.all().try_for_each(|log| log.sync().map_err(|source| CommitError { path: log.path(), source }))
+    }
 }
 
 /// What new snapshots see besides the head.
@@ -230,7 +249,7 @@ impl Db {
         let mut head_chunks = 0;
         inner.head.for_each(|series| head_chunks += series.chunk_count() as u64);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let wal_segment = inner.log.lock().segment();
+        let wal_segment = inner.log.lock().wal.segment();
         let published = inner.published.read();
         Stats {
             head_series: inner.head.catalog.read_recursive().len() as u64,
@@ -275,16 +294,18 @@ impl Drop for Db {
 
 impl Inner {
     pub(crate) fn sync(&self) -> Result<(), CommitError> {
-        let (file, path) = {
-            let mut log = self.log.lock();
-            (log.take_dirty(), log.path())
+        let dirty: Vec<_> = {
+            let mut logs = self.log.lock();
+            logs.all().filter_map(|log| Some((log.take_dirty()?, log.path()))).collect()
         };
         // Commits go on while the disk is busy.
-        let Some(file) = file else { return Ok(()) };
-        file.sync().map_err(|source| {
-            self.log.lock().poison();
-            CommitError { path, source }
-        })
+        for (file, path) in dirty {
+            file.sync().map_err(|source| {
+                self.log.lock().all().for_each(Wal::poison);
+                CommitError { path, source }
+            })?;
+        }
+        Ok(())
     }
 }
 

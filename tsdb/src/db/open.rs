@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
 use super::replay::Replayed;
-use super::{Counters, Inner, LOCK_FILE, Progress, Published, WAL_DIR, maintain, replay};
+use super::{Counters, Inner, LOCK_FILE, Logs, Progress, Published, WAL_DIR, late, maintain, replay};
 use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -35,18 +35,19 @@ pub(super) fn open(
     let head = Head::new(options.block_range_ms, options.series_max, files);
     head.min_valid.store(head_from, Ordering::Release);
     let wal_dir = dir.join(WAL_DIR);
-    let Replayed { last, names } = replay::replay(&*disk, dir, &head, found, progress)?;
+    let Replayed { last, last_late, names } = replay::replay(&*disk, dir, &head, found, progress)?;
     let next = last.map_or(0, |last| last + 1);
     let mut wal = Wal::create(Arc::clone(&disk), &wal_dir, next, options.wal_compression)
         .map_err(|source| OpenError::io(&wal_dir, source))?;
     wal.limit_segments(options.wal_segment_bytes_max);
+    let late_log = late::open_log(&disk, dir, last_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
     Ok(Inner {
         disk,
         dir: dir.to_owned(),
         options,
         head,
-        log: Mutex::new(wal),
+        log: Mutex::new(Logs { wal, late: late_log }),
         published: RwLock::new(Published { blocks, head_from }),
         maintenance: Mutex::new(maintain::Pending::new(names, next)),
         counters: Counters::default(),

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use hashbrown::HashMap;
 use model::{TimeRange, Timestamp};
 
+use super::late::WBL_DIR;
 use super::{Progress, QUARANTINE_DIR, WAL_DIR};
 use crate::chunk::Value;
 use crate::chunk::layout::is_consistent;
@@ -27,12 +28,16 @@ struct Replay<'a> {
     /// Samples before this are in blocks.
     from: Timestamp,
     unknown: u64,
+    /// Whether the log of late samples is being read.
+    late: bool,
 }
 
 /// What replay tells.
 pub(super) struct Replayed {
     /// The newest segment.
     pub(super) last: Option<u64>,
+    /// The newest segment of the log of late samples.
+    pub(super) last_late: Option<u64>,
     /// Names that the log uses for series which have a newer one.
     pub(super) names: Vec<WalRef>,
 }
@@ -42,6 +47,8 @@ pub(super) struct Replayed {
 /// A segment that cannot be read to its end is cut back to its last good record; what is cut, and all
 /// later segments, are moved to the quarantine directory, since samples after a gap could contradict
 /// what was acknowledged before it.
+///
+/// The log of late samples follows, and is repaired by itself.
 pub(super) fn replay(
     disk: &dyn Disk,
     dir: &Path,
@@ -49,57 +56,14 @@ pub(super) fn replay(
     found: Found,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Replayed, OpenError> {
-    let wal_dir = dir.join(WAL_DIR);
-    let io_error = |source| OpenError::io(&wal_dir, source);
     let from = head.min_valid.load(Ordering::Acquire);
-    let mut replay = Replay { head, series: HashMap::new(), found, from, unknown: 0 };
+    let mut replay = Replay { head, series: HashMap::new(), found, from, unknown: 0, late: false };
     // A chunk may have outlived the record that names its series. No other series may get that name.
     replay.found.keys().for_each(|&wal_ref| head.reserve_wal_ref(wal_ref));
-    let newest = checkpoint::newest(disk, &wal_dir).map_err(io_error)?;
-    if let Some((_, path)) = &newest {
-        for (number, _) in segments(disk, path).map_err(io_error)? {
-            let path = segment_path(path, number);
-            if let Some(damage) = replay.segment(disk, &path)? {
-                let what = format!(
-                    "{} at offset {} of a checkpoint; older samples of the head are lost if it is removed",
-                    damage.what, damage.offset
-                );
-                return Err(OpenError::Corrupt { path, what });
-            }
-        }
-        checkpoint::remove_obsolete(disk, &wal_dir).map_err(io_error)?;
-    }
-    let checkpointed = newest.as_ref().map(|(number, _)| *number);
-    let all = segments(disk, &wal_dir).map_err(io_error)?;
-    for &(number, _) in all.iter().filter(|&&(number, _)| Some(number) <= checkpointed) {
-        // A crash came between the checkpoint and the removal of what it stands for.
-        let path = segment_path(&wal_dir, number);
-        disk.remove_file(&path).map_err(|source| OpenError::io(&path, source))?;
-    }
-    let live: Vec<u64> =
-        all.iter().map(|&(number, _)| number).filter(|&number| Some(number) > checkpointed).collect();
-    let mut last = live.last().copied().or(checkpointed);
-    for (at, &number) in live.iter().enumerate() {
-        progress(Progress::Wal { segment: number, first: live[0], last: last.unwrap_or(number) });
-        let gap = at > 0 && live[at - 1] + 1 != number;
-        let path = segment_path(&wal_dir, number);
-        let damage = if gap {
-            Some(Damage { offset: 0, torn: false, what: "the segment before this one is missing" })
-        } else {
-            replay.segment(disk, &path)?
-        };
-        if let Some(damage) = damage {
-            repair(disk, dir, &live[at..], damage).map_err(|source| OpenError::io(&path, source))?;
-            last = Some(number);
-            break;
-        }
-    }
-    // A process that was killed may have left the end of its log in the page cache only. What is shown
-    // from here on must not be lost by a power cut that comes before the kernel gets round to it.
-    if let Some(last) = last.filter(|&last| Some(last) != checkpointed) {
-        let path = segment_path(&wal_dir, last);
-        disk.sync_file(&path).map_err(|source| OpenError::io(&path, source))?;
-    }
+    let checkpointed = replay.checkpoint(disk, &dir.join(WAL_DIR))?;
+    let last = replay.log(disk, (dir, WAL_DIR), checkpointed, progress)?;
+    replay.late = true;
+    let last_late = replay.log(disk, (dir, WBL_DIR), None, progress)?;
     if replay.unknown > 0 {
         tracing::warn!(samples = replay.unknown, "the log has samples of series that it does not name");
     }
@@ -107,10 +71,75 @@ pub(super) fn replay(
     names.retain(|&name, &mut series| {
         head.shard(series.id()).resolve(series).is_none_or(|series| series.wal_ref != name)
     });
-    Ok(Replayed { last, names: names.into_keys().collect() })
+    Ok(Replayed { last, last_late, names: names.into_keys().collect() })
 }
 
 impl Replay<'_> {
+    /// Reads the newest checkpoint and returns the last segment it stands for. Older checkpoints, and
+    /// segments that a crash left behind it, are removed.
+    fn checkpoint(&mut self, disk: &dyn Disk, wal_dir: &Path) -> Result<Option<u64>, OpenError> {
+        let io_error = |source| OpenError::io(wal_dir, source);
+        let Some((last, dir)) = checkpoint::newest(disk, wal_dir).map_err(io_error)? else {
+            return Ok(None);
+        };
+        for (number, _) in segments(disk, &dir).map_err(io_error)? {
+            let path = segment_path(&dir, number);
+            if let Some(damage) = self.segment(disk, &path)? {
+                let what = format!(
+                    "{} at offset {} of a checkpoint; older samples of the head are lost if it is removed",
+                    damage.what, damage.offset
+                );
+                return Err(OpenError::Corrupt { path, what });
+            }
+        }
+        checkpoint::remove_obsolete(disk, wal_dir).map_err(io_error)?;
+        for (number, _) in segments(disk, wal_dir).map_err(io_error)? {
+            if number <= last {
+                let path = segment_path(wal_dir, number);
+                disk.remove_file(&path).map_err(|source| OpenError::io(&path, source))?;
+            }
+        }
+        Ok(Some(last))
+    }
+
+    /// Reads the segments of the log `name` after `checkpointed`, and returns the newest.
+    fn log(
+        &mut self,
+        disk: &dyn Disk,
+        (dir, name): (&Path, &str),
+        checkpointed: Option<u64>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<u64>, OpenError> {
+        let log_dir = dir.join(name);
+        let all = segments(disk, &log_dir).map_err(|source| OpenError::io(&log_dir, source))?;
+        let live: Vec<u64> = all.into_iter().map(|(number, _)| number).collect();
+        let mut last = live.last().copied();
+        let mut before = checkpointed;
+        for (at, &number) in live.iter().enumerate() {
+            progress(Progress::Wal { segment: number, first: live[0], last: last.unwrap_or(number) });
+            let path = segment_path(&log_dir, number);
+            let damage = if before.is_some_and(|before| before + 1 != number) {
+                Some(Damage { offset: 0, torn: false, what: "the segment before this one is missing" })
+            } else {
+                self.segment(disk, &path)?
+            };
+            if let Some(damage) = damage {
+                repair(disk, (dir, name), &live[at..], damage)
+                    .map_err(|source| OpenError::io(&path, source))?;
+                last = Some(number);
+                break;
+            }
+            before = Some(number);
+        }
+        // A process that was killed may have left the end of its log in the page cache only. What is
+        // shown from here on must not be lost by a power cut that comes before the kernel writes it.
+        if let Some(last) = last {
+            let path = segment_path(&log_dir, last);
+            disk.sync_file(&path).map_err(|source| OpenError::io(&path, source))?;
+        }
+        Ok(last.or(checkpointed))
+    }
+
     fn segment(&mut self, disk: &dyn Disk, path: &Path) -> Result<Option<Damage>, OpenError> {
         let data = disk.map(path).map_err(|source| OpenError::io(path, source))?;
         let mut records = Records::new(&data);
@@ -163,6 +192,10 @@ impl Replay<'_> {
                 self.unknown += 1;
                 continue;
             };
+            if self.late {
+                self.head.late.add(series.id(), ts, value, 0);
+                continue;
+            }
             if ts < self.from {
                 continue;
             }
@@ -177,8 +210,8 @@ impl Replay<'_> {
 }
 
 /// Cuts the first of `segments` to its good part and puts everything behind it aside.
-fn repair(disk: &dyn Disk, dir: &Path, segments: &[u64], damage: Damage) -> io::Result<()> {
-    let wal_dir = dir.join(WAL_DIR);
+fn repair(disk: &dyn Disk, (dir, name): (&Path, &str), segments: &[u64], damage: Damage) -> io::Result<()> {
+    let wal_dir = dir.join(name);
     let quarantine = dir.join(QUARANTINE_DIR);
     let Some((&damaged, later)) = segments.split_first() else { return Ok(()) };
     let path = segment_path(&wal_dir, damaged);
@@ -195,15 +228,15 @@ fn repair(disk: &dyn Disk, dir: &Path, segments: &[u64], damage: Damage) -> io::
         );
         disk.create_dir_all(&quarantine)?;
         for &number in later.iter().rev() {
-            disk.rename(&segment_path(&wal_dir, number), &quarantined(&quarantine, number, 0))?;
+            disk.rename(&segment_path(&wal_dir, number), &quarantined(&quarantine, name, number, 0))?;
         }
-        write_atomically(disk, &quarantined(&quarantine, damaged, offset), &data[offset..])?;
+        write_atomically(disk, &quarantined(&quarantine, name, damaged, offset), &data[offset..])?;
         disk.sync_dir(&quarantine)?;
         disk.sync_dir(dir)?;
     }
     write_atomically(disk, &path, &data[..offset])
 }
 
-fn quarantined(dir: &Path, segment: u64, offset: usize) -> PathBuf {
-    dir.join(format!("wal-{segment:08}-from-{offset}"))
+fn quarantined(dir: &Path, log: &str, segment: u64, offset: usize) -> PathBuf {
+    dir.join(format!("{log}-{segment:08}-from-{offset}"))
 }

@@ -44,7 +44,8 @@ impl Snapshot {
     /// Series of the head that fulfil `matchers` and have visible samples in `range`, by number.
     fn head_series(&self, matchers: &[Matcher], range: TimeRange) -> Vec<u32> {
         let head = &self.inner.head;
-        if head.max_ts().is_none_or(|max| max < range.start) || range.end < self.view.from {
+        let outside = head.max_ts().is_none_or(|max| max < range.start) || range.end < self.view.from;
+        if outside && head.late.is_empty() {
             return Vec::new();
         }
         let catalog = head.catalog.read_recursive();
@@ -161,13 +162,17 @@ impl SeriesSet for Set<'_> {
         into.clear();
         let mut scratch = Vec::new();
         let entries = self.merged.entries(index);
-        for &(source, id) in entries {
+        let mut unordered = entries.len() > 1;
+        let is_late = |source| self.snapshot.block(source).is_some_and(|block| block.meta.is_out_of_order());
+        // Of two samples of one time the one that came in order counts, and is read first.
+        let in_order = entries.iter().filter(|(source, _)| !is_late(*source));
+        for &(source, id) in in_order.chain(entries.iter().filter(|(source, _)| is_late(*source))) {
             match self.snapshot.block(source) {
                 Some(block) => block.samples(id, range, &mut scratch, into)?,
-                None => self.snapshot.head_samples(id, range, into)?,
+                None => unordered |= self.snapshot.head_samples(id, range, into)?,
             }
         }
-        if entries.len() > 1 || !into.histogram_ts.is_empty() {
+        if unordered || !into.histogram_ts.is_empty() {
             crate::samples::order(into);
         }
         Ok(())
@@ -175,9 +180,10 @@ impl SeriesSet for Set<'_> {
 }
 
 impl Snapshot {
-    fn head_samples(&self, id: u32, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
-        let from: Timestamp = range.start.max(self.view.from);
-        let range = TimeRange::new(from, range.end);
+    /// Appends the head's samples of a series; true if late ones are among them.
+    fn head_samples(&self, id: u32, whole: TimeRange, into: &mut Samples) -> Result<bool, StorageError> {
+        let from: Timestamp = whole.start.max(self.view.from);
+        let range = TimeRange::new(from, whole.end);
         let visible = self.inner.head.visible(id, self.view, range);
         let from = (into.ts.len(), into.histogram_ts.len());
         let decoded =
@@ -189,7 +195,8 @@ impl Snapshot {
             let labels = self.inner.head.catalog.read_recursive().labels(id);
             let what = format!("{what}; cannot read {labels} until the next restart replays the log");
             StorageError::Corrupt { path: self.inner.dir.join(mapped::DIR), what }
-        })
+        })?;
+        Ok(self.inner.head.late.samples(id, whole, self.view.snapshot, into))
     }
 }
 

@@ -7,6 +7,7 @@ use hashbrown::{HashMap, HashTable};
 use model::{Labels, Matcher};
 
 use super::postings::{Postings, Searchable};
+use super::slab::Slab;
 use super::symbols::{Symbol, Symbols};
 use crate::select;
 
@@ -20,13 +21,13 @@ pub(crate) struct Catalog {
     symbols: Symbols,
     shapes: Vec<Box<[Symbol]>>,
     shape_numbers: HashMap<Box<[Symbol]>, u32>,
-    rows: Vec<Row>,
+    rows: Slab<Row>,
     free: Vec<u32>,
     by_hash: HashTable<Listed>,
     postings: Postings,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Row {
     shape: u32,
     /// Distinguishes the successive users of one number. 0: the row is free.
@@ -71,8 +72,9 @@ impl Catalog {
         let id = match self.free.pop() {
             Some(id) => id,
             None => {
-                self.rows.push(Row { shape: 0, generation: 0, values: Box::default() });
-                u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+                let next = self.rows.len();
+                self.rows.grow_to(next);
+                u32::try_from(next).unwrap_or(u32::MAX)
             }
         };
         let row = &mut self.rows[id as usize];

@@ -4,9 +4,11 @@
 //! shard. Nobody holds two shards.
 
 pub(crate) mod catalog;
+pub(crate) mod late;
 pub(crate) mod mapped;
 mod postings;
 pub(crate) mod series;
+mod slab;
 pub(crate) mod snapshots;
 mod symbols;
 
@@ -19,8 +21,10 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
 use catalog::Catalog;
+use late::Late;
 use mapped::{Found, MappedChunks};
 use series::{Series, Visible};
+use slab::Slab;
 use snapshots::Snapshots;
 
 use crate::block::tombstones::Intervals;
@@ -68,7 +72,7 @@ type Marks = SmallVec<[(u64, u32); 1]>;
 /// A sixteenth of the series.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    series: Vec<Option<Series>>,
+    series: Slab<Option<Series>>,
     /// Only series that were appended to while snapshots were alive; empty otherwise.
     marks: HashMap<u32, Marks>,
     /// Series with closed chunks that wait to be mapped; some more than once, some that are gone.
@@ -86,11 +90,7 @@ impl Shard {
     }
 
     fn insert(&mut self, id: u32, series: Series) {
-        let slot = slot_of(id);
-        if self.series.len() <= slot {
-            self.series.resize_with(slot + 1, || None);
-        }
-        self.series[slot] = Some(series);
+        *self.series.grow_to(slot_of(id)) = Some(series);
     }
 
     /// The number of the newest samples of a series that are younger than snapshot `snapshot`.
@@ -126,6 +126,7 @@ pub(crate) struct Head {
     range_ms: i64,
     series_max: u64,
     files: MappedChunks,
+    pub(crate) late: Late,
     /// Deleted spans by series, each with the first snapshot that may not see its samples any more.
     deleted: RwLock<HashMap<u32, Vec<(u64, TimeRange)>>>,
     /// Series that left, with the snapshot number from which on nobody can still know them.
@@ -145,6 +146,7 @@ impl Head {
             range_ms,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
             files,
+            late: Late::default(),
             deleted: RwLock::default(),
             limbo: Mutex::default(),
         }
@@ -271,9 +273,14 @@ impl Head {
 
     /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
     pub(crate) fn with_samples(&self, ids: &Bitmap, view: View, range: TimeRange) -> Vec<u32> {
+        let whole = range;
         let range = TimeRange::new(range.start.max(view.from), range.end);
         let mut kept = Vec::new();
         for id in ids.iter() {
+            if self.late.overlaps(id, whole, view.snapshot) {
+                kept.push(id);
+                continue;
+            }
             let shard = self.shard(id);
             let Some(Some(series)) = shard.series.get(slot_of(id)) else { continue };
             let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
@@ -318,7 +325,9 @@ impl Head {
         ids.retain(|&id| {
             let mut shard = self.shard(id);
             let slot = &mut shard.series[slot_of(id)];
-            let gone = slot.as_ref().is_some_and(|series| series.is_empty() && !series.pending);
+            let gone = slot
+                .as_ref()
+                .is_some_and(|series| series.is_empty() && !series.pending && !self.late.has(id));
             if gone && let Some(series) = slot.take() {
                 dropped.push(series.wal_ref);
             }

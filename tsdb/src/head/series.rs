@@ -17,7 +17,7 @@ const FLOAT_BYTES_MAX: usize = 19;
 
 /// A series of the head.
 ///
-/// 160 bytes, plus the bytes of the open chunk (about 100 on average at 1.6 bytes a sample), plus 16
+/// 144 bytes, plus the bytes of the open chunk (about 100 on average at 1.6 bytes a sample), plus 16
 /// bytes for each mapped chunk (six of them in a 3 h head at 15 s).
 #[derive(Debug)]
 pub(crate) struct Series {
@@ -31,8 +31,10 @@ pub(crate) struct Series {
     /// Whether an appender holds a sample for it that is not committed.
     pub(crate) pending: bool,
     open: Option<Open>,
-    /// Chunks that take no more samples and are not on disk yet; usually none. Younger than `mapped`.
-    closed: Vec<Closed>,
+    /// Chunks that take no more samples and are not on disk yet; usually none, and then 8 bytes. Younger
+    /// than `mapped`.
+    #[expect(clippy::box_collection, reason = "a thin pointer for what is nearly always empty")]
+    closed: Option<Box<Vec<Closed>>>,
     mapped: Vec<MappedRef>,
 }
 
@@ -74,15 +76,23 @@ impl Series {
             logged: false,
             pending: false,
             open: None,
-            closed: Vec::new(),
+            closed: None,
             mapped: Vec::new(),
         }
+    }
+
+    fn closed(&self) -> &[Closed] {
+        self.closed.as_ref().map_or(&[], |closed| closed)
+    }
+
+    fn closed_mut(&mut self) -> &mut Vec<Closed> {
+        self.closed.get_or_insert_default()
     }
 
     /// The time of the newest sample.
     pub(crate) fn max_ts(&self) -> Option<Timestamp> {
         let open = self.open.as_ref().map(|open| open.appender.last_ts());
-        open.or_else(|| self.closed.last().map(|chunk| chunk.max))
+        open.or_else(|| self.closed().last().map(|chunk| chunk.max))
             .or_else(|| self.mapped.last().map(|chunk| chunk.max()))
     }
 
@@ -90,7 +100,7 @@ impl Series {
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
         let mapped = self.mapped.first().map(|chunk| chunk.min());
         mapped
-            .or_else(|| self.closed.first().map(|chunk| chunk.min))
+            .or_else(|| self.closed().first().map(|chunk| chunk.min))
             .or_else(|| self.open.as_ref().map(|open| open.min))
     }
 
@@ -155,7 +165,7 @@ impl Series {
     /// Closes the open chunk; false if there is none.
     pub(crate) fn close(&mut self) -> bool {
         let Some(open) = self.open.take() else { return false };
-        self.closed.push(Closed {
+        self.closed_mut().push(Closed {
             min: open.min,
             max: open.appender.last_ts(),
             encoding: open.appender.encoding(),
@@ -167,7 +177,7 @@ impl Series {
     /// The closed chunks that can be mapped now. A chunk that cannot keeps all later ones in memory, so
     /// that the mapped ones are always the oldest.
     pub(crate) fn unmapped(&self) -> impl Iterator<Item = Unmapped> + '_ {
-        let mappable = self.closed.iter().take_while(|chunk| MappedRef::can_hold(chunk.min, chunk.max));
+        let mappable = self.closed().iter().take_while(|chunk| MappedRef::can_hold(chunk.min, chunk.max));
         mappable.map(|chunk| Unmapped {
             wal_ref: self.wal_ref,
             min: chunk.min,
@@ -179,11 +189,11 @@ impl Series {
 
     /// Replaces the oldest closed chunk, which begins at the reference's time, by the mapped one.
     pub(crate) fn set_mapped(&mut self, reference: MappedRef) {
-        if self.closed.first().is_some_and(|chunk| chunk.min == reference.min()) {
-            self.closed.remove(0);
+        if self.closed().first().is_some_and(|chunk| chunk.min == reference.min()) {
+            self.closed_mut().remove(0);
             self.mapped.push(reference);
-            if self.closed.is_empty() {
-                self.closed = Vec::new();
+            if self.closed().is_empty() {
+                self.closed = None;
             }
         }
     }
@@ -195,7 +205,7 @@ impl Series {
         for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
             let at = self.mapped.partition_point(|other| other.min() < chunk.min());
             let follows = at == 0 || self.mapped[at - 1].max() < chunk.min();
-            let memory = self.closed.first().map(|closed| closed.min);
+            let memory = self.closed().first().map(|closed| closed.min);
             let memory = memory.or_else(|| self.open.as_ref().map(|open| open.min));
             let next = self.mapped.get(at).map(|next| next.min()).or(memory);
             if follows && next.is_none_or(|next| chunk.max() < next) {
@@ -206,7 +216,7 @@ impl Series {
                 // Mapped chunks must be older than those in memory, so this one joins the latter.
                 self.close();
                 let (min, max, data) = (chunk.min(), chunk.max(), found.data().into());
-                self.closed.push(Closed { min, max, encoding: found.encoding, data });
+                self.closed_mut().push(Closed { min, max, encoding: found.encoding, data });
             }
         }
     }
@@ -215,7 +225,9 @@ impl Series {
     pub(crate) fn truncate_before(&mut self, min: Timestamp) {
         self.mapped.retain(|chunk| chunk.max() >= min);
         self.mapped.shrink_to_fit();
-        self.closed.retain(|chunk| chunk.max >= min);
+        if let Some(closed) = &mut self.closed {
+            closed.retain(|chunk| chunk.max >= min);
+        }
         if self.open.as_ref().is_some_and(|open| open.appender.last_ts() < min) {
             self.open = None;
         }
@@ -227,7 +239,7 @@ impl Series {
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
-        self.mapped.len() + self.closed.len() + usize::from(self.open.is_some())
+        self.mapped.len() + self.closed().len() + usize::from(self.open.is_some())
     }
 
     /// The chunks that overlap `range`, without the newest `hidden` samples.
@@ -253,7 +265,7 @@ impl Series {
             let bytes = ChunkBytes::Memory(open.appender.encoding(), open.data.as_slice().into());
             more = take(open.min, open.appender.last_ts(), bytes);
         }
-        for closed in self.closed.iter().rev() {
+        for closed in self.closed().iter().rev() {
             let bytes = ChunkBytes::Memory(closed.encoding, Arc::clone(&closed.data));
             more = take(closed.min, closed.max, bytes);
         }
@@ -371,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_series_takes_the_memory_its_documentation_says() {
-        assert!(size_of::<Option<Series>>() <= 160, "{}", size_of::<Option<Series>>());
+        assert!(size_of::<Option<Series>>() <= 144, "{}", size_of::<Option<Series>>());
     }
 
     #[test]

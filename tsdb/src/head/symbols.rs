@@ -2,6 +2,8 @@
 
 use hashbrown::HashTable;
 
+use super::slab::Slab;
+
 /// A string of the table.
 pub(super) type Symbol = u32;
 
@@ -11,12 +13,12 @@ pub(super) type Symbol = u32;
 /// bring one or two new strings a series, as in a cluster, that is 30-60 bytes a series with the text.
 #[derive(Debug, Default)]
 pub(super) struct Symbols {
-    entries: Vec<Entry>,
+    entries: Slab<Entry>,
     by_text: HashTable<Symbol>,
     free: Vec<Symbol>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     text: Box<str>,
     references: u32,
@@ -44,9 +46,10 @@ impl Symbols {
                 symbol
             }
             None => {
-                self.entries.push(entry);
+                let next = self.entries.len();
+                *self.entries.grow_to(next) = entry;
                 // 2^32 strings would need more memory than the head is ever given.
-                Symbol::try_from(self.entries.len() - 1).unwrap_or(Symbol::MAX)
+                Symbol::try_from(next).unwrap_or(Symbol::MAX)
             }
         };
         let entries = &self.entries;

@@ -313,6 +313,57 @@ fn deleted_samples_are_gone_from_head_and_blocks() {
 }
 
 #[test]
+fn late_samples_within_the_window() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { retention_ms: None, out_of_order_window_ms: 2 * HOUR, ..Options::default() };
+    let open = || Db::open(dir.path(), options.clone()).unwrap();
+    let db = open();
+    for step in [1, 3, 5, 60, 120, 180, 240] {
+        append(&db, "m", 2, step * 60_000, step as f64);
+    }
+    let mut batch = db.appender();
+    let series = batch.series(&labels("m", 0)).unwrap();
+    assert_eq!(batch.append(series, 60_000 + 1, 0.0), Err(AppendError::TooOld));
+    for step in [150, 130, 140, 200] {
+        assert_eq!(batch.append(series, step * 60_000, step as f64), Ok(()));
+    }
+    let other = batch.series(&labels("late", 0)).unwrap();
+    assert_eq!(batch.append(other, 125 * 60_000, 1.0), Ok(()));
+    let before = db.snapshot();
+    assert_eq!(batch.commit().unwrap(), 5);
+    let mut batch = db.appender();
+    assert_eq!(batch.append(series, 150 * 60_000, 150.0), Ok(()), "a repetition");
+    assert_eq!(batch.append(series, 150 * 60_000, 1.0), Err(AppendError::Duplicate));
+    assert_eq!(batch.commit().unwrap(), 0);
+    let check = |db: &Db| {
+        let content = all(&db.snapshot());
+        let times: Vec<i64> = content[r#"m{job="test", n="0"}"#].iter().map(|(ts, _)| ts / 60_000).collect();
+        assert_eq!(times, [1, 3, 5, 60, 120, 130, 140, 150, 180, 200, 240]);
+        assert_eq!(content[r#"late{job="test", n="0"}"#].len(), 1);
+    };
+    check(&db);
+    assert_eq!(all(&before).len(), 2, "an older snapshot does not see them");
+    drop((before, db));
+    let db = open();
+    check(&db);
+    db.cut_head().unwrap();
+    check(&db);
+    assert!(db.blocks().iter().any(|block| !block.compaction.hints.is_empty()));
+    let wbl: u64 = std::fs::read_dir(dir.path().join("wbl"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert_eq!(wbl, 0);
+    drop(db);
+    let db = open();
+    check(&db);
+    db.maintain(0).unwrap();
+    check(&db);
+    let blocks = db.blocks();
+    assert!(blocks.windows(2).all(|pair| pair[0].max_time <= pair[1].min_time), "merged by compaction");
+}
+
+#[test]
 fn the_oldest_blocks_make_room() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { retention_ms: None, retention_bytes: Some(150_000), ..Options::default() };

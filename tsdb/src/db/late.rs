@@ -1,0 +1,169 @@
+//! The log of late samples, and their way into blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{TimeRange, Timestamp};
+
+use super::cut::new_ulid;
+use super::{Inner, Maintained};
+use crate::block::meta::Meta;
+use crate::block::writer::Writer;
+use crate::chunk::{Encoder, Value};
+use crate::disk::Disk;
+use crate::error::{CommitError, IoError};
+use crate::head::late;
+use crate::options::Options;
+use crate::wal::record::{HistogramRecords, SamplesRecord};
+use crate::wal::{Wal, segment_path, segments};
+
+pub(crate) const WBL_DIR: &str = "wbl";
+
+/// Opens the log of late samples where the window allows them. `last` is its newest segment.
+pub(super) fn open_log(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    last: Option<u64>,
+    options: &Options,
+) -> Result<Option<Wal>, IoError> {
+    if options.out_of_order_window_ms == 0 {
+        return Ok(None);
+    }
+    let dir = dir.join(WBL_DIR);
+    let next = last.map_or(0, |last| last + 1);
+    let log = Wal::create(Arc::clone(disk), &dir, next, options.wal_compression);
+    Ok(Some(log.map_err(CommitError::at(&dir))?))
+}
+
+/// Late samples of one block: by series, with time and value.
+type Samples<'a> = BTreeMap<u32, Vec<(Timestamp, &'a Value)>>;
+
+impl Inner {
+    /// Writes the late samples of the time that blocks have already into blocks of their own, aligned
+    /// as those of the head, and shortens their log.
+    ///
+    /// Later ones have to wait: a block that reached beyond the head's edge would, once compacted with
+    /// others, seem to hold the head's samples of that time, too.
+    pub(super) fn cut_late(&self, done: &mut Maintained) -> Result<(), IoError> {
+        if self.head.late.is_empty() {
+            return Ok(());
+        }
+        let edge = self.published.read().head_from;
+        let (taken, covered) = self.rotate_late(&|_, ts| ts < edge)?;
+        let range_ms = self.options.block_range_ms;
+        let mut by_block: BTreeMap<Timestamp, Samples<'_>> = BTreeMap::new();
+        for (id, ts, value) in &taken {
+            let start = ts.div_euclid(range_ms) * range_ms;
+            by_block.entry(start).or_default().entry(*id).or_default().push((*ts, value));
+        }
+        for (start, samples) in by_block {
+            self.write_late(start, edge.min(start + range_ms), samples, done)?;
+        }
+        self.end_late(covered)
+    }
+
+    /// Deletes late samples of `ids` in `range`.
+    pub(super) fn delete_late(&self, ids: &croaring::Bitmap, range: TimeRange) -> Result<(), IoError> {
+        if self.head.late.is_empty() {
+            return Ok(());
+        }
+        let (_, covered) = self.rotate_late(&|id, ts| range.contains(ts) && ids.contains(id))?;
+        self.end_late(covered)
+    }
+
+    /// Marks late samples as on their way out, and logs those that stay anew, so that the segments up to
+    /// the one returned are not needed for them.
+    fn rotate_late(
+        &self,
+        take: &dyn Fn(u32, Timestamp) -> bool,
+    ) -> Result<(late::Samples, Option<u64>), IoError> {
+        // Between two commits: what is in memory is what the segments have.
+        let mut logs = self.log.lock();
+        let (taken, left) = self.head.late.begin(take);
+        let dir = self.dir.join(WBL_DIR);
+        if logs.late.is_none() {
+            // The window has been closed since the samples came.
+            let last = segments(&*self.disk, &dir).map_err(CommitError::at(&dir))?.last().map(|last| last.0);
+            let next = last.map_or(0, |last| last + 1);
+            let log = Wal::create(Arc::clone(&self.disk), &dir, next, self.options.wal_compression);
+            logs.late = Some(log.map_err(CommitError::at(&dir))?);
+        }
+        let Some(log) = &mut logs.late else { return Ok((taken, None)) };
+        let covered = log.segment();
+        let (mut floats, mut histograms) = (SamplesRecord::default(), HistogramRecords::new());
+        for (id, ts, value) in left {
+            let Some(wal_ref) = self.head.shard(id).get(id).map(|series| series.wal_ref) else { continue };
+            match value {
+                Value::Float(value) => floats.push(wal_ref, ts, value),
+                Value::Histogram(value) => histograms.push(wal_ref, ts, &value),
+            }
+        }
+        let records = floats.finish().into_iter().chain(histograms.finish());
+        let written = log.next_segment().and_then(|()| log.append(records)).and_then(|()| log.sync());
+        written.map_err(|source| CommitError { path: log.path(), source })?;
+        Ok((taken, Some(covered)))
+    }
+
+    /// The marked samples are out.
+    fn end_late(&self, covered: Option<u64>) -> Result<(), IoError> {
+        {
+            let _logs = self.log.lock();
+            self.head.late.end(self.head.snapshots.next());
+        }
+        self.head.late.forget(self.head.snapshots.oldest());
+        let dir = self.dir.join(WBL_DIR);
+        for (number, _) in segments(&*self.disk, &dir).map_err(CommitError::at(&dir))? {
+            if covered.is_some_and(|covered| number <= covered) {
+                let path = segment_path(&dir, number);
+                self.disk.remove_file(&path).map_err(CommitError::at(&path))?;
+            }
+        }
+        self.disk.sync_dir(&dir).map_err(CommitError::at(&dir))
+    }
+
+    fn write_late(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        mut samples: Samples<'_>,
+        done: &mut Maintained,
+    ) -> Result<(), IoError> {
+        let mut ids: Vec<u32> = samples.keys().copied().collect();
+        let symbols: BTreeSet<String> = {
+            let catalog = self.head.catalog.read_recursive();
+            catalog.sort(&mut ids);
+            let pairs = ids.iter().flat_map(|&id| catalog.pairs(id));
+            pairs.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
+        };
+        let mut meta = Meta::first_level(new_ulid(end), start, end);
+        meta.compaction.hints = vec!["from-out-of-order".to_owned()];
+        let in_order = symbols.iter().map(String::as_str);
+        let mut writer = Writer::create(&self.disk, &self.dir, meta, in_order)?;
+        for id in ids {
+            let mut series = samples.remove(&id).unwrap_or_default();
+            series.sort_by_key(|&(ts, _)| ts);
+            series.dedup_by_key(|&mut (ts, _)| ts);
+            let mut encoder = Encoder::default();
+            for (ts, value) in series {
+                encoder.push(ts, value);
+            }
+            let catalog = self.head.catalog.read_recursive();
+            writer.series(catalog.pairs(id), &encoder.finish())?;
+        }
+        let Some(ulid) = writer.finish()? else { return Ok(()) };
+        done.blocks_written += 1;
+        let block = self.open_block(ulid)?;
+        let _logs = self.log.lock();
+        let mut published = self.published.write();
+        published.blocks.push(block);
+        published.blocks.sort_by_key(|block| (block.meta.min_time, block.meta.max_time, block.meta.ulid));
+        Ok(())
+    }
+
+    /// Whether a sample of this time may come out of order.
+    pub(crate) fn accepts_late(&self, ts: Timestamp) -> bool {
+        let window = self.options.out_of_order_window_ms;
+        window > 0 && self.head.max_ts().is_some_and(|max| ts >= max.saturating_sub(window))
+    }
+}

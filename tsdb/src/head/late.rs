@@ -1,0 +1,180 @@
+//! Samples that came out of order, within the window that allows it.
+//!
+//! They are few by nature, so they are kept plain: one sorted array a series, until the next step of
+//! maintenance that cuts the head writes them into blocks of their own. A reader merges them with what
+//! the series has in order.
+
+use hashbrown::HashMap;
+use model::{HistogramValue, TimeRange, Timestamp};
+use parking_lot::RwLock;
+
+use crate::chunk::Value;
+
+/// A late sample that is in no block.
+const LIVE: u64 = u64::MAX;
+/// A late sample that is being written into a block.
+const FLUSHING: u64 = u64::MAX - 1;
+
+/// A late sample.
+#[derive(Clone, Debug)]
+struct LateSample {
+    ts: Timestamp,
+    value: Value,
+    /// The first snapshot that sees it.
+    from_snapshot: u64,
+    /// The first snapshot that sees it no more, since it is deleted or in a block; or [`LIVE`] or
+    /// [`FLUSHING`].
+    until_snapshot: u64,
+}
+
+/// Late samples of some series: number, time and value.
+pub(crate) type Samples = Vec<(u32, Timestamp, Value)>;
+
+/// The late samples of all series.
+#[derive(Debug, Default)]
+pub(crate) struct Late(RwLock<HashMap<u32, Vec<LateSample>>>);
+
+/// Whether two values are the same, floats by their bits.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        (a, b) => a == b,
+    }
+}
+
+impl LateSample {
+    fn is_seen_by(&self, snapshot: u64) -> bool {
+        self.from_snapshot <= snapshot && (snapshot < self.until_snapshot || self.until_snapshot >= FLUSHING)
+    }
+}
+
+impl Late {
+    /// Adds a sample that snapshots from `from_snapshot` on see; false if the time is taken.
+    pub(crate) fn add(&self, id: u32, ts: Timestamp, value: Value, from_snapshot: u64) -> bool {
+        let mut all = self.0.write();
+        let samples = all.entry(id).or_default();
+        let at = samples.partition_point(|sample| sample.ts <= ts);
+        if at > 0 && samples[at - 1].ts == ts && samples[at - 1].until_snapshot >= FLUSHING {
+            return false;
+        }
+        samples.insert(at, LateSample { ts, value, from_snapshot, until_snapshot: LIVE });
+        true
+    }
+
+    /// Whether the time is taken, and if so, whether by the same value.
+    pub(crate) fn taken(&self, id: u32, ts: Timestamp, value: &Value) -> Option<bool> {
+        let all = self.0.read();
+        let samples = all.get(&id)?;
+        let mut of_time = samples[samples.partition_point(|sample| sample.ts < ts)..].iter();
+        let living = of_time.find(|sample| sample.ts > ts || sample.until_snapshot >= FLUSHING);
+        living.filter(|sample| sample.ts == ts).map(|sample| same(&sample.value, value))
+    }
+
+    /// Whether there is nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.read().is_empty()
+    }
+
+    /// Whether a series has a sample here.
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.0.read().contains_key(&id)
+    }
+
+    /// Whether a series has a sample in `range` that `snapshot` sees.
+    pub(crate) fn overlaps(&self, id: u32, range: TimeRange, snapshot: u64) -> bool {
+        let all = self.0.read();
+        let mut samples = all.get(&id).into_iter().flatten();
+        samples.any(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts))
+    }
+
+    /// Appends the samples of a series in `range` that `snapshot` sees; true if there are any.
+    pub(crate) fn samples(
+        &self,
+        id: u32,
+        range: TimeRange,
+        snapshot: u64,
+        into: &mut model::Samples,
+    ) -> bool {
+        let all = self.0.read();
+        let before = into.len();
+        let samples = all.get(&id).into_iter().flatten();
+        for sample in samples.filter(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts)) {
+            match &sample.value {
+                Value::Float(value) => into.push_float(sample.ts, *value),
+                Value::Histogram(HistogramValue::Int(histogram)) => {
+                    into.push_histogram(sample.ts, histogram.to_float().into());
+                }
+                Value::Histogram(HistogramValue::Float(histogram)) => {
+                    into.push_histogram(sample.ts, histogram.clone().into());
+                }
+            }
+        }
+        into.len() > before
+    }
+
+    /// Marks the samples that `take` wants as on their way out. Returns them, and the others that live.
+    pub(crate) fn begin(&self, take: &dyn Fn(u32, Timestamp) -> bool) -> (Samples, Samples) {
+        let (mut taken, mut left) = (Samples::new(), Samples::new());
+        for (&id, samples) in self.0.write().iter_mut() {
+            for sample in samples.iter_mut().filter(|sample| sample.until_snapshot >= FLUSHING) {
+                let entry = (id, sample.ts, sample.value.clone());
+                if take(id, sample.ts) {
+                    sample.until_snapshot = FLUSHING;
+                    taken.push(entry);
+                } else {
+                    sample.until_snapshot = LIVE;
+                    left.push(entry);
+                }
+            }
+        }
+        (taken, left)
+    }
+
+    /// The marked samples are out: snapshots from `snapshot` on do not see them here.
+    pub(crate) fn end(&self, snapshot: u64) {
+        for samples in self.0.write().values_mut() {
+            for sample in samples.iter_mut().filter(|sample| sample.until_snapshot == FLUSHING) {
+                sample.until_snapshot = snapshot;
+            }
+        }
+    }
+
+    /// Forgets the samples that no snapshot from `oldest` on sees.
+    pub(crate) fn forget(&self, oldest: u64) {
+        self.0.write().retain(|_, samples| {
+            samples.retain(|sample| sample.until_snapshot >= FLUSHING || oldest < sample.until_snapshot);
+            !samples.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_sorted_and_seen_by_later_snapshots_only() {
+        let late = Late::default();
+        assert!(late.add(1, 20, Value::Float(2.0), 5));
+        assert!(late.add(1, 10, Value::Float(1.0), 6));
+        assert!(!late.add(1, 10, Value::Float(9.0), 6));
+        assert_eq!(late.taken(1, 10, &Value::Float(1.0)), Some(true));
+        assert_eq!(late.taken(1, 10, &Value::Float(3.0)), Some(false));
+        let seen = |snapshot| {
+            let mut samples = model::Samples::default();
+            late.samples(1, TimeRange::ALL, snapshot, &mut samples);
+            samples.ts
+        };
+        assert_eq!((seen(4), seen(5), seen(6)), (vec![], vec![20], vec![10, 20]));
+        let (taken, left) = late.begin(&|_, ts| ts < 15);
+        assert_eq!((taken.len(), left.len()), (1, 1));
+        assert_eq!(seen(6), [10, 20]);
+        late.end(7);
+        assert_eq!((seen(6), seen(7)), (vec![10, 20], vec![20]));
+        assert_eq!(late.taken(1, 10, &Value::Float(1.0)), None);
+        late.forget(6);
+        assert_eq!(seen(6), [10, 20]);
+        late.forget(7);
+        assert_eq!(seen(6), [20]);
+    }
+}
