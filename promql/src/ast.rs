@@ -137,6 +137,15 @@ pub struct Number {
     pub is_duration: bool,
 }
 
+impl Number {
+    /// The number with the other sign. A duration has no negative zero.
+    #[must_use]
+    pub(crate) fn negated(self) -> Self {
+        let value = if self.is_duration { 0.0 - self.value } else { -self.value };
+        Self { value, ..self }
+    }
+}
+
 impl PartialEq for Number {
     /// By bits, so that NaN equals NaN.
     fn eq(&self, other: &Self) -> bool {
@@ -374,9 +383,9 @@ pub struct Matching {
     /// The labels of `group_left` or `group_right`.
     pub include: Vec<String>,
     /// Value of a missing left series.
-    pub fill_left: Option<f64>,
+    pub fill_left: Option<Number>,
     /// Value of a missing right series.
-    pub fill_right: Option<f64>,
+    pub fill_right: Option<Number>,
 }
 
 impl Default for Matching {

@@ -139,6 +139,7 @@ impl<'a> Evaluator<'a> {
             ExprKind::Paren(inner) => self.vector(inner, grid),
             _ if grid.count > 1 && at::is_constant(expr) => {
                 let mut series = self.vector(expr, grid.first())?;
+                self.release(&series);
                 for series in &mut series {
                     series.column = series.column.broadcast(grid.count);
                 }
@@ -185,7 +186,7 @@ impl<'a> Evaluator<'a> {
             ExprKind::Call(call) if !constant && !call::is_whole(call) => {
                 self.streaming_call(call, expr, grid)
             }
-            _ => Ok(Box::new(Ready(self.vector(expr, grid)?))),
+            _ => Ok(Box::new(Ready { series: self.vector(expr, grid)?, evaluator: self })),
         }
     }
 
@@ -219,7 +220,7 @@ impl<'a> Evaluator<'a> {
             return Ok(source);
         }
         let series = self.collect(source.as_ref(), expr, grid)?;
-        Ok(Box::new(Ready(join_equal(series)?)))
+        Ok(Box::new(Ready { series: join_equal(series)?, evaluator: self }))
     }
 
     /// Computes all series of `source` and keeps those with a value.

@@ -164,9 +164,9 @@ impl<'a> Account<'a> {
 
     /// Gives back what [`Account::hold`] took.
     pub(crate) fn release(&self, samples: usize, bytes: usize) {
-        self.samples.fetch_sub(samples as u64, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
-        self.bytes_of_all.fetch_sub(bytes as u64, Ordering::Relaxed);
+        take_back(&self.samples, samples as u64);
+        let bytes = take_back(&self.bytes, bytes as u64);
+        self.bytes_of_all.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -178,6 +178,14 @@ impl<'a> Account<'a> {
             ..Stats::default()
         }
     }
+}
+
+/// Subtracts as much of `amount` as there is; how much that was. What a column weighs may have changed a
+/// little since it was booked.
+fn take_back(book: &AtomicU64, amount: u64) -> u64 {
+    let before =
+        book.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| Some(held.saturating_sub(amount)));
+    before.unwrap_or(0).min(amount)
 }
 
 impl Drop for Account<'_> {

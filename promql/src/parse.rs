@@ -16,8 +16,8 @@ use crate::ast::{Expr, Position, Span};
 use crate::lex;
 use input::Tokens;
 
-/// Which parts of the language that are off by default are on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which parts of the language that can be switched are on. The default is that of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseOptions {
     /// Functions and aggregations marked experimental.
     pub experimental_functions: bool,
@@ -29,7 +29,24 @@ pub struct ParseOptions {
     pub fill_modifiers: bool,
 }
 
+impl Default for ParseOptions {
+    fn default() -> Self {
+        Self { duration_expressions: true, ..Self::bare() }
+    }
+}
+
 impl ParseOptions {
+    /// Everything off, which is how the parser of Prometheus stands on its own.
+    #[must_use]
+    pub const fn bare() -> Self {
+        Self {
+            experimental_functions: false,
+            duration_expressions: false,
+            extended_selectors: false,
+            fill_modifiers: false,
+        }
+    }
+
     /// Everything on.
     #[must_use]
     pub const fn experimental() -> Self {

@@ -212,17 +212,14 @@ impl Display for Operator<'_> {
         if let Some(side) = grouped {
             write!(f, " {side} {}", LabelList(include))?;
         }
-        let value = model::float::format_fixed;
         match (fill_left, fill_right) {
-            (Some(left), Some(right)) if left.to_bits() == right.to_bits() => {
-                write!(f, " fill ({})", value(*left))
-            }
+            (Some(left), Some(right)) if left == right => write!(f, " fill ({left})"),
             _ => {
                 if let Some(left) = fill_left {
-                    write!(f, " fill_left ({})", value(*left))?;
+                    write!(f, " fill_left ({left})")?;
                 }
                 match fill_right {
-                    Some(right) => write!(f, " fill_right ({})", value(*right)),
+                    Some(right) => write!(f, " fill_right ({right})"),
                     None => Ok(()),
                 }
             }

@@ -183,11 +183,11 @@ impl Evaluator<'_> {
         let params = scalars.map(|arg| self.scalar(arg, grid)).collect::<Result<Vec<_>, _>>()?;
         self.check_params(call, &params)?;
         let vector = self.range_vector(arg, grid)?;
-        let function_code = match vector.windows.extension {
+        let code = match vector.windows.extension {
             Some(extension) => extended_function(function, extension),
             None => range_function(function, params),
         };
-        let function_code = function_code.ok_or_else(|| not_supported(function))?;
+        let code = code.ok_or_else(|| not_supported(function))?;
         let keeps = matches!(function, Function::LastOverTime | Function::FirstOverTime);
         let name = if keeps { NameRule::Keep } else { self.drop_rule() };
         let joins = name == NameRule::Drop && !vector.names_unique;
@@ -197,7 +197,7 @@ impl Evaluator<'_> {
             input: vector.input,
             names_unique: vector.names_unique,
             windows: vector.windows,
-            function: function_code,
+            code,
             name,
         });
         self.joined(source, joins, (expr, grid))

@@ -79,6 +79,22 @@ impl Remarks<'_> {
 /// A function of a window.
 pub(crate) type RangeFunction<'a> = Box<dyn Fn(&Window<'_>, &Remarks<'_>) -> Option<Value> + Sync + 'a>;
 
+/// A function of all windows of a series at once; `false` if it cannot deal with the series.
+pub(crate) type ColumnFunction<'a> =
+    Box<dyn Fn(&Samples, &Windows, &Remarks<'_>, &mut Column) -> bool + Sync + 'a>;
+
+/// The code of a range function: for each window, and perhaps a faster one for whole series of floats.
+pub(crate) struct RangeCode<'a> {
+    pub(crate) by_window: RangeFunction<'a>,
+    pub(crate) by_column: Option<ColumnFunction<'a>>,
+}
+
+impl<'a> From<RangeFunction<'a>> for RangeCode<'a> {
+    fn from(by_window: RangeFunction<'a>) -> Self {
+        Self { by_window, by_column: None }
+    }
+}
+
 /// Where samples come from.
 pub(crate) enum Input<'a> {
     /// The store, and the time that is read.
@@ -95,7 +111,7 @@ pub(crate) struct Ranged<'a> {
     pub(crate) input: Input<'a>,
     pub(crate) names_unique: bool,
     pub(crate) windows: Windows,
-    pub(crate) function: RangeFunction<'a>,
+    pub(crate) code: RangeCode<'a>,
     pub(crate) name: NameRule,
 }
 
@@ -128,6 +144,21 @@ impl Windows {
             None => (0, 0),
             Some(Extension::Anchored) => (self.lookback_ms, 0),
             Some(Extension::Smoothed) => (self.lookback_ms, self.lookback_ms),
+        }
+    }
+
+    /// Slides the window over times of floats, and calls `f` with the step, the edges and the samples
+    /// inside.
+    #[inline]
+    pub(crate) fn slide_floats(
+        &self,
+        ts: &[Timestamp],
+        mut f: impl FnMut(usize, (Timestamp, Timestamp), std::ops::Range<usize>),
+    ) {
+        let mut floats = Slider::default();
+        for (step, end) in self.edges.times().enumerate() {
+            let start = end.saturating_sub(self.range_ms);
+            f(step, (start, end), floats.advance(ts, start, end));
         }
     }
 
@@ -286,8 +317,13 @@ impl Source for Ranged<'_> {
             }
             Input::Computed(series) => &series[at].2,
         };
+        if let Some(by_column) = &self.code.by_column
+            && by_column(samples, &self.windows, &remarks, out)
+        {
+            return Ok(());
+        }
         self.windows.slide(samples, |window| {
-            if let Some(value) = (self.function)(window, &remarks) {
+            if let Some(value) = (self.code.by_window)(window, &remarks) {
                 out.set(window.step, value);
             }
         });

@@ -7,6 +7,7 @@
 use hashbrown::HashMap;
 use model::{Labels, METRIC_NAME, Samples};
 
+use super::Evaluator;
 use super::column::Column;
 use crate::engine::QueryError;
 
@@ -49,37 +50,46 @@ pub(crate) trait Source: Sync {
 /// A source on the heap.
 pub(crate) type BoxSource<'a> = Box<dyn Source + 'a>;
 
-/// Series that are all there already.
-pub(crate) struct Ready(pub(crate) Vec<Series>);
+/// Series that are all there already, and whose memory is booked until they go.
+pub(crate) struct Ready<'a> {
+    pub(crate) series: Vec<Series>,
+    pub(crate) evaluator: &'a Evaluator<'a>,
+}
 
-impl Source for Ready {
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        self.evaluator.release(&self.series);
+    }
+}
+
+impl Source for Ready<'_> {
     fn len(&self) -> usize {
-        self.0.len()
+        self.series.len()
     }
 
     fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str)) {
-        for (name, value) in &self.0[at].labels {
+        for (name, value) in &self.series[at].labels {
             visit(name, value);
         }
     }
 
     fn labels(&self, at: usize) -> Labels {
-        self.0[at].labels.clone()
+        self.series[at].labels.clone()
     }
 
     fn drop_name(&self, at: usize) -> bool {
-        self.0[at].drop_name
+        self.series[at].drop_name
     }
 
     fn compute(&self, at: usize, _: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
-        out.clone_from(&self.0[at].column);
+        out.clone_from(&self.series[at].column);
         Ok(())
     }
 
     fn names_unique(&self) -> bool {
         let names = |series: &Series| series.labels.filtered(goes_with_name);
-        let first = self.0.first().map(names);
-        self.0.iter().all(|series| Some(names(series)) == first)
+        let first = self.series.first().map(names);
+        self.series.iter().all(|series| Some(names(series)) == first)
     }
 }
 

@@ -1,12 +1,14 @@
 //! `*_over_time`: aggregations of one series over time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use model::Value;
+use model::{Samples, Value};
 
 use super::kahan::{Mean, Sum, Variance};
 use super::quantile as quantiles;
-use crate::eval::range::{Remarks, Window};
+use crate::eval::column::Column;
+use crate::eval::range::{Remarks, Window, Windows};
 use crate::histogram;
 
 const MIXED: &str = "encountered a mix of histograms and floats";
@@ -41,6 +43,41 @@ pub(super) fn min(values: &[f64]) -> f64 {
 /// The largest value; NaN only if there is nothing else.
 pub(super) fn max(values: &[f64]) -> f64 {
     values.iter().fold(f64::NAN, |max, value| if *value > max || max.is_nan() { *value } else { max })
+}
+
+/// The extremes of all windows of a series of floats. Of a window's values, those are remembered that may
+/// still win when the ones before them have left: so each value is taken in and let go once.
+pub(super) fn extremes(
+    samples: &Samples,
+    windows: &Windows,
+    wins: fn(f64, f64) -> bool,
+    out: &mut Column,
+) -> bool {
+    if !samples.histograms.is_empty() {
+        return false;
+    }
+    let values = &samples.values;
+    let mut candidates: VecDeque<usize> = VecDeque::new();
+    let mut next = 0;
+    windows.slide_floats(&samples.ts, |step, _, range| {
+        for at in next.max(range.start)..range.end {
+            if values[at].is_nan() {
+                continue;
+            }
+            while candidates.back().is_some_and(|last| !wins(values[*last], values[at])) {
+                candidates.pop_back();
+            }
+            candidates.push_back(at);
+        }
+        next = next.max(range.end);
+        while candidates.front().is_some_and(|first| *first < range.start) {
+            candidates.pop_front();
+        }
+        if !range.is_empty() {
+            out.set_float(step, candidates.front().map_or(f64::NAN, |first| values[*first]));
+        }
+    });
+    true
 }
 
 /// The population variance.

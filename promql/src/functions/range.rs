@@ -4,12 +4,12 @@ use model::Value;
 
 use super::{Function, changes, extended, over_time, rate, regression};
 use crate::ast::Extension;
-use crate::eval::range::{RangeFunction, Window};
+use crate::eval::range::{RangeCode, RangeFunction, Window};
 
 /// The code of `function` over an extended selector.
-pub(crate) fn extended_function<'a>(function: Function, extension: Extension) -> Option<RangeFunction<'a>> {
+pub(crate) fn extended_function<'a>(function: Function, extension: Extension) -> Option<RangeCode<'a>> {
     let rate = |kind| -> RangeFunction<'a> { Box::new(move |w, r| extended::rate(w, r, kind, extension)) };
-    Some(match (function, extension) {
+    let code: RangeFunction<'a> = match (function, extension) {
         (Function::Rate, _) => rate(rate::Kind::Rate),
         (Function::Increase, _) => rate(rate::Kind::Increase),
         (Function::Delta, _) => rate(rate::Kind::Delta),
@@ -18,11 +18,32 @@ pub(crate) fn extended_function<'a>(function: Function, extension: Extension) ->
             extended::anchored(w, if r.uses_starts() { changes::resets_of_started } else { changes::resets })
         }),
         _ => return None,
-    })
+    };
+    Some(code.into())
+}
+
+/// The code of `rate` and its like.
+fn extrapolated<'a>(kind: rate::Kind) -> RangeCode<'a> {
+    RangeCode {
+        by_window: Box::new(move |window, remarks| rate::extrapolated(window, remarks, kind)),
+        by_column: Some(Box::new(move |samples, windows, remarks, out| {
+            rate::column(samples, windows, remarks, kind, out)
+        })),
+    }
+}
+
+/// The code of `min_over_time` and `max_over_time`.
+fn extreme<'a>(of_window: fn(&[f64]) -> f64, wins: fn(f64, f64) -> bool) -> RangeCode<'a> {
+    RangeCode {
+        by_window: Box::new(move |window, remarks| over_time::floats(window, remarks, of_window)),
+        by_column: Some(Box::new(move |samples, windows, _, out| {
+            over_time::extremes(samples, windows, wins, out)
+        })),
+    }
 }
 
 /// The code of `function`. `params` are its scalar arguments, one number a step each.
-pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> Option<RangeFunction<'a>> {
+pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> Option<RangeCode<'a>> {
     let floats = |f: fn(&[f64]) -> f64| -> RangeFunction<'a> {
         Box::new(move |window, remarks| over_time::floats(window, remarks, f))
     };
@@ -31,16 +52,16 @@ pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> O
     };
     let one =
         |f: fn(&Window<'_>) -> Option<Value>| -> RangeFunction<'a> { Box::new(move |window, _| f(window)) };
-    Some(match function {
-        Function::Rate => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Rate)),
-        Function::Increase => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Increase)),
-        Function::Delta => Box::new(|w, r| rate::extrapolated(w, r, rate::Kind::Delta)),
+    let code: RangeFunction<'a> = match function {
+        Function::Rate => return Some(extrapolated(rate::Kind::Rate)),
+        Function::Increase => return Some(extrapolated(rate::Kind::Increase)),
+        Function::Delta => return Some(extrapolated(rate::Kind::Delta)),
         Function::Irate => Box::new(|w, r| rate::instant(w, r, true)),
         Function::Idelta => Box::new(|w, r| rate::instant(w, r, false)),
         Function::SumOverTime => Box::new(over_time::sum),
         Function::AvgOverTime => Box::new(over_time::avg),
-        Function::MinOverTime => floats(over_time::min),
-        Function::MaxOverTime => floats(over_time::max),
+        Function::MinOverTime => return Some(extreme(over_time::min, |new, old| new < old)),
+        Function::MaxOverTime => return Some(extreme(over_time::max, |new, old| new > old)),
         Function::StddevOverTime => floats(|values| over_time::variance(values).sqrt()),
         Function::StdvarOverTime => floats(over_time::variance),
         Function::MadOverTime => floats(over_time::mad),
@@ -63,5 +84,6 @@ pub(crate) fn range_function<'a>(function: Function, params: Vec<Vec<f64>>) -> O
             Box::new(move |w, r| regression::smoothed(w, r, params[0][w.step], params[1][w.step]))
         }
         _ => return None,
-    })
+    };
+    Some(code.into())
 }

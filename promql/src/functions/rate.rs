@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use model::Value;
+use model::{Samples, Value};
 
 use super::started::Starts;
-use crate::eval::range::{Remarks, Window};
+use crate::eval::column::Column;
+use crate::eval::range::{Remarks, Window, Windows};
 use crate::histogram;
 
 /// What is extrapolated.
@@ -87,7 +88,7 @@ pub(super) fn extrapolated(window: &Window<'_>, remarks: &Remarks<'_>, kind: Kin
     if started.is_some() {
         raw += first;
     }
-    let factor = Reach { ts: window.ts, raw, first, started }.factor(window, kind);
+    let factor = Reach { ts: window.ts, raw, first, started }.factor((window.start, window.end), kind);
     Some(Value::Float(raw * factor))
 }
 
@@ -111,7 +112,10 @@ fn extrapolated_histogram(
         raw.reset_hint = model::ResetHint::Gauge;
     }
     let reach = Reach { ts: window.histogram_ts, raw: raw.count, first: first.count, started };
-    Some(Value::Histogram(Arc::new(histogram::multiplied(&raw, reach.factor(window, kind)))))
+    Some(Value::Histogram(Arc::new(histogram::multiplied(
+        &raw,
+        reach.factor((window.start, window.end), kind),
+    ))))
 }
 
 /// Last minus first; for counters, what was lost in resets is added back.
@@ -138,6 +142,50 @@ fn difference_of_started(values: &[f64], starts: Starts<'_>) -> f64 {
     difference
 }
 
+/// A sample further from the edge than this many average gaps says that the series starts or ends there.
+const NEAR: f64 = 1.1;
+
+/// All windows of a series of floats. What [`extrapolated`] finds out window by window is found out once
+/// here: where the counter was reset. So a window costs the same whatever it holds.
+pub(super) fn column(
+    samples: &Samples,
+    windows: &Windows,
+    remarks: &Remarks<'_>,
+    kind: Kind,
+    out: &mut Column,
+) -> bool {
+    let uses_starts = remarks.uses_starts() && !samples.start_ts.is_empty();
+    if !samples.histograms.is_empty() || uses_starts {
+        return false;
+    }
+    let (ts, values) = (&samples.ts, &samples.values);
+    let resets: Vec<usize> = if kind.is_counter() {
+        (1..values.len()).filter(|at| values[*at] < values[*at - 1]).collect()
+    } else {
+        Vec::new()
+    };
+    let mut first_reset = 0;
+    windows.slide_floats(ts, |step, (start, end), range| {
+        if range.len() < 2 {
+            return;
+        }
+        if kind.is_counter() {
+            check_counter_name(remarks);
+        }
+        let first = values[range.start];
+        let mut raw = values[range.end - 1] - first;
+        while resets.get(first_reset).is_some_and(|at| *at <= range.start) {
+            first_reset += 1;
+        }
+        for at in resets[first_reset..].iter().take_while(|at| **at < range.end) {
+            raw += values[at - 1];
+        }
+        let reach = Reach { ts: &ts[range], raw, first, started: None };
+        out.set_float(step, raw * reach.factor((start, end), kind));
+    });
+    true
+}
+
 /// How far the samples of a window reach.
 struct Reach<'a> {
     ts: &'a [i64],
@@ -151,30 +199,29 @@ struct Reach<'a> {
 impl Reach<'_> {
     /// By how much the difference is to be multiplied.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 samples")]
-    fn factor(&self, window: &Window<'_>, kind: Kind) -> f64 {
-        /// A sample further from the edge than this many average gaps says that the series starts or
-        /// ends there.
-        const NEAR: f64 = 1.1;
+    #[inline]
+    fn factor(&self, (start, end): (i64, i64), kind: Kind) -> f64 {
         let ts = self.ts;
         let (first_ts, last_ts) = (ts[0], ts[ts.len() - 1]);
         let between = seconds(last_ts - first_ts);
         let gap = if ts.len() > 1 { between / (ts.len() - 1) as f64 } else { 0.0 };
-        let mut right = seconds(window.end - last_ts);
+        let mut right = seconds(end - last_ts);
         if right >= gap * NEAR {
             right = gap / 2.0;
         }
         let (span, left) = match self.started {
             Some(started) => (seconds(last_ts - started), 0.0),
-            None => (between, self.left(window, kind, (first_ts, gap, between))),
+            None => (between, self.left(seconds(first_ts - start), kind, (gap, between))),
         };
         let factor = (span + left + right) / span;
-        if kind == Kind::Rate { factor / seconds(window.end - window.start) } else { factor }
+        if kind == Kind::Rate { factor / seconds(end - start) } else { factor }
     }
 
     /// How far to extrapolate to the left.
-    fn left(&self, window: &Window<'_>, kind: Kind, (first_ts, gap, span): (i64, f64, f64)) -> f64 {
-        let mut left = seconds(first_ts - window.start);
-        if left >= gap * 1.1 {
+    #[inline]
+    fn left(&self, distance: f64, kind: Kind, (gap, span): (f64, f64)) -> f64 {
+        let mut left = distance;
+        if left >= gap * NEAR {
             left = gap / 2.0;
         }
         if kind.is_counter() && self.raw > 0.0 && self.first >= 0.0 {

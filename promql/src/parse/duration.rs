@@ -15,19 +15,13 @@ const INNER_CONTEXT: &str = " in duration expression";
 pub(super) fn positive(input: Tokens<'_>) -> Parsed<'_, Duration> {
     let start = input.first().span.start;
     let (rest, duration) = binary(input, 0, RANGE_CONTEXT)?;
-    match &duration {
-        // Also refuses NaN.
-        Duration::Number(number) if number.value.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater) => {
-            Err(input.fail(
-                ParseErrorKind::Value,
-                rest.span_from(start),
-                "duration must be greater than 0".to_owned(),
-            ))
+    let span = rest.span_from(start);
+    match literal(input, duration, span)? {
+        Duration::Number(number) if number.value <= 0.0 => {
+            let message = "duration must be greater than 0".to_owned();
+            Err(input.fail(ParseErrorKind::Value, span, message))
         }
-        _ => {
-            let duration = literal(input, duration, rest.span_from(start))?;
-            Ok((rest, duration))
-        }
+        duration => Ok((rest, duration)),
     }
 }
 
@@ -40,6 +34,7 @@ pub(super) fn offset(input: Tokens<'_>) -> Parsed<'_, Duration> {
 }
 
 /// A number that stands alone is a duration, whether it was written as one or not.
+/// Durations are whole milliseconds; what is below is cut off.
 fn literal(
     input: Tokens<'_>,
     duration: Duration,
@@ -52,7 +47,13 @@ fn literal(
         {
             Err(input.fail(ParseErrorKind::Value, span, "duration out of range".to_owned()))
         }
-        Duration::Number(number) => Ok(Duration::Number(Number { is_duration: true, ..number })),
+        Duration::Number(number) => {
+            #[expect(clippy::cast_possible_truncation, reason = "the bound was checked")]
+            let nanoseconds = (number.value * 1e9).round() as i64;
+            #[expect(clippy::cast_precision_loss, reason = "below 2^53 milliseconds")]
+            let value = (nanoseconds / 1_000_000) as f64 / 1000.0;
+            Ok(Duration::Number(Number { value, is_duration: true }))
+        }
         other => Ok(other),
     }
 }
@@ -117,7 +118,7 @@ fn unary<'a>(input: Tokens<'a>, context: &str) -> Parsed<'a, Duration> {
     };
     let duration = match (sign, operand) {
         (BinaryOp::Add, operand) => operand,
-        (_, Duration::Number(number)) => Duration::Number(Number { value: -number.value, ..number }),
+        (_, Duration::Number(number)) => Duration::Number(number.negated()),
         (_, operand) => Duration::Negative(Box::new(operand)),
     };
     Ok((rest.at_depth_of(input), duration))

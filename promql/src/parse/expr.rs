@@ -127,7 +127,7 @@ fn modifiers(mut input: Tokens<'_>, op: BinaryOp) -> Parsed<'_, Modifiers> {
         let sides = [&mut out.matching.fill_left, &mut out.matching.fill_right];
         let wanted = [side != Keyword::FillRight, side != Keyword::FillLeft];
         for (slot, _) in sides.into_iter().zip(wanted).filter(|(_, wanted)| *wanted) {
-            if slot.replace(value).is_some() {
+            if slot.replace(Number { value, is_duration: false }).is_some() {
                 return input.refuse("");
             }
         }
@@ -170,10 +170,7 @@ fn unary(input: Tokens<'_>) -> Parsed<'_, Expr> {
     let negative = *sign == BinaryOp::Sub;
     let (rest, operand) = binary(input.skip(), BinaryOp::Pow.precedence())?;
     let kind = match operand.kind {
-        ExprKind::Number(number) => {
-            let value = if negative { -number.value } else { number.value };
-            ExprKind::Number(Number { value, ..number })
-        }
+        ExprKind::Number(number) => ExprKind::Number(if negative { number.negated() } else { number }),
         _ => ExprKind::Unary(Box::new(Unary { negative, expr: operand })),
     };
     Ok((rest, rest.expr(start, kind)))

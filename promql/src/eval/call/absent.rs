@@ -4,7 +4,7 @@ use model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
 use super::super::column::Column;
 use super::super::grid::Grid;
-use super::super::range::Ranged;
+use super::super::range::{RangeFunction, Ranged};
 use super::super::source::{NameRule, Series};
 use crate::ast::{Expr, ExprKind};
 use crate::engine::QueryError;
@@ -26,13 +26,14 @@ impl Evaluator<'_> {
     pub(super) fn absent_over_time(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         let arg = expr.unwrapped();
         let vector = self.range_vector(arg, grid)?;
+        let present: RangeFunction<'_> = Box::new(|_, _| Some(model::Value::Float(1.0)));
         let source = Ranged {
             evaluator: self,
             expr: arg,
             input: vector.input,
             names_unique: vector.names_unique,
             windows: vector.windows,
-            function: Box::new(|_, _| Some(model::Value::Float(1.0))),
+            code: present.into(),
             name: NameRule::Keep,
         };
         let mut seen = vec![false; grid.count];

@@ -19,7 +19,7 @@ impl Join<'_> {
                 for step in 0..steps {
                     let partner = group.one.iter().any(|one| self.one[*one].column.get(step).is_some());
                     if let (Some(point), false) = (series.column.get(step), partner) {
-                        self.combine(point, Point::Float(value), step, &mut out);
+                        self.combine(point, Point::Float(value.value), step, &mut out);
                     }
                 }
                 // The value that fills in has no labels to include.
@@ -33,7 +33,7 @@ impl Join<'_> {
                 for step in 0..steps {
                     let partner = group.many.iter().any(|many| self.many[*many].column.get(step).is_some());
                     if let (Some(point), false) = (series.column.get(step), partner) {
-                        self.combine(Point::Float(value), point, step, &mut out);
+                        self.combine(Point::Float(value.value), point, step, &mut out);
                     }
                 }
                 results.add(self.result_labels(key, Some(&series.labels)), false, out)?;
