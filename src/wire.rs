@@ -234,6 +234,7 @@ impl Jobs {
         let mut config = scraper::Config::new(Arc::new(now));
         config.seed.host_name.clone_from(&self.local.node_name);
         config.seed.external_labels = loaded.external_labels.clone();
+        config.system_roots_pem = system_roots();
         config.jobs.clone_from(&loaded.jobs);
         let own = [local::kubelet_job(&self.local.node_name, self.local.address), self.own_job()];
         for job in own {
@@ -256,6 +257,15 @@ impl Jobs {
         job.targets = vec![TargetGroup { targets: vec![address.to_string()], labels: Labels::empty() }];
         job
     }
+}
+
+/// The certificate authorities that this machine trusts, from where distributions keep them.
+fn system_roots() -> Vec<u8> {
+    const PLACES: [&str; 3] =
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+    let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let places = given.into_iter().chain(PLACES.map(PathBuf::from));
+    places.filter_map(|path| std::fs::read(path).ok()).next().unwrap_or_default()
 }
 
 /// How a new configuration comes into force.

@@ -54,13 +54,20 @@ pub fn push_fixed(out: &mut String, value: f64) {
     }
 }
 
-/// The value of a `le` or `quantile` label in its canonical form: a float that always shows that it
-/// is one (`1` becomes `1.0`), as OpenMetrics demands.
+/// The value of a `le` or `quantile` label in its canonical form: an exponent if below -4 or at least 6,
+/// and otherwise always with a point, so that it shows that it is a float (`1` becomes `1.0`).
 #[must_use]
 pub fn format_open_metrics(value: f64) -> String {
-    let mut out = format_general(value);
-    if value.is_finite() && !out.contains(['.', 'e']) {
-        out.push_str(".0");
+    let mut out = String::with_capacity(24);
+    match Decimal::of(value) {
+        Ok(decimal) if value == 0.0 || (-4..6).contains(&decimal.exponent()) => {
+            decimal.push_fixed(&mut out);
+            if !out.contains('.') {
+                out.push_str(".0");
+            }
+        }
+        Ok(decimal) => decimal.push_scientific(&mut out),
+        Err(special) => out.push_str(special),
     }
     out
 }
@@ -218,9 +225,28 @@ mod tests {
         assert_eq!(format_general(0.0001), "0.0001");
         assert_eq!(format_general(1e20), "100000000000000000000");
         assert_eq!(format_general(1e21), "1e+21");
-        assert_eq!(format_open_metrics(1.0), "1.0");
-        assert_eq!(format_open_metrics(1e100), "1e+100");
-        assert_eq!(format_open_metrics(f64::INFINITY), "+Inf");
+    }
+
+    #[test]
+    fn bounds_show_that_they_are_floats() {
+        for (value, text) in [
+            (0.0, "0.0"),
+            (1.0, "1.0"),
+            (-2.5, "-2.5"),
+            (0.000_1, "0.0001"),
+            (0.000_01, "1e-05"),
+            (-0.0, "-0.0"),
+            (100_000.0, "100000.0"),
+            (999_999.999_999_999_9, "999999.9999999999"),
+            (1e6, "1e+06"),
+            (1.25e7, "1.25e+07"),
+            (1e100, "1e+100"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(format_open_metrics(value), text);
+        }
     }
 
     #[test]

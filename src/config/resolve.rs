@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use model::Labels;
 use scraper::ScrapeJob;
 use scraper::config::{Auth, HttpOptions, Limits, Secret, TargetGroup, TlsOptions};
+use scraper::exposition::Format;
 use serde_saphyr::{Location, Spanned};
 
 use super::Loaded;
@@ -121,6 +122,10 @@ impl Defaults<'_> {
         job.compression = scrape.enable_compression.unwrap_or(true);
         job.extra_metrics = flag(scrape.extra_scrape_metrics, global.extra_scrape_metrics);
         job.histograms.native = flag(scrape.scrape_native_histograms, global.scrape_native_histograms);
+        if job.histograms.native && scrape.scrape_protocols.is_none() && global.scrape_protocols.is_none() {
+            // Only protobuf carries native histograms.
+            job.formats = Format::NATIVE_ORDER.to_vec();
+        }
         job.histograms.always_classic =
             flag(scrape.always_scrape_classic_histograms, global.always_scrape_classic_histograms);
         job.histograms.native_buckets_max = scrape.native_histogram_bucket_limit.unwrap_or(0);
@@ -308,9 +313,7 @@ fn check_escaping(
     }
 }
 
-fn formats(
-    protocols: Option<&Vec<Spanned<Protocol>>>,
-) -> Result<Option<Vec<scraper::exposition::Format>>, Fault> {
+fn formats(protocols: Option<&Vec<Spanned<Protocol>>>) -> Result<Option<Vec<Format>>, Fault> {
     let Some(protocols) = protocols.filter(|protocols| !protocols.is_empty()) else { return Ok(None) };
     let mut formats = Vec::with_capacity(protocols.len());
     for protocol in protocols {

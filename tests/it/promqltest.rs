@@ -36,8 +36,13 @@ mod storage {
             let dir = tempfile::tempdir().unwrap();
             let options = Options { wal_sync_interval: std::time::Duration::MAX, ..Options::default() };
             let db = Db::open(dir.path(), options).unwrap();
-            let mut samples: Vec<_> =
-                self.0.iter().flat_map(|(l, s)| s.iter().map(move |sample| (sample, l))).collect();
+            let mut samples = Vec::new();
+            for (labels, column) in &self.0 {
+                let own: Vec<_> = column.iter().collect();
+                // A script that gives a series twice means the later one.
+                let last = own.chunk_by(|a, b| a.ts == b.ts).filter_map(<[_]>::last);
+                samples.extend(last.map(|sample| (sample.clone(), labels)));
+            }
             samples.sort_by_key(|(sample, _)| sample.ts);
             for (at, batch) in samples.chunk_by(|a, b| a.0.ts == b.0.ts).enumerate() {
                 let mut appender = db.appender();
@@ -47,7 +52,9 @@ mod storage {
                         Value::Float(value) => appender.append(series, sample.ts, *value).unwrap(),
                         Value::Histogram(histogram) => {
                             let histogram = HistogramValue::Float(histogram.as_ref().clone());
-                            appender.append_histogram(series, sample.ts, &histogram).unwrap();
+                            appender
+                                .append_histogram(series, sample.ts, &histogram)
+                                .unwrap_or_else(|error| panic!("{labels}: {error}: {histogram:?}"));
                         }
                     }
                 }

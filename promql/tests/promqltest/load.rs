@@ -146,6 +146,12 @@ impl Classic {
             return None;
         }
         self.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // The same bound may be written in several ways; no store takes it twice.
+        self.buckets.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 = if same { kept.1.max(next.1) } else { kept.1 };
+            same
+        });
         let count = self.count.unwrap_or(self.buckets.last()?.1);
         let mut before = 0.0;
         let mut counts = Vec::new();

@@ -187,38 +187,11 @@ impl<'a> Sink<'a> for Collect<'a, '_> {
             _ => false,
         };
         if is_float && let Some(number) = model::float::parse(&value) {
-            value = Cow::Owned(format_bound(number));
+            value = Cow::Owned(model::float::format_open_metrics(number));
         }
         self.out.push((name, value));
         Ok(())
     }
-}
-
-/// The value of a `le` or `quantile` label in its canonical form: the shortest digits, with an exponent
-/// below 1e-4 and from 1e+06 on, and otherwise always with a point, so that it shows that it is a float.
-pub(super) fn format_bound(value: f64) -> String {
-    let magnitude = value.abs();
-    if magnitude == 0.0 || (1e-4..1e6).contains(&magnitude) {
-        let mut fixed = value.to_string();
-        if !fixed.contains('.') {
-            fixed.push_str(".0");
-        }
-        return fixed;
-    }
-    let scientific = format!("{value:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else {
-        return if value.is_nan() {
-            "NaN"
-        } else if value > 0.0 {
-            "+Inf"
-        } else {
-            "-Inf"
-        }
-        .to_owned();
-    };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
 }
 
 /// Takes the bytes that name a series apart: appends its labels to `out` in the order of the page, the
@@ -321,25 +294,4 @@ pub(super) fn blanks_end(body: &[u8], at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bounds_show_that_they_are_floats() {
-        for (value, text) in [
-            (0.0, "0.0"),
-            (1.0, "1.0"),
-            (-2.5, "-2.5"),
-            (0.000_1, "0.0001"),
-            (0.000_01, "1e-05"),
-            (-0.0, "-0.0"),
-            (100_000.0, "100000.0"),
-            (999_999.999_999_999_9, "999999.9999999999"),
-            (1e6, "1e+06"),
-            (1.25e7, "1.25e+07"),
-            (f64::INFINITY, "+Inf"),
-            (f64::NEG_INFINITY, "-Inf"),
-            (f64::NAN, "NaN"),
-        ] {
-            assert_eq!(format_bound(value), text);
-        }
-    }
 }

@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use model::{HistogramValue, ResetHint, is_legacy_label_name, is_legacy_metric_name};
 
-use super::lexis::format_bound;
 use super::wire::{Malformed, Reader, zigzag};
 use super::{Event, Exemplar, HistogramSample, MetricType, ParseError, ParseOptions, Sample};
 use metric::{Classic, Metric, Points};
@@ -271,7 +270,7 @@ impl<'a> Protobuf<'a> {
         if let Some((name, number)) = extra {
             self.scratch.extend_from_slice(name.as_bytes());
             self.scratch.extend_from_slice(b"=\"");
-            self.scratch.extend_from_slice(format_bound(number).as_bytes());
+            self.scratch.extend_from_slice(model::float::format_open_metrics(number).as_bytes());
             self.scratch.push(b'"');
         }
         self.scratch.push(b'}');
