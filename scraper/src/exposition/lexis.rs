@@ -290,8 +290,3 @@ pub(super) fn float(body: &[u8], at: usize) -> Result<(f64, usize), ParseError> 
 pub(super) fn blanks_end(body: &[u8], at: usize) -> usize {
     skip_blanks(body, at)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-}
