@@ -32,6 +32,8 @@ mod codec;
 mod db;
 pub mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod index;
 mod options;
