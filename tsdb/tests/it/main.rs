@@ -4,6 +4,7 @@
 mod basics;
 mod extras;
 mod memory;
+mod prometheus;
 mod promtool;
 mod reading;
 mod sha256;
