@@ -58,6 +58,9 @@ pub enum AppendError {
     /// The head has as many series as it may have.
     #[error("series limit reached")]
     SeriesLimit,
+    /// The exemplar's labels are too long.
+    #[error("invalid exemplar")]
+    InvalidExemplar,
     /// The histogram contradicts itself.
     #[error("invalid histogram")]
     InvalidHistogram,

@@ -20,6 +20,8 @@ pub struct Options {
     pub series_max: Option<u64>,
     /// Samples this much older than the newest of the head are accepted out of order.
     pub out_of_order_window_ms: i64,
+    /// The newest exemplars, this many, are kept. 0: none.
+    pub exemplars_max: usize,
     /// How records of the log are packed.
     pub wal_compression: Compression,
     /// A segment of the log is ended before it exceeds this; at most 128 MiB.
@@ -35,6 +37,7 @@ impl Default for Options {
             retention_bytes: None,
             series_max: None,
             out_of_order_window_ms: 0,
+            exemplars_max: 100_000,
             wal_compression: Compression::Snappy,
             wal_segment_bytes_max: 128 * 1024 * 1024,
         }

@@ -64,7 +64,7 @@ impl Reader {
 }
 
 /// Reads `length encoding data CRC`.
-fn read(data: &[u8]) -> Result<(Encoding, &[u8]), Malformed> {
+pub(crate) fn read(data: &[u8]) -> Result<(Encoding, &[u8]), Malformed> {
     let mut bytes = Bytes::new(data);
     let length = bytes.count()?;
     let body = bytes.take(length + 1)?;

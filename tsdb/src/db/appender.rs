@@ -7,9 +7,10 @@ use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
 use super::Inner;
 use crate::chunk::{Value, layout};
 use crate::error::{AppendError, CommitError};
+use crate::head::exemplars::Exemplar;
 use crate::head::series::Refusal;
 use crate::head::{SHARDS, SeriesRef, shard_of};
-use crate::wal::record::{HistogramRecords, SamplesRecord, SeriesRecord};
+use crate::wal::record::{self, HistogramRecords, SamplesRecord, SeriesRecord};
 
 /// A batch of samples of one moment, typically one scrape: all or nothing in the log, seen as a whole by
 /// readers. Dropping it without `commit` forgets the samples.
@@ -29,6 +30,7 @@ pub struct Appender<'a> {
 pub(crate) struct Batch {
     shards: [Part; SHARDS],
     samples: SamplesRecord,
+    exemplars: Vec<(SeriesRef, Labels, Exemplar)>,
     unlogged: Vec<u32>,
 }
 
@@ -138,6 +140,22 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
+    /// Adds an exemplar. Repeating the newest one of a series is accepted and does nothing.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
+        let known = self.inner.head.shard(series.id()).resolve(series).is_some();
+        if !known {
+            return Err(AppendError::UnknownSeries);
+        }
+        let labels = self.inner.head.catalog.read_recursive().labels(series.id());
+        if self.inner.exemplars.check(&labels, exemplar)? {
+            self.batch.exemplars.push((series, labels, exemplar.clone()));
+        }
+        Ok(())
+    }
+
     /// What becomes of a sample, by its time and by what its series says. Counts refusals.
     fn verdict(
         &self,
@@ -169,12 +187,12 @@ impl<'a> Appender<'a> {
     /// The log could not be written; nothing of the batch is stored then.
     pub fn commit(mut self) -> Result<usize, CommitError> {
         let batch = &mut self.batch;
-        if batch.shards.iter().all(Part::is_empty) {
+        if batch.shards.iter().all(Part::is_empty) && batch.exemplars.is_empty() {
             return Ok(0);
         }
         let mut log = self.inner.log.lock();
         let min_valid = self.inner.head.min_valid.load(Ordering::Acquire);
-        let Batch { shards, samples, unlogged } = batch;
+        let Batch { shards, samples, exemplars, unlogged } = batch;
         let mut histograms = HistogramRecords::new();
         let mut late = (SamplesRecord::default(), HistogramRecords::new());
         samples.clear();
@@ -184,8 +202,10 @@ impl<'a> Appender<'a> {
             self.inner.encode(part, min_valid, unlogged, (samples, &mut histograms));
             self.inner.encode_late(part, unlogged, &mut late);
         }
+        let examples = self.inner.encode_exemplars(exemplars, unlogged);
         let new_series = self.inner.series_record(unlogged);
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
+        let records = records.chain(examples.as_deref());
         let wal = &mut log.wal;
         wal.append(records).map_err(|source| CommitError { path: wal.path(), source })?;
         if let Some(wbl) = &mut log.late {
@@ -198,6 +218,12 @@ impl<'a> Appender<'a> {
         let mut applied = 0;
         for part in shards.iter_mut().filter(|part| !part.is_empty()) {
             applied += self.inner.apply(part);
+        }
+        for (series, labels, exemplar) in exemplars.drain(..) {
+            if let Some(found) = self.inner.head.shard(series.id()).resolve(series) {
+                found.logged = true;
+            }
+            self.inner.exemplars.add(&labels, exemplar);
         }
         let counters = &self.inner.counters;
         counters.appended.fetch_add(applied as u64, Ordering::Relaxed);
@@ -267,6 +293,29 @@ impl Inner {
             }
             true
         });
+    }
+
+    /// The record of the batch's exemplars, without those that another appender was quicker with.
+    fn encode_exemplars(
+        &self,
+        exemplars: &mut Vec<(SeriesRef, Labels, Exemplar)>,
+        unlogged: &mut Vec<u32>,
+    ) -> Option<Vec<u8>> {
+        let mut names = Vec::with_capacity(exemplars.len());
+        exemplars.retain(|(series, labels, exemplar)| {
+            let mut shard = self.head.shard(series.id());
+            let Some(found) = shard.resolve(*series) else { return false };
+            if self.exemplars.check(labels, exemplar) != Ok(true) {
+                return false;
+            }
+            names.push(found.wal_ref);
+            if !found.logged {
+                unlogged.push(series.id());
+            }
+            true
+        });
+        let entries = exemplars.iter().map(|(_, _, exemplar)| exemplar).zip(&names);
+        record::exemplars(entries.map(|(e, &name)| (name, e.ts, e.value, &e.labels)))
     }
 
     /// The series record for series that the log does not know yet.
@@ -342,6 +391,7 @@ impl Drop for Appender<'_> {
                 }
             }
         }
+        self.batch.exemplars.clear();
         let mut batches = self.inner.batches.lock();
         if batches.len() < 16 {
             batches.push(std::mem::take(&mut self.batch));

@@ -1,6 +1,7 @@
 //! From the head to a block.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,7 +27,8 @@ impl Inner {
         }
         let range = TimeRange::new(start, end - 1);
         let meta = Meta::first_level(new_ulid(end), start, end);
-        let written = self.write_head(meta, range)?;
+        let view = View { snapshot: u64::MAX, from: i64::MIN };
+        let written = self.write_head(&self.dir, meta, view, range)?;
         let block = match written {
             None => None,
             Some(ulid) => Some(self.open_block(ulid)?),
@@ -40,9 +42,14 @@ impl Inner {
         Ok(cut)
     }
 
-    /// Writes what the head has in `range` as a block named in `meta`.
-    fn write_head(&self, meta: Meta, range: TimeRange) -> Result<Option<Ulid>, IoError> {
-        let view = View { snapshot: u64::MAX, from: i64::MIN };
+    /// Writes what `view` sees of the head in `range` in order as a block named in `meta` below `dir`.
+    pub(super) fn write_head(
+        &self,
+        dir: &Path,
+        meta: Meta,
+        view: View,
+        range: TimeRange,
+    ) -> Result<Option<Ulid>, IoError> {
         let (ids, symbols) = {
             let catalog = self.head.catalog.read_recursive();
             let mut ids = self.head.with_samples(catalog.all(), view, range);
@@ -63,7 +70,7 @@ impl Inner {
             return Ok(None);
         }
         let symbols_in_order = symbols.iter().map(String::as_str);
-        let mut writer = Writer::create(&self.disk, &self.dir, meta, symbols_in_order)?;
+        let mut writer = Writer::create(&self.disk, dir, meta, symbols_in_order)?;
         drop(symbols);
         let mut chunks = Vec::new();
         for id in ids {

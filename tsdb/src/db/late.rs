@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::{TimeRange, Timestamp};
+use ulid::Ulid;
 
 use super::cut::new_ulid;
 use super::{Inner, Maintained};
@@ -58,9 +59,30 @@ impl Inner {
             by_block.entry(start).or_default().entry(*id).or_default().push((*ts, value));
         }
         for (start, samples) in by_block {
-            self.write_late(start, edge.min(start + range_ms), samples, done)?;
+            let written = self.write_late(&self.dir, start, edge.min(start + range_ms), samples)?;
+            let Some(ulid) = written else { continue };
+            done.blocks_written += 1;
+            let block = self.open_block(ulid)?;
+            let _logs = self.log.lock();
+            let mut published = self.published.write();
+            published.blocks.push(block);
+            published.blocks.sort_by_key(|block| (block.meta.min_time, block.meta.max_time, block.meta.ulid));
         }
         self.end_late(covered)
+    }
+
+    /// Writes all late samples as a block below `dir`, and leaves them where they are.
+    pub(super) fn copy_late(&self, dir: &Path) -> Result<(), IoError> {
+        let all = self.head.late.living();
+        let mut by_series = Samples::new();
+        for (id, ts, value) in &all {
+            by_series.entry(*id).or_default().push((*ts, value));
+        }
+        let times = all.iter().map(|sample| sample.1);
+        if let (Some(min), Some(max)) = (times.clone().min(), times.max()) {
+            self.write_late(dir, min, max.saturating_add(1), by_series)?;
+        }
+        Ok(())
     }
 
     /// Deletes late samples of `ids` in `range`.
@@ -124,11 +146,11 @@ impl Inner {
 
     fn write_late(
         &self,
+        dir: &Path,
         start: Timestamp,
         end: Timestamp,
         mut samples: Samples<'_>,
-        done: &mut Maintained,
-    ) -> Result<(), IoError> {
+    ) -> Result<Option<Ulid>, IoError> {
         let mut ids: Vec<u32> = samples.keys().copied().collect();
         let symbols: BTreeSet<String> = {
             let catalog = self.head.catalog.read_recursive();
@@ -139,7 +161,7 @@ impl Inner {
         let mut meta = Meta::first_level(new_ulid(end), start, end);
         meta.compaction.hints = vec!["from-out-of-order".to_owned()];
         let in_order = symbols.iter().map(String::as_str);
-        let mut writer = Writer::create(&self.disk, &self.dir, meta, in_order)?;
+        let mut writer = Writer::create(&self.disk, dir, meta, in_order)?;
         for id in ids {
             let mut series = samples.remove(&id).unwrap_or_default();
             series.sort_by_key(|&(ts, _)| ts);
@@ -151,14 +173,7 @@ impl Inner {
             let catalog = self.head.catalog.read_recursive();
             writer.series(catalog.pairs(id), &encoder.finish())?;
         }
-        let Some(ulid) = writer.finish()? else { return Ok(()) };
-        done.blocks_written += 1;
-        let block = self.open_block(ulid)?;
-        let _logs = self.log.lock();
-        let mut published = self.published.write();
-        published.blocks.push(block);
-        published.blocks.sort_by_key(|block| (block.meta.min_time, block.meta.max_time, block.meta.ulid));
-        Ok(())
+        writer.finish()
     }
 
     /// Whether a sample of this time may come out of order.

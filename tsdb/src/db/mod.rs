@@ -1,7 +1,9 @@
 //! The database: a head, a log, and blocks.
 
 pub(crate) mod appender;
+mod cardinality;
 mod compact;
+mod copy;
 mod cut;
 mod delete;
 mod late;
@@ -16,13 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use model::Timestamp;
+use model::{Labels, Matcher, TimeRange, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use crate::block::Block;
 use crate::disk::Disk;
 use crate::disk::real::Real;
 use crate::error::{CommitError, OpenError};
+use crate::head::exemplars::{Exemplar, Exemplars};
 use crate::head::{Head, SeriesRef};
 use crate::options::Options;
 use crate::wal::Wal;
@@ -57,6 +60,7 @@ pub(crate) struct Inner {
     /// Taken by one step of maintenance at a time.
     pub(crate) maintenance: Mutex<maintain::Pending>,
     pub(crate) counters: Counters,
+    pub(crate) exemplars: Exemplars,
     /// Batches whose memory waits for the next appender.
     pub(crate) batches: Mutex<Vec<Batch>>,
     /// The directory is ours while this lives.
@@ -119,6 +123,8 @@ pub enum Progress {
         last: u64,
     },
 }
+
+pub use cardinality::Cardinality;
 
 /// Figures about a database, all of one moment but not of one instant.
 #[derive(Clone, Debug, Default)]
@@ -240,6 +246,12 @@ impl Db {
     /// The disk refused; nothing more can be committed before a restart.
     pub fn sync(&self) -> Result<(), CommitError> {
         self.inner.sync()
+    }
+
+    /// The exemplars in `range` of the series that fulfil all matchers of one of `selectors`.
+    #[must_use]
+    pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.inner.exemplars.select(selectors, range)
     }
 
     /// Figures about the database.

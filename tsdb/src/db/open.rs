@@ -15,6 +15,7 @@ use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::head::Head;
+use crate::head::exemplars::Exemplars;
 use crate::head::mapped::{self, MappedChunks};
 use crate::options::Options;
 use crate::wal::Wal;
@@ -35,7 +36,9 @@ pub(super) fn open(
     let head = Head::new(options.block_range_ms, options.series_max, files);
     head.min_valid.store(head_from, Ordering::Release);
     let wal_dir = dir.join(WAL_DIR);
-    let Replayed { last, last_late, names } = replay::replay(&*disk, dir, &head, found, progress)?;
+    let exemplars = Exemplars::new(options.exemplars_max);
+    let Replayed { last, last_late, names } =
+        replay::replay(&*disk, dir, (&head, &exemplars), found, progress)?;
     let next = last.map_or(0, |last| last + 1);
     let mut wal = Wal::create(Arc::clone(&disk), &wal_dir, next, options.wal_compression)
         .map_err(|source| OpenError::io(&wal_dir, source))?;
@@ -51,6 +54,7 @@ pub(super) fn open(
         published: RwLock::new(Published { blocks, head_from }),
         maintenance: Mutex::new(maintain::Pending::new(names, next)),
         counters: Counters::default(),
+        exemplars,
         batches: Mutex::default(),
         _lock: lock,
     })

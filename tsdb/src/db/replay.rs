@@ -14,6 +14,7 @@ use crate::chunk::layout::is_consistent;
 use crate::codec::Malformed;
 use crate::disk::{Disk, write_atomically};
 use crate::error::OpenError;
+use crate::head::exemplars::{Exemplar, Exemplars};
 use crate::head::mapped::Found;
 use crate::head::{Head, SeriesRef};
 use crate::wal::page::{Damage, Records};
@@ -22,6 +23,7 @@ use crate::wal::{checkpoint, segment_path, segments};
 
 struct Replay<'a> {
     head: &'a Head,
+    exemplars: &'a Exemplars,
     series: HashMap<WalRef, SeriesRef>,
     /// Chunks on disk that no series has taken over yet.
     found: Found,
@@ -52,12 +54,12 @@ pub(super) struct Replayed {
 pub(super) fn replay(
     disk: &dyn Disk,
     dir: &Path,
-    head: &Head,
+    (head, exemplars): (&Head, &Exemplars),
     found: Found,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Replayed, OpenError> {
     let from = head.min_valid.load(Ordering::Acquire);
-    let mut replay = Replay { head, series: HashMap::new(), found, from, unknown: 0, late: false };
+    let mut replay = Replay { head, exemplars, series: HashMap::new(), found, from, unknown: 0, late: false };
     // A chunk may have outlived the record that names its series. No other series may get that name.
     replay.found.keys().for_each(|&wal_ref| head.reserve_wal_ref(wal_ref));
     let checkpointed = replay.checkpoint(disk, &dir.join(WAL_DIR))?;
@@ -149,6 +151,10 @@ impl Replay<'_> {
                 Err(damage) => return Ok(Some(damage)),
             };
             match record::decode(&next.data) {
+                Ok(Record::WithStartTimes) => {
+                    let what = "the log has samples with start times, which are not supported yet";
+                    return Err(OpenError::corrupt(path, what));
+                }
                 Ok(record) => self.record(record),
                 Err(Malformed(what)) => return Ok(Some(Damage { offset: next.start, torn: false, what })),
             }
@@ -180,7 +186,17 @@ impl Replay<'_> {
                     }
                 }
             }
-            Record::Exemplars(_) | Record::Metadata(_) | Record::MappedMarkers | Record::Unknown => {}
+            Record::Exemplars(entries) => {
+                for (wal_ref, ts, value, labels) in entries {
+                    let Some(series) = self.series.get(&wal_ref) else { continue };
+                    let series = self.head.catalog.read_recursive().labels(series.id());
+                    let exemplar = Exemplar { labels, ts, value };
+                    if self.exemplars.check(&series, &exemplar) == Ok(true) {
+                        self.exemplars.add(&series, exemplar);
+                    }
+                }
+            }
+            Record::WithStartTimes | Record::Metadata(_) | Record::MappedMarkers | Record::Unknown => {}
         }
     }
 

@@ -32,6 +32,14 @@ impl Snapshot {
         Self { inner: Arc::clone(inner), blocks: published.blocks.clone(), view }
     }
 
+    pub(super) fn blocks(&self) -> &[Arc<Block>] {
+        &self.blocks
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.view
+    }
+
     /// The number of the head as a source; those below are blocks, oldest first.
     fn head_source(&self) -> u32 {
         u32::try_from(self.blocks.len()).unwrap_or(u32::MAX)

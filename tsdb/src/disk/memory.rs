@@ -208,7 +208,7 @@ impl Disk for Memory {
     }
 
     fn map(&self, path: &Path) -> io::Result<Mapping> {
-        Ok(Mapping::copied(self.read(path)?))
+        Ok(Mapping::from(self.read(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

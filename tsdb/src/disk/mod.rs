@@ -102,8 +102,8 @@ impl Deref for Mapping {
     }
 }
 
-impl Mapping {
-    fn copied(data: Vec<u8>) -> Self {
+impl From<Vec<u8>> for Mapping {
+    fn from(data: Vec<u8>) -> Self {
         Self(Bytes::Copied(data.into()))
     }
 }

@@ -44,7 +44,7 @@ impl Disk for Real {
     fn map(&self, path: &Path) -> io::Result<Mapping> {
         let file = File::open(path)?;
         if file.metadata()?.len() == 0 {
-            return Ok(Mapping::copied(Vec::new())); // an empty mapping is refused by the kernel
+            return Ok(Mapping::from(Vec::new())); // an empty mapping is refused by the kernel
         }
         // SAFETY: the mapping is private to this process' use and read-only. It stays valid as long as
         // nobody shortens the file: the store never shortens a file that it has mapped (it replaces by

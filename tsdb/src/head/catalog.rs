@@ -205,4 +205,10 @@ impl Catalog {
                 .map(|value| self.symbols.text(value))
         })
     }
+
+    /// Every pair of label name and value with the number of its series.
+    pub(crate) fn pair_counts(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        let counts = self.postings.counts();
+        counts.map(|(name, value, series)| (self.symbols.text(name), self.symbols.text(value), series))
+    }
 }

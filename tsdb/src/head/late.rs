@@ -75,6 +75,14 @@ impl Late {
         self.0.read().is_empty()
     }
 
+    /// All samples that are in no block.
+    pub(crate) fn living(&self) -> Samples {
+        let all = self.0.read();
+        let living = all.iter().flat_map(|(&id, samples)| samples.iter().map(move |sample| (id, sample)));
+        let living = living.filter(|(_, sample)| sample.until_snapshot >= FLUSHING);
+        living.map(|(id, sample)| (id, sample.ts, sample.value.clone())).collect()
+    }
+
     /// Whether a series has a sample here.
     pub(crate) fn has(&self, id: u32) -> bool {
         self.0.read().contains_key(&id)

@@ -311,7 +311,7 @@ fn decode(data: &[u8]) -> Result<(Decoded, usize), Malformed> {
 }
 
 /// Calls `visit` with every chunk of a file. Zeros up to the end are where nothing was written.
-fn scan(file: &[u8], number: u32, visit: &mut dyn FnMut(u64, MappedRef)) -> Result<(), Malformed> {
+pub(crate) fn scan(file: &[u8], number: u32, visit: &mut dyn FnMut(u64, MappedRef)) -> Result<(), Malformed> {
     if file.iter().all(|&byte| byte == 0) {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 //! shard. Nobody holds two shards.
 
 pub(crate) mod catalog;
+pub(crate) mod exemplars;
 pub(crate) mod late;
 pub(crate) mod mapped;
 mod postings;

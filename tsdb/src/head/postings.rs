@@ -59,6 +59,14 @@ impl List {
         }
     }
 
+    fn len(&self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::Few(few) => few.len() as u64,
+            Self::Many(many) => many.cardinality(),
+        }
+    }
+
     fn add_to(&self, all: &mut Bitmap) {
         match self {
             Self::One(only) => all.add(*only),
@@ -118,6 +126,12 @@ impl Postings {
 
     pub(super) fn all(&self) -> &Bitmap {
         &self.all
+    }
+
+    /// Every pair with the number of its series.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (Symbol, Symbol, u64)> {
+        let names = self.by_name.iter();
+        names.flat_map(|(&name, values)| values.iter().map(move |(&value, list)| (name, value, list.len())))
     }
 
     /// The values of a name.

@@ -157,7 +157,7 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
             entries.retain(|entry| (keep.series)(entry.series));
             kept.extend(record::metadata_record(&entries));
         }
-        Record::MappedMarkers | Record::Unknown => {}
+        Record::MappedMarkers | Record::WithStartTimes | Record::Unknown => {}
     }
     kept
 }

@@ -30,6 +30,8 @@ pub(crate) enum Record {
     MappedMarkers,
     Metadata(Vec<MetadataEntry>),
     Histograms(Vec<(WalRef, Timestamp, HistogramValue)>),
+    /// Samples with start times (types 11 to 13), which are not supported.
+    WithStartTimes,
     /// A type of a later version; skipped, as Prometheus does.
     Unknown,
 }
@@ -64,6 +66,7 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
         FLOAT_HISTOGRAMS | CUSTOM_FLOAT_HISTOGRAMS => {
             Record::Histograms(deltas(&mut bytes, |_, b| float_histogram(b).map(HistogramValue::Float))?)
         }
+        11..=13 => Record::WithStartTimes,
         _ => Record::Unknown,
     })
 }

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the way to fail")]
 
 mod basics;
+mod extras;
 mod memory;
+mod prometheus;
 mod promtool;
 mod reading;
 mod sha256;

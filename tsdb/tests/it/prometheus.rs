@@ -1,0 +1,145 @@
+//! Our directory under a real Prometheus server, and back.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use model::{HistogramValue, IntHistogram, Labels, Span};
+use tsdb::{Db, Options};
+
+use super::reading::all;
+
+/// A running server, killed when dropped.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    /// Starts a server on a directory; `None` where Prometheus is not installed.
+    fn start(dir: &Path, config: &Path) -> Option<Self> {
+        std::fs::write(config, "global: {scrape_interval: 1h}\n").unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.display()))
+            .arg("--storage.tsdb.retention.time=100y")
+            .arg("--enable-feature=native-histograms")
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = match process {
+            Ok(process) => process,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "prometheus: {error}");
+                eprintln!("SKIPPED: prometheus: {error}");
+                return None;
+            }
+        };
+        let server = Self { process, port };
+        let start = Instant::now();
+        while !server.get("/-/ready").is_some_and(|answer| answer.contains("200 OK")) {
+            assert!(start.elapsed() < Duration::from_secs(30), "Prometheus does not get ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(server)
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// The single value that an instant query returns.
+    fn query(&self, query: &str, time_s: i64) -> f64 {
+        let answer = self.get(&format!("/api/v1/query?query={query}&time={time_s}")).unwrap();
+        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        body["data"]["result"][0]["value"][1].as_str().unwrap_or("NaN").parse().unwrap()
+    }
+
+    /// Ends the server in an orderly way.
+    fn stop(mut self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").arg(id).status().unwrap().success());
+        self.process.wait().unwrap();
+    }
+}
+
+const START_S: i64 = 1_700_000_000;
+
+fn fill(db: &Db, from: i64, to: i64) {
+    for step in from..to {
+        let ts = (START_S + step * 60) * 1000;
+        let mut batch = db.appender();
+        for n in 0..20 {
+            let labels = Labels::from_pairs([("__name__", "pingpong"), ("n", &n.to_string())]);
+            let series = batch.series(&labels).unwrap();
+            batch.append(series, ts, (step * n) as f64).unwrap();
+        }
+        let series = batch.series(&Labels::from_pairs([("__name__", "native")])).unwrap();
+        let counts = vec![step.unsigned_abs(), step.unsigned_abs() / 2];
+        let histogram = IntHistogram {
+            count: counts.iter().sum(),
+            sum: step as f64,
+            positive_spans: vec![Span { offset: 3, length: 2 }],
+            positive: counts,
+            ..IntHistogram::default()
+        };
+        batch.append_histogram(series, ts, &HistogramValue::Int(histogram)).unwrap();
+        batch.commit().unwrap();
+        if step % 10 == 0 {
+            db.maintain(ts).unwrap();
+        }
+    }
+}
+
+#[test]
+fn prometheus_reads_our_directory_and_we_read_it_back() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = config.path().join("prometheus.yml");
+    let options = Options { retention_ms: None, wal_segment_bytes_max: 100_000, ..Options::default() };
+    // Blocks, a checkpoint, mapped head chunks and a log.
+    let steps = 20 * 60;
+    let db = Db::open(dir.path(), options.clone()).unwrap();
+    fill(&db, 0, steps);
+    assert!(db.stats().blocks > 3);
+    let ours = all(&db.snapshot());
+    drop(db);
+    let Some(server) = Server::start(dir.path(), &config) else { return };
+    let end = START_S + steps * 60;
+    let count = |server: &Server, name: &str| {
+        server.query(&format!("sum(count_over_time({name}[100h]))"), end + 3600 * 20)
+    };
+    let expected = |name: &str| {
+        let series = ours.iter().filter(|(labels, _)| labels.starts_with(name));
+        series.map(|(_, samples)| samples.len()).sum::<usize>() as f64
+    };
+    assert_eq!(count(&server, "pingpong"), expected("pingpong"));
+    assert_eq!(count(&server, "native"), expected("native"));
+    let last = server.query("histogram_count(native)", end - 60);
+    assert_eq!(last, ((steps - 1) + (steps - 1) / 2) as f64);
+    server.stop();
+    let db = Db::open(dir.path(), options).unwrap();
+    assert_eq!(all(&db.snapshot()), ours);
+    fill(&db, steps, steps + 200);
+    db.cut_head().unwrap();
+    let ours = all(&db.snapshot());
+    drop(db);
+    let Some(server) = Server::start(dir.path(), &config) else { return };
+    let expected: usize =
+        ours.iter().filter(|(labels, _)| labels.starts_with("pingpong")).map(|(_, s)| s.len()).sum();
+    assert_eq!(count(&server, "pingpong"), expected as f64);
+}
