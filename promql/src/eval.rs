@@ -37,6 +37,9 @@ use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Sou
 /// enough to be forgotten.
 const BATCH: usize = 256;
 
+/// The cells of a batch, if its columns are long: 32 MiB.
+const CELLS_MAX: usize = 4 << 20;
+
 /// One query under way.
 pub(crate) struct Evaluator<'a> {
     querier: &'a dyn Querier,
@@ -231,7 +234,7 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
         let mut out = Vec::new();
-        self.for_each(source, grid, |at, column| {
+        self.for_each(source, (expr, grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }
@@ -248,7 +251,7 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn for_each(
         &self,
         source: &dyn Source,
-        grid: Grid,
+        (expr, grid): (&Expr, Grid),
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let parallel =
@@ -262,7 +265,10 @@ impl<'a> Evaluator<'a> {
             }
             return Ok(());
         }
-        let batch = BATCH.min(source.len());
+        // Of very long columns only a few fit.
+        let batch = BATCH.min(source.len()).min((CELLS_MAX / grid.count).max(1));
+        let bytes = batch * grid.count * size_of::<f64>();
+        self.account.hold(0, bytes, expr)?;
         let mut columns = vec![Column::default(); batch];
         for first in (0..source.len()).step_by(batch) {
             let count = batch.min(source.len() - first);
@@ -277,8 +283,14 @@ impl<'a> Evaluator<'a> {
                 fold(first + at, column)?;
             }
         }
+        self.account.release(0, bytes);
         debug_assert!(columns.iter().all(|c| c.steps() == 0 || c.steps() == grid.count));
         Ok(())
+    }
+
+    /// Whether to go on.
+    pub(crate) fn check(&self) -> Result<(), QueryError> {
+        self.account.check()
     }
 
     /// Books the memory of `series`.

@@ -75,7 +75,7 @@ impl Evaluator<'_> {
         let mut values = vec![f64::NAN; grid.count];
         let mut counts = vec![0u32; grid.count];
         let source = self.source(expr, grid)?;
-        self.for_each(source.as_ref(), grid, |_, column| {
+        self.for_each(source.as_ref(), (expr, grid), |_, column| {
             for (step, cell) in column.floats().iter().enumerate() {
                 if !is_absent(*cell) {
                     values[step] = *cell;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Histogram, Labels, ResetHint, Samples};
 
-use super::grid::Grid;
+use super::grid::{Grid, STEPS_MAX};
 use super::range::{Input, Windows};
 use super::source::{Series, goes_with_name};
 use super::{Evaluator, is_name_fixed, misplaced};
@@ -61,7 +61,13 @@ impl Evaluator<'_> {
         let windows =
             Windows { times: grid, edges, range_ms, extension: None, lookback_ms: self.lookback_ms };
         let after = edges.start.saturating_sub(range_ms);
-        let series = match Grid::aligned(after, edges.end(), step_ms) {
+        let inner = Grid::aligned(after, edges.end(), step_ms).map_err(|_| QueryError::Limit {
+            what: "evaluate a subquery at too many steps",
+            limit: "subquery_steps_max",
+            allowed: STEPS_MAX.unsigned_abs(),
+            expr: expr.to_string(),
+        })?;
+        let series = match inner {
             Some(inner) => {
                 let series = self.vector(&subquery.expr, inner)?;
                 let samples: Vec<_> =
