@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Histogram, Labels, ResetHint, Samples};
 
-use super::grid::{Grid, STEPS_MAX};
+use super::grid::Grid;
 use super::range::{Input, Windows};
 use super::source::{Series, goes_with_name};
 use super::{Evaluator, is_name_fixed, misplaced};
@@ -29,13 +29,7 @@ impl Evaluator<'_> {
             ExprKind::Paren(inner) => self.range_vector(inner, grid),
             ExprKind::Matrix(matrix) => {
                 let selector = &matrix.selector;
-                let windows = Windows {
-                    times: grid,
-                    edges: self.moved(grid, selector.at, selector.offset.as_ref())?,
-                    range_ms: self.positive_ms(&matrix.range)?,
-                    extension: selector.extension,
-                    lookback_ms: self.lookback_ms,
-                };
+                let windows = self.times.windows(matrix, grid)?;
                 let range = windows.reach();
                 let set = self.select(selector, range)?;
                 let names_unique = is_name_fixed(selector, set.as_ref());
@@ -52,21 +46,7 @@ impl Evaluator<'_> {
         expr: &'s Expr,
         grid: Grid,
     ) -> Result<RangeVector<'s>, QueryError> {
-        let edges = self.moved(grid, subquery.at, subquery.offset.as_ref())?;
-        let range_ms = self.positive_ms(&subquery.range)?;
-        let step_ms = match &subquery.step {
-            Some(step) => self.positive_ms(step)?,
-            None => self.subquery_step_ms,
-        };
-        let windows =
-            Windows { times: grid, edges, range_ms, extension: None, lookback_ms: self.lookback_ms };
-        let after = edges.start.saturating_sub(range_ms);
-        let inner = Grid::aligned(after, edges.end(), step_ms).map_err(|_| QueryError::Limit {
-            what: "evaluate a subquery at too many steps",
-            limit: "subquery_steps_max",
-            allowed: STEPS_MAX.unsigned_abs(),
-            expr: expr.to_string(),
-        })?;
+        let (windows, inner) = self.times.subquery(subquery, expr, grid)?;
         let series = match inner {
             Some(inner) => {
                 let series = self.vector(&subquery.expr, inner)?;
