@@ -82,7 +82,7 @@ impl Aggregation<'_> {
         let mut accumulators: Vec<Vec<A>> = Vec::new();
         let remarks = self.remarks();
         let bytes = self.grid.count * size_of::<A>();
-        self.evaluator.for_each(source.as_ref(), self.grid, |at, column| {
+        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use model::{Labels, Querier, QueryCancelled, Samples, StorageError, Timestamp, Value};
 
 use crate::ast::{Expr, ValueType};
+use crate::eval::at::Times;
 use crate::eval::{Evaluator, Grid};
 use crate::limits::{Account, Gate, Limits};
+use crate::plan::{self, Plan};
 
 /// Switches for parts of the language's meaning that are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,7 +219,7 @@ impl Engine {
         at: Timestamp,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
-        self.run(querier, expr, (Grid::instant(at), at), options)
+        self.run(querier, expr, self.times(Grid::instant(at), at, options), options)
     }
 
     /// Evaluates `expr` at `start`, `start + step_ms`, ... up to `end`.
@@ -242,16 +244,40 @@ impl Engine {
                 kind.documented()
             )));
         }
-        let grid = Grid::range(start, end, step_ms)
-            .ok_or_else(|| QueryError::Execution("invalid time range of the query".to_owned()))?;
-        self.run(querier, expr, (grid, end), options)
+        let grid = Grid::range(start, end, step_ms).ok_or_else(invalid_range)?;
+        self.run(querier, expr, self.times(grid, end, options), options)
+    }
+
+    /// How `expr` would be evaluated from `start` to `end`; a `step_ms` of 0 means at `start` alone.
+    ///
+    /// # Errors
+    /// A duration in `expr` is out of bounds, or the range of time is not sensible.
+    pub fn explain(
+        &self,
+        expr: &Expr,
+        (start, end): (Timestamp, Timestamp),
+        step_ms: i64,
+        options: &QueryOptions<'_>,
+    ) -> Result<Plan, QueryError> {
+        let grid = if step_ms == 0 { Some(Grid::instant(start)) } else { Grid::range(start, end, step_ms) };
+        let grid = grid.ok_or_else(invalid_range)?;
+        plan::explain(expr, &self.times(grid, if step_ms == 0 { start } else { end }, options))
+    }
+
+    fn times(&self, query: Grid, end: Timestamp, options: &QueryOptions<'_>) -> Times {
+        Times {
+            query,
+            end,
+            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(self.options.lookback_ms),
+            subquery_step_ms: self.options.subquery_step_ms.max(1),
+        }
     }
 
     fn run(
         &self,
         querier: &dyn Querier,
         expr: &Expr,
-        times: (Grid, Timestamp),
+        times: Times,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
         let limits = &self.options.limits;
@@ -261,7 +287,7 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-        let evaluator = Evaluator::new(querier, &self.options, options, &account, times).for_query(expr);
+        let evaluator = Evaluator::new(querier, &self.options, &account, times).for_query(expr)?;
         let value = match &self.pool {
             Some(pool) => pool.install(|| evaluator.query(expr))?,
             None => evaluator.query(expr)?,
@@ -276,6 +302,10 @@ impl Engine {
         stats.elapsed = entered.elapsed();
         Ok(Outcome { value, warnings, infos, stats })
     }
+}
+
+fn invalid_range() -> QueryError {
+    QueryError::Execution("invalid time range of the query".to_owned())
 }
 
 /// Cuts a result to `limit` series.

@@ -4,7 +4,7 @@
 //! [`Evaluator::vector`] computes them all. What sits between a selector and an aggregation is never
 //! held as a whole. An instant query is a range query of one step.
 
-mod at;
+pub(crate) mod at;
 mod binary;
 mod call;
 pub(crate) mod column;
@@ -15,10 +15,13 @@ mod matching;
 pub(crate) mod range;
 mod result;
 mod select;
+mod shared;
 pub(crate) mod source;
 mod subquery;
 
-use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange, Timestamp};
+use std::sync::Arc;
+
+use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
 use rayon::prelude::*;
 
 pub(crate) use grid::Grid;
@@ -26,16 +29,21 @@ pub(crate) use grid::Grid;
 use crate::aggregate;
 use crate::annotations::Annotations;
 use crate::ast::{Expr, ExprKind, Extension, Selector, ValueType};
-use crate::engine::{EngineOptions, Features, QueryError, QueryOptions};
+use crate::engine::{EngineOptions, Features, QueryError};
 use crate::limits::Account;
+use at::Times;
 use column::Column;
 use extended::SmoothedSelector;
 use select::{InstantSelector, Yield};
+use shared::Shared;
 use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
 
 /// Series that are computed together before they are folded: enough to feed all workers, few
 /// enough to be forgotten.
 const BATCH: usize = 256;
+
+/// The cells of a batch, if its columns are long: 32 MiB.
+const CELLS_MAX: usize = 4 << 20;
 
 /// One query under way.
 pub(crate) struct Evaluator<'a> {
@@ -43,14 +51,10 @@ pub(crate) struct Evaluator<'a> {
     account: &'a Account<'a>,
     pub(crate) annotations: Annotations,
     pub(crate) features: Features,
-    lookback_ms: i64,
-    subquery_step_ms: i64,
     /// Where selectors stand whose histograms are used for their counts and sums only.
     detecting: Vec<usize>,
-    /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
-    query: Grid,
-    /// The end that was asked for; the last step may lie before it.
-    query_end: Timestamp,
+    times: Times,
+    shared: Vec<Shared<'a>>,
 }
 
 /// What an expression evaluates to on a grid.
@@ -67,27 +71,25 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn new(
         querier: &'a dyn Querier,
         engine: &EngineOptions,
-        options: &QueryOptions<'_>,
         account: &'a Account<'a>,
-        (query, query_end): (Grid, Timestamp),
+        times: Times,
     ) -> Self {
         Self {
             querier,
             account,
             annotations: Annotations::default(),
             features: engine.features,
-            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0).unwrap_or(engine.lookback_ms),
-            subquery_step_ms: engine.subquery_step_ms.max(1),
             detecting: Vec::new(),
-            query,
-            query_end,
+            times,
+            shared: Vec::new(),
         }
     }
 
     /// Prepared for the selectors of a query.
-    pub(crate) fn for_query(mut self, expr: &Expr) -> Self {
+    pub(crate) fn for_query(mut self, expr: &Expr) -> Result<Self, QueryError> {
         detect::selectors(expr, false, &mut self.detecting);
-        self
+        self.shared = shared::select(self.querier, expr, &self.times)?;
+        Ok(self)
     }
 
     /// The remarks: warnings, infos.
@@ -231,7 +233,7 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
         let mut out = Vec::new();
-        self.for_each(source, grid, |at, column| {
+        self.for_each(source, (expr, grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }
@@ -248,7 +250,7 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn for_each(
         &self,
         source: &dyn Source,
-        grid: Grid,
+        (expr, grid): (&Expr, Grid),
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let parallel =
@@ -262,7 +264,10 @@ impl<'a> Evaluator<'a> {
             }
             return Ok(());
         }
-        let batch = BATCH.min(source.len());
+        // Of very long columns only a few fit.
+        let batch = BATCH.min(source.len()).min((CELLS_MAX / grid.count).max(1));
+        let bytes = batch * grid.count * size_of::<f64>();
+        self.account.hold(0, bytes, expr)?;
         let mut columns = vec![Column::default(); batch];
         for first in (0..source.len()).step_by(batch) {
             let count = batch.min(source.len() - first);
@@ -277,8 +282,14 @@ impl<'a> Evaluator<'a> {
                 fold(first + at, column)?;
             }
         }
+        self.account.release(0, bytes);
         debug_assert!(columns.iter().all(|c| c.steps() == 0 || c.steps() == grid.count));
         Ok(())
+    }
+
+    /// Whether to go on.
+    pub(crate) fn check(&self) -> Result<(), QueryError> {
+        self.account.check()
     }
 
     /// Books the memory of `series`.
@@ -306,10 +317,13 @@ impl<'a> Evaluator<'a> {
         self.account.release(samples, bytes);
     }
 
-    /// The series of `selector` with samples in `range`.
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Box<dyn SeriesSet + '_>, QueryError> {
+    /// The series of `selector` with samples in `range`, and perhaps more.
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Arc<dyn SeriesSet + '_>, QueryError> {
         self.account.check()?;
-        Ok(self.querier.select(&Selection { matchers: &selector.matchers, range })?)
+        if let Some(shared) = self.shared.iter().find(|shared| shared.serves(&selector.matchers, range)) {
+            return Ok(Arc::clone(&shared.set) as Arc<dyn SeriesSet + '_>);
+        }
+        Ok(Arc::from(self.querier.select(&Selection { matchers: &selector.matchers, range })?))
     }
 
     /// Reads the samples of one series.
@@ -340,13 +354,11 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
-        let grid = self.moved(grid, selector.at, selector.offset.as_ref())?;
-        let lookback_ms = self.lookback_ms;
-        let from = grid.start.saturating_sub(lookback_ms).saturating_add(1);
+        let (grid, range) = self.times.instant(selector, grid)?;
+        let lookback_ms = self.times.lookback_ms;
+        let set = self.select(selector, range)?;
+        let names_unique = is_name_fixed(selector, set.as_ref());
         if selector.extension == Some(Extension::Smoothed) {
-            let range = TimeRange::new(from, grid.end().saturating_add(lookback_ms));
-            let set = self.select(selector, range)?;
-            let names_unique = is_name_fixed(selector, set.as_ref());
             return Ok(Box::new(SmoothedSelector {
                 evaluator: self,
                 expr,
@@ -357,8 +369,6 @@ impl<'a> Evaluator<'a> {
                 names_unique,
             }));
         }
-        let set = self.select(selector, TimeRange::new(from, grid.end()))?;
-        let names_unique = is_name_fixed(selector, set.as_ref());
         Ok(Box::new(InstantSelector { evaluator: self, expr, set, grid, lookback_ms, yields, names_unique }))
     }
 }
@@ -374,6 +384,15 @@ fn is_name_fixed(selector: &Selector, set: &dyn SeriesSet) -> bool {
         });
     }
     named && !described
+}
+
+/// Whether the series of an expression are computed one at a time.
+pub(crate) fn is_streamed(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Binary(binary) => !binary::is_between_vectors(binary),
+        ExprKind::Call(call) => !call::is_whole(call),
+        _ => true,
+    }
 }
 
 /// The text of a string expression.

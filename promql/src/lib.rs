@@ -33,6 +33,7 @@ mod histogram;
 mod lex;
 mod limits;
 mod parse;
+mod plan;
 mod print;
 pub mod series;
 pub mod text;
@@ -45,3 +46,4 @@ pub use engine::{
 pub use histogram::{Bucket, all as buckets};
 pub use limits::Limits;
 pub use parse::{CHAIN_MAX, DEPTH_MAX, ParseError, ParseErrorKind, ParseOptions, parse};
+pub use plan::Plan;

@@ -42,12 +42,14 @@ impl Aggregation<'_> {
         // By group, then step: the picked values in order of rank.
         let mut picked: Vec<Vec<Vec<Picked>>> = Vec::new();
         let mut held = 0;
-        self.evaluator.for_each(source.as_ref(), self.grid, |at, column| {
+        let base = self.grid.count * size_of::<Vec<Picked>>();
+        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }
             let group = groups.of(source.as_ref(), at);
             if group == picked.len() {
+                self.evaluator.hold_bytes(0, base, self.expr)?;
                 picked.push((0..self.grid.count).map(|_| Vec::new()).collect());
             }
             let share = if op == AggregateOp::LimitRatio { share(&source.labels(at)) } else { 0.0 };
@@ -70,7 +72,9 @@ impl Aggregation<'_> {
             self.evaluator.hold_bytes(held - before, size_of::<Picked>() * (held - before), self.expr)
         })?;
         let labels = |at| (source.labels(at), source.drop_name(at));
+        let groups = picked.len();
         let out = unfold(picked, self.grid.count, labels);
+        self.evaluator.release_bytes(0, base * groups);
         self.evaluator.release_bytes(held, size_of::<Picked>() * held);
         self.evaluator.hold(&out, self.expr)?;
         Ok(out)

@@ -21,12 +21,14 @@ impl Aggregation<'_> {
         let mut groups = Groups::new(self.aggregate);
         let mut values: Vec<StepValues> = Vec::new();
         let mut held = 0;
-        self.evaluator.for_each(source.as_ref(), self.grid, |at, column| {
+        let base = self.grid.count * size_of::<Vec<f64>>();
+        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }
             let group = groups.of(source.as_ref(), at);
             if group == values.len() {
+                self.evaluator.hold_bytes(0, base, self.expr)?;
                 values.push(vec![Vec::new(); self.grid.count]);
             }
             if !column.histograms().is_empty() {
@@ -41,7 +43,7 @@ impl Aggregation<'_> {
             }
             Ok(())
         })?;
-        self.evaluator.release_bytes(held, 8 * held);
+        self.evaluator.release_bytes(held, 8 * held + base * values.len());
         Ok((groups, values))
     }
 
@@ -55,7 +57,7 @@ impl Aggregation<'_> {
         let mut groups = Groups::new(self.aggregate);
         let mut index: HashMap<(usize, String), usize> = HashMap::new();
         let mut counted: Vec<(usize, String, Column)> = Vec::new();
-        self.evaluator.for_each(source.as_ref(), self.grid, |at, column| {
+        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
             for step in 0..self.grid.count {
                 let Some(point) = column.get(step) else { continue };
                 let group = groups.of(source.as_ref(), at);

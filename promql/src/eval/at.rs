@@ -1,15 +1,73 @@
 //! Times: `@`, `offset`, computed durations, and what does not change from step to step.
 
-use super::Evaluator;
-use super::grid::Grid;
-use crate::ast::{At, BinaryOp, Duration, Expr, ExprKind};
+use model::{TimeRange, Timestamp};
+
+use super::grid::{Grid, STEPS_MAX};
+use super::range::Windows;
+use crate::ast::{At, BinaryOp, Duration, Expr, ExprKind, Extension, MatrixSelector, Selector, Subquery};
 use crate::engine::QueryError;
 use crate::functions::Function;
 
-impl Evaluator<'_> {
+/// What the times in a query refer to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// The grid of the whole query: what `@ start()`, `step()` and the like refer to.
+    pub(crate) query: Grid,
+    /// The end that was asked for; the last step may lie before it.
+    pub(crate) end: Timestamp,
+    pub(crate) lookback_ms: i64,
+    pub(crate) subquery_step_ms: i64,
+}
+
+impl Times {
+    /// The steps of an instant selector, and the time that is read for them.
+    pub(crate) fn instant(&self, selector: &Selector, grid: Grid) -> Result<(Grid, TimeRange), QueryError> {
+        let grid = self.moved(grid, selector.at, selector.offset.as_ref())?;
+        let from = grid.start.saturating_sub(self.lookback_ms).saturating_add(1);
+        let smoothed = selector.extension == Some(Extension::Smoothed);
+        let ahead = if smoothed { self.lookback_ms } else { 0 };
+        Ok((grid, TimeRange::new(from, grid.end().saturating_add(ahead))))
+    }
+
+    /// The windows of a range selector.
+    pub(crate) fn windows(&self, matrix: &MatrixSelector, grid: Grid) -> Result<Windows, QueryError> {
+        let selector = &matrix.selector;
+        Ok(Windows {
+            times: grid,
+            edges: self.moved(grid, selector.at, selector.offset.as_ref())?,
+            range_ms: self.positive_ms(&matrix.range)?,
+            extension: selector.extension,
+            lookback_ms: self.lookback_ms,
+        })
+    }
+
+    /// The windows of a subquery, and the steps at which its expression is evaluated.
+    pub(crate) fn subquery(
+        &self,
+        subquery: &Subquery,
+        expr: &Expr,
+        grid: Grid,
+    ) -> Result<(Windows, Option<Grid>), QueryError> {
+        let edges = self.moved(grid, subquery.at, subquery.offset.as_ref())?;
+        let range_ms = self.positive_ms(&subquery.range)?;
+        let step_ms = match &subquery.step {
+            Some(step) => self.positive_ms(step)?,
+            None => self.subquery_step_ms,
+        };
+        let after = edges.start.saturating_sub(range_ms);
+        let inner = Grid::aligned(after, edges.end(), step_ms).map_err(|_| QueryError::Limit {
+            what: "evaluate a subquery at too many steps",
+            limit: "subquery_steps_max",
+            allowed: STEPS_MAX.unsigned_abs(),
+            expr: expr.to_string(),
+        })?;
+        let lookback_ms = self.lookback_ms;
+        Ok((Windows { times: grid, edges, range_ms, extension: None, lookback_ms }, inner))
+    }
+
     /// `grid` moved by the modifiers of a selector. With `@` all steps read the same time, and the
     /// callers have seen to it that there is only one step, or that the function needs them all.
-    pub(super) fn moved(
+    pub(crate) fn moved(
         &self,
         grid: Grid,
         at: Option<At>,
@@ -23,23 +81,23 @@ impl Evaluator<'_> {
         Ok(Grid { start: start.saturating_sub(offset), step, count: grid.count })
     }
 
-    pub(super) fn at_ms(&self, at: At) -> i64 {
+    pub(crate) fn at_ms(&self, at: At) -> i64 {
         match at {
             At::Time(ms) => ms,
             At::Start => self.query.start,
-            At::End => self.query_end,
+            At::End => self.end,
         }
     }
 
     /// Step and length of the whole query in seconds, as `step()` and `range()` give them.
     #[expect(clippy::cast_precision_loss, reason = "milliseconds in seconds, as floats")]
-    pub(super) fn step_and_range(&self) -> (f64, f64) {
-        let range = self.query_end - self.query.start;
+    pub(crate) fn step_and_range(&self) -> (f64, f64) {
+        let range = self.end - self.query.start;
         (self.query.step as f64 / 1000.0, range as f64 / 1000.0)
     }
 
     /// A duration in milliseconds.
-    pub(super) fn duration_ms(&self, duration: &Duration) -> Result<i64, QueryError> {
+    pub(crate) fn duration_ms(&self, duration: &Duration) -> Result<i64, QueryError> {
         let seconds = self.seconds(duration)?;
         // A duration has 63 bits of nanoseconds.
         if seconds.is_nan() || seconds.abs() >= 9.223_372_036_854_775e9 {
@@ -51,7 +109,7 @@ impl Evaluator<'_> {
     }
 
     /// A range or step in milliseconds, which must be above zero.
-    pub(super) fn positive_ms(&self, duration: &Duration) -> Result<i64, QueryError> {
+    pub(crate) fn positive_ms(&self, duration: &Duration) -> Result<i64, QueryError> {
         match self.duration_ms(duration)? {
             ms @ 1.. => Ok(ms),
             _ => Err(QueryError::Execution("duration must be greater than 0".to_owned())),
@@ -81,7 +139,7 @@ impl Evaluator<'_> {
 
 /// Whether an expression has the same value at every step: all its selectors are pinned by `@`, and
 /// it calls nothing that looks at the time of evaluation.
-pub(super) fn is_constant(expr: &Expr) -> bool {
+pub(crate) fn is_constant(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) => true,
         ExprKind::Vector(selector) => selector.at.is_some(),

@@ -53,10 +53,10 @@ impl Evaluator<'_> {
         match call.function {
             Function::Pi => constant(std::f64::consts::PI),
             Function::Time => Ok(grid.times().map(seconds).collect()),
-            Function::Start => constant(seconds(self.query.start)),
-            Function::End => constant(seconds(self.query_end)),
-            Function::Step => constant(self.step_and_range().0),
-            Function::Range => constant(self.step_and_range().1),
+            Function::Start => constant(seconds(self.times.query.start)),
+            Function::End => constant(seconds(self.times.end)),
+            Function::Step => constant(self.times.step_and_range().0),
+            Function::Range => constant(self.times.step_and_range().1),
             Function::MaxOf | Function::MinOf => {
                 let mut left = self.scalar(&args[0], grid)?;
                 for (left, right) in left.iter_mut().zip(self.scalar(&args[1], grid)?) {
@@ -75,7 +75,7 @@ impl Evaluator<'_> {
         let mut values = vec![f64::NAN; grid.count];
         let mut counts = vec![0u32; grid.count];
         let source = self.source(expr, grid)?;
-        self.for_each(source.as_ref(), grid, |_, column| {
+        self.for_each(source.as_ref(), (expr, grid), |_, column| {
             for (step, cell) in column.floats().iter().enumerate() {
                 if !is_absent(*cell) {
                     values[step] = *cell;
@@ -267,7 +267,7 @@ impl Evaluator<'_> {
 
     fn sorted(&self, call: &Call, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         let series = self.taken(&call.args[0], grid)?;
-        if self.query.step != 0 {
+        if self.times.query.step != 0 {
             let text = "sort is ineffective for range queries since results are always ordered by labels";
             self.annotations.warn(expr.position, text);
             return Ok(series);

@@ -19,7 +19,7 @@ use crate::histogram;
 pub(super) struct SmoothedSelector<'a> {
     pub(super) evaluator: &'a Evaluator<'a>,
     pub(super) expr: &'a Expr,
-    pub(super) set: Box<dyn SeriesSet + 'a>,
+    pub(super) set: Arc<dyn SeriesSet + 'a>,
     /// The grid, moved by the offset.
     pub(super) grid: Grid,
     pub(super) range: TimeRange,

@@ -3,7 +3,11 @@
 use model::Timestamp;
 
 /// More steps than this are refused, whatever the caller allows.
-const STEPS_MAX: i64 = 10_000_000;
+pub(super) const STEPS_MAX: i64 = 10_000_000;
+
+/// A grid would have more than [`STEPS_MAX`] steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManySteps;
 
 /// `start`, `start + step`, ...: `count` times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +34,16 @@ impl Grid {
     }
 
     /// The absolute multiples of `step` above `after`, up to `last`; none if there is none.
-    pub(crate) fn aligned(after: Timestamp, last: Timestamp, step: i64) -> Option<Self> {
-        let start = after.div_euclid(step).checked_add(1)?.checked_mul(step)?;
-        if start > last { None } else { Self::range(start, last, step) }
+    pub(crate) fn aligned(
+        after: Timestamp,
+        last: Timestamp,
+        step: i64,
+    ) -> Result<Option<Self>, TooManySteps> {
+        let start = after.div_euclid(step).saturating_add(1).saturating_mul(step);
+        if start > last {
+            return Ok(None);
+        }
+        Self::range(start, last, step).map(Some).ok_or(TooManySteps)
     }
 
     /// The time of step `at`.
@@ -63,11 +74,14 @@ mod tests {
 
     #[test]
     fn subquery_steps_are_absolute_multiples_above_the_open_edge() {
-        let times =
-            |after, last, step| Grid::aligned(after, last, step).map(|g| g.times().collect::<Vec<_>>());
-        assert_eq!(times(0, 30, 10), Some(vec![10, 20, 30]));
-        assert_eq!(times(-15, 5, 10), Some(vec![-10, 0]));
-        assert_eq!(times(1, 9, 10), None);
+        let times = |after, last, step| {
+            let grid = Grid::aligned(after, last, step)?;
+            Ok(grid.map(|g| g.times().collect::<Vec<_>>()))
+        };
+        assert_eq!(times(0, 30, 10), Ok(Some(vec![10, 20, 30])));
+        assert_eq!(times(-15, 5, 10), Ok(Some(vec![-10, 0])));
+        assert_eq!(times(1, 9, 10), Ok(None));
+        assert_eq!(times(0, 1 << 40, 1), Err(TooManySteps));
     }
 
     #[test]

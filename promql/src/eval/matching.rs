@@ -117,6 +117,7 @@ impl Join<'_> {
     fn run(&self) -> Result<Vec<Series>, QueryError> {
         let mut results = Results::default();
         for (key, group) in groups(self.many, self.one, self.matching) {
+            self.operation.evaluator.check()?;
             self.check_one_side(&key, &group)?;
             if group.many.is_empty() || group.one.is_empty() {
                 self.fill(&key, &group, &mut results)?;

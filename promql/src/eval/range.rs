@@ -98,7 +98,7 @@ impl<'a> From<RangeFunction<'a>> for RangeCode<'a> {
 /// Where samples come from.
 pub(crate) enum Input<'a> {
     /// The store, and the time that is read.
-    Store { set: Box<dyn SeriesSet + 'a>, range: TimeRange },
+    Store { set: Arc<dyn SeriesSet + 'a>, range: TimeRange },
     /// A subquery.
     Computed(Vec<(Labels, bool, Samples)>),
 }

@@ -13,7 +13,7 @@ use crate::engine::{MatrixSeries, QueryError, QueryValue, VectorSample};
 impl Evaluator<'_> {
     /// Evaluates a query over its grid.
     pub(crate) fn query(&self, expr: &Expr) -> Result<QueryValue, QueryError> {
-        let grid = self.query;
+        let grid = self.times.query;
         if expr.value_type() == ValueType::Matrix {
             return self.matrix(expr, grid);
         }

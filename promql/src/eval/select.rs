@@ -1,5 +1,7 @@
 //! Instant selectors: the newest sample within the look-back, unless it says that the series ended.
 
+use std::sync::Arc;
+
 use model::{Labels, Samples, SeriesSet, Timestamp, Value, is_stale_nan};
 
 use super::Evaluator;
@@ -24,7 +26,7 @@ pub(crate) enum Yield {
 pub(crate) struct InstantSelector<'a> {
     pub(crate) evaluator: &'a Evaluator<'a>,
     pub(crate) expr: &'a Expr,
-    pub(crate) set: Box<dyn SeriesSet + 'a>,
+    pub(crate) set: Arc<dyn SeriesSet + 'a>,
     /// The grid, moved by the offset.
     pub(crate) grid: Grid,
     pub(crate) lookback_ms: i64,

@@ -29,13 +29,7 @@ impl Evaluator<'_> {
             ExprKind::Paren(inner) => self.range_vector(inner, grid),
             ExprKind::Matrix(matrix) => {
                 let selector = &matrix.selector;
-                let windows = Windows {
-                    times: grid,
-                    edges: self.moved(grid, selector.at, selector.offset.as_ref())?,
-                    range_ms: self.positive_ms(&matrix.range)?,
-                    extension: selector.extension,
-                    lookback_ms: self.lookback_ms,
-                };
+                let windows = self.times.windows(matrix, grid)?;
                 let range = windows.reach();
                 let set = self.select(selector, range)?;
                 let names_unique = is_name_fixed(selector, set.as_ref());
@@ -52,16 +46,8 @@ impl Evaluator<'_> {
         expr: &'s Expr,
         grid: Grid,
     ) -> Result<RangeVector<'s>, QueryError> {
-        let edges = self.moved(grid, subquery.at, subquery.offset.as_ref())?;
-        let range_ms = self.positive_ms(&subquery.range)?;
-        let step_ms = match &subquery.step {
-            Some(step) => self.positive_ms(step)?,
-            None => self.subquery_step_ms,
-        };
-        let windows =
-            Windows { times: grid, edges, range_ms, extension: None, lookback_ms: self.lookback_ms };
-        let after = edges.start.saturating_sub(range_ms);
-        let series = match Grid::aligned(after, edges.end(), step_ms) {
+        let (windows, inner) = self.times.subquery(subquery, expr, grid)?;
+        let series = match inner {
             Some(inner) => {
                 let series = self.vector(&subquery.expr, inner)?;
                 let samples: Vec<_> =

@@ -21,6 +21,21 @@ pub(crate) struct Mended {
     pub(crate) largest: f64,
 }
 
+impl Mended {
+    /// Takes in what was mended at another step.
+    pub(crate) fn join(&mut self, other: &Self) {
+        match (self.forced, other.forced) {
+            (_, false) => {}
+            (false, true) => *self = *other,
+            (true, true) => {
+                self.lowest = self.lowest.min(other.lowest);
+                self.highest = self.highest.max(other.highest);
+                self.largest = self.largest.max(other.largest);
+            }
+        }
+    }
+}
+
 /// Sorts buckets, adds those of equal bounds, and makes counts monotonic.
 fn prepare(buckets: &mut Vec<Bucket>) -> Mended {
     buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));

@@ -15,7 +15,7 @@ impl Evaluator<'_> {
     pub(super) fn absent(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         let mut seen = vec![false; grid.count];
         let source = self.source(expr, grid)?;
-        self.for_each(source.as_ref(), grid, |_, column| {
+        self.for_each(source.as_ref(), (expr, grid), |_, column| {
             note(column, &mut seen);
             Ok(())
         })?;
@@ -37,7 +37,7 @@ impl Evaluator<'_> {
             name: NameRule::Keep,
         };
         let mut seen = vec![false; grid.count];
-        self.for_each(&source, grid, |_, column| {
+        self.for_each(&source, (expr, grid), |_, column| {
             note(column, &mut seen);
             Ok(())
         })?;

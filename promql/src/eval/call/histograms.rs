@@ -101,12 +101,18 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         for (label, question) in questions {
             for histogram in &histograms {
+                self.check()?;
+                let mut mended = Mended::default();
                 let mut column = Column::new(grid.count);
                 for step in 0..grid.count {
-                    let answer = self.answer(histogram, &series, question, (step, arg.position));
+                    let answer = self.answer(histogram, &series, question, (step, arg.position), &mut mended);
                     if let Some(answer) = answer {
                         column.set_float(step, answer);
                     }
+                }
+                if mended.forced {
+                    let name = histogram.labels.metric_name().unwrap_or("");
+                    self.annotations.info(arg.position, &forced(&mended, name));
                 }
                 if !column.is_empty() {
                     out.push(self.named(histogram, label.as_ref(), column));
@@ -177,6 +183,7 @@ impl Evaluator<'_> {
         series: &[Series],
         question: &Question,
         (step, at): (usize, Position),
+        mended: &mut Mended,
     ) -> Option<f64> {
         let name = histogram.labels.metric_name().unwrap_or("");
         let mut buckets: Vec<Bucket> = histogram
@@ -195,7 +202,7 @@ impl Evaluator<'_> {
             return if buckets.is_empty() {
                 None
             } else {
-                Some(self.classic_answer(question, &mut buckets, name, (step, at)))
+                Some(classic_answer(question, &mut buckets, step, mended))
             };
         };
         if !buckets.is_empty() {
@@ -239,23 +246,16 @@ impl Evaluator<'_> {
             }
         }
     }
+}
 
-    fn classic_answer(
-        &self,
-        question: &Question,
-        buckets: &mut Vec<Bucket>,
-        name: &str,
-        (step, at): (usize, Position),
-    ) -> f64 {
-        match question {
-            Question::Fraction(lower, upper) => classic::fraction(lower[step], upper[step], buckets),
-            Question::Quantile(q) => {
-                let (value, mended) = classic::quantile(q[step], buckets);
-                if mended.forced {
-                    self.annotations.info(at, &forced(&mended, name));
-                }
-                value
-            }
+/// The answer of a classic histogram; what had to be mended is added to `mended`.
+fn classic_answer(question: &Question, buckets: &mut Vec<Bucket>, step: usize, mended: &mut Mended) -> f64 {
+    match question {
+        Question::Fraction(lower, upper) => classic::fraction(lower[step], upper[step], buckets),
+        Question::Quantile(q) => {
+            let (value, now) = classic::quantile(q[step], buckets);
+            mended.join(&now);
+            value
         }
     }
 }

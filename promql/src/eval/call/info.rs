@@ -95,7 +95,7 @@ impl Evaluator<'_> {
         let wanted = Wanted::of(selector);
         let base = self.taken(&call.args[0], grid)?;
         let (at, offset) = placed(&call.args[0]).unwrap_or((None, None));
-        let times = self.moved(grid, at, offset)?;
+        let times = self.times.moved(grid, at, offset)?;
         let infos = self.info_series(&wanted, call, times)?;
         let mut out: Vec<Series> = Vec::new();
         let mut index: HashMap<(usize, Labels), usize> = HashMap::new();

@@ -1,0 +1,241 @@
+//! How a query will be evaluated, for people to read.
+//!
+//! A plan names what the evaluator decides: what is streamed and what is held, what is computed once
+//! because `@` pins it, which time each selector reads, and which selections are shared.
+
+use std::fmt;
+
+use model::{Matcher, TimeRange};
+
+use crate::ast::{Expr, ExprKind, Selector};
+use crate::engine::QueryError;
+use crate::eval::Grid;
+use crate::eval::at::{Times, is_constant};
+use crate::eval::is_streamed;
+
+/// A query's plan; prints as a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The expression, in short.
+    pub what: String,
+    /// What is decided about it.
+    pub notes: Vec<String>,
+    /// Its operands.
+    pub operands: Vec<Plan>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tree(f, "", "")
+    }
+}
+
+impl Plan {
+    fn tree(&self, f: &mut fmt::Formatter<'_>, first: &str, rest: &str) -> fmt::Result {
+        write!(f, "{first}{}", self.what)?;
+        if !self.notes.is_empty() {
+            write!(f, ": {}", self.notes.join(", "))?;
+        }
+        f.write_str("\n")?;
+        let last = self.operands.len().saturating_sub(1);
+        for (at, operand) in self.operands.iter().enumerate() {
+            let (branch, below) = if at == last { ("└ ", "  ") } else { ("├ ", "│ ") };
+            operand.tree(f, &format!("{rest}{branch}"), &format!("{rest}{below}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A selection that a query makes.
+pub(crate) struct Reading {
+    pub(crate) matchers: Vec<Matcher>,
+    /// All the time that is read.
+    pub(crate) range: TimeRange,
+    /// How many selectors read it.
+    pub(crate) users: usize,
+}
+
+/// The selections of a query. Equal selectors make one, if the times that they read overlap.
+pub(crate) fn readings(expr: &Expr, times: &Times) -> Result<Vec<Reading>, QueryError> {
+    let mut out: Vec<Reading> = Vec::new();
+    visit(expr, times.query, times, &mut |_, selector, range| {
+        let same = |other: &&mut Reading| other.matchers == selector.matchers && other.range.overlaps(range);
+        match out.iter_mut().find(same) {
+            Some(reading) => {
+                let (start, end) = (reading.range.start.min(range.start), reading.range.end.max(range.end));
+                reading.range = TimeRange::new(start, end);
+                reading.users += 1;
+            }
+            None => out.push(Reading { matchers: selector.matchers.clone(), range, users: 1 }),
+        }
+    })?;
+    Ok(out)
+}
+
+/// Calls `found` with each selector and the time that it reads.
+fn visit(
+    expr: &Expr,
+    grid: Grid,
+    times: &Times,
+    found: &mut dyn FnMut(&Expr, &Selector, TimeRange),
+) -> Result<(), QueryError> {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
+        ExprKind::Vector(selector) => {
+            found(expr, selector, times.instant(selector, grid)?.1);
+            Ok(())
+        }
+        ExprKind::Matrix(matrix) => {
+            found(expr, &matrix.selector, times.windows(matrix, grid)?.reach());
+            Ok(())
+        }
+        ExprKind::Subquery(subquery) => match times.subquery(subquery, expr, grid)?.1 {
+            Some(inner) => visit(&subquery.expr, inner, times, found),
+            None => Ok(()),
+        },
+        _ => operands(expr).into_iter().try_for_each(|operand| visit(operand, grid, times, found)),
+    }
+}
+
+/// The operands of an expression; the matchers that `info` takes are none.
+fn operands(expr: &Expr) -> Vec<&Expr> {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Vector(_) | ExprKind::Matrix(_) => Vec::new(),
+        ExprKind::Subquery(subquery) => vec![&subquery.expr],
+        ExprKind::Paren(inner) => vec![inner],
+        ExprKind::Unary(unary) => vec![&unary.expr],
+        ExprKind::Binary(binary) => vec![&binary.left, &binary.right],
+        ExprKind::Aggregate(aggregate) => aggregate.param.iter().chain([&aggregate.expr]).collect(),
+        ExprKind::Call(call) => {
+            let count = if call.function.name() == "info" { 1 } else { call.args.len() };
+            call.args.iter().take(count).collect()
+        }
+    }
+}
+
+/// The plan of a query.
+pub(crate) fn explain(expr: &Expr, times: &Times) -> Result<Plan, QueryError> {
+    let readings = readings(expr, times)?;
+    let mut planner = Planner { times, readings, count: 0 };
+    planner.node(expr, times.query, false)
+}
+
+struct Planner<'a> {
+    times: &'a Times,
+    readings: Vec<Reading>,
+    /// Selectors so far.
+    count: usize,
+}
+
+impl Planner<'_> {
+    fn node(&mut self, expr: &Expr, grid: Grid, inside_constant: bool) -> Result<Plan, QueryError> {
+        if let ExprKind::Paren(inner) = &expr.kind {
+            return self.node(inner, grid, inside_constant);
+        }
+        let mut notes = Vec::new();
+        let is_literal = matches!(expr.kind, ExprKind::Number(_) | ExprKind::String(_));
+        let constant = !is_literal && is_constant(expr);
+        if constant && !inside_constant && grid.count > 1 {
+            notes.push("computed once".to_owned());
+        }
+        let mut inner = grid;
+        let what = match &expr.kind {
+            ExprKind::Number(_) | ExprKind::String(_) => expr.to_string(),
+            ExprKind::Vector(selector) => {
+                let range = self.times.instant(selector, grid)?.1;
+                self.reads(selector, range, &mut notes);
+                expr.to_string()
+            }
+            ExprKind::Matrix(matrix) => {
+                let range = self.times.windows(matrix, grid)?.reach();
+                self.reads(&matrix.selector, range, &mut notes);
+                expr.to_string()
+            }
+            ExprKind::Subquery(subquery) => {
+                inner = self.times.subquery(subquery, expr, grid)?.1.unwrap_or(grid);
+                notes.push(format!("{} steps, held", inner.count));
+                "subquery".to_owned()
+            }
+            ExprKind::Aggregate(aggregate) => {
+                notes.push("folds".to_owned());
+                aggregate.op.as_str().to_owned()
+            }
+            ExprKind::Unary(_) => "-".to_owned(),
+            ExprKind::Binary(binary) => binary.op.as_str().to_owned(),
+            ExprKind::Call(call) => call.function.name().to_owned(),
+            ExprKind::Paren(_) => String::new(),
+        };
+        if matches!(expr.kind, ExprKind::Unary(_) | ExprKind::Binary(_) | ExprKind::Call(_))
+            && expr.value_type() == crate::ValueType::Vector
+        {
+            notes.push(if is_streamed(expr) { "streams" } else { "holds" }.to_owned());
+        }
+        let operands = operands(expr)
+            .into_iter()
+            .map(|operand| self.node(operand, inner, inside_constant || constant))
+            .collect::<Result<_, _>>()?;
+        Ok(Plan { what, notes, operands })
+    }
+
+    fn reads(&mut self, selector: &Selector, range: TimeRange, notes: &mut Vec<String>) {
+        self.count += 1;
+        notes.push(format!("reads {}..{}", range.start, range.end));
+        let shared = self.readings.iter().any(|reading| {
+            reading.users > 1 && reading.matchers == selector.matchers && reading.range.overlaps(range)
+        });
+        if shared {
+            notes.push("shared".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ParseOptions, parse};
+
+    fn plan(text: &str) -> String {
+        let expr = parse(text, &ParseOptions::default()).unwrap();
+        let query = Grid { start: 1_000_000, step: 60_000, count: 11 };
+        let times = Times { query, end: query.end(), lookback_ms: 300_000, subquery_step_ms: 60_000 };
+        explain(&expr, &times).unwrap().to_string()
+    }
+
+    #[test]
+    fn an_aggregation_over_a_function_of_a_selector_streams() {
+        let wanted = "\
+sum: folds
+└ rate: streams
+  └ x[5m]: reads 700001..1600000
+";
+        assert_eq!(plan("sum(rate(x[5m]))"), wanted);
+    }
+
+    #[test]
+    fn equal_selectors_are_looked_up_once() {
+        let wanted = "\
+/: holds
+├ a: reads 700001..1600000, shared
+└ +: holds
+  ├ a: reads 700001..1600000, shared
+  └ b: reads 700001..1600000
+";
+        assert_eq!(plan("a / (a + b)"), wanted);
+    }
+
+    #[test]
+    fn what_is_pinned_is_computed_once() {
+        let wanted = "\
+-: holds
+├ a: reads 700001..1600000
+└ max: computed once, folds
+  └ b @ 60.000: reads -239999..60000
+";
+        assert_eq!(plan("a - max(b @ 60)"), wanted);
+    }
+
+    #[test]
+    fn far_parts_of_one_series_are_looked_up_apart() {
+        assert!(!plan("a - a offset 1d").contains("shared"));
+    }
+}
