@@ -49,7 +49,8 @@ impl Counters {
             AppendError::OutOfBounds | AppendError::TooOld => &self.samples_out_of_bounds,
             AppendError::SeriesLimit => &self.samples_series_limit,
             AppendError::InvalidHistogram => &self.samples_invalid_histogram,
-            AppendError::UnknownSeries => return,
+            // No exemplar is appended, and a series that is gone is looked up again.
+            AppendError::UnknownSeries | AppendError::InvalidExemplar => return,
         };
         counter.add(1);
     }
