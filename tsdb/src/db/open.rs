@@ -68,11 +68,14 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenEr
     })
 }
 
-/// Removes what a crash left half-made.
+/// Removes what a crash left half-made, and the snapshots of memory that Prometheus may have written when
+/// it was stopped: the log has all that they have, and they would be out of date when it starts again.
 fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     for entry in disk.list(dir)? {
         let path = dir.join(&entry.name);
-        let unfinished = entry.name.ends_with(TMP_SUFFIX) || entry.name.ends_with(DELETION_SUFFIX);
+        let unfinished = entry.name.ends_with(TMP_SUFFIX)
+            || entry.name.ends_with(DELETION_SUFFIX)
+            || entry.name.starts_with("chunk_snapshot.");
         if entry.is_dir && unfinished {
             disk.remove_dir_all(&path)?;
         }
