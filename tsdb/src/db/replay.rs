@@ -243,7 +243,7 @@ fn repair(disk: &dyn Disk, (dir, name): (&Path, &str), segments: &[u64], damage:
             "the log is damaged; all samples logged after this point are in the quarantine directory"
         );
         quarantine(disk, (dir, name), later)?;
-        write_atomically(disk, &quarantined(dir, name, damaged, offset), &data[offset..])?;
+        write_atomically(disk, &quarantined(disk, (dir, name), damaged, offset)?, &data[offset..])?;
     }
     write_atomically(disk, &path, &data[..offset])
 }
@@ -253,13 +253,24 @@ fn quarantine(disk: &dyn Disk, (dir, name): (&Path, &str), segments: &[u64]) -> 
     let log_dir = dir.join(name);
     disk.create_dir_all(&dir.join(QUARANTINE_DIR))?;
     for &number in segments.iter().rev() {
-        disk.rename(&segment_path(&log_dir, number), &quarantined(dir, name, number, 0))?;
+        disk.rename(&segment_path(&log_dir, number), &quarantined(disk, (dir, name), number, 0)?)?;
     }
     disk.sync_dir(&dir.join(QUARANTINE_DIR))?;
     disk.sync_dir(&log_dir)?;
     disk.sync_dir(dir)
 }
 
-fn quarantined(dir: &Path, log: &str, segment: u64, offset: usize) -> PathBuf {
-    dir.join(QUARANTINE_DIR).join(format!("{log}-{segment:08}-from-{offset}"))
+/// A name in the quarantine directory that nothing has yet.
+fn quarantined(
+    disk: &dyn Disk,
+    (dir, log): (&Path, &str),
+    segment: u64,
+    offset: usize,
+) -> io::Result<PathBuf> {
+    let dir = dir.join(QUARANTINE_DIR);
+    let taken = disk.list(&dir)?;
+    let name = format!("{log}-{segment:08}-from-{offset}");
+    let names = std::iter::once(name.clone()).chain((2..).map(|copy: u64| format!("{name}-{copy}")));
+    let mut free = names.filter(|name| taken.iter().all(|entry| entry.name != *name));
+    Ok(dir.join(free.next().unwrap_or(name.clone())))
 }
