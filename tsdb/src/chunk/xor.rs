@@ -254,6 +254,34 @@ mod tests {
         assert_eq!(chunk, [0, 2, 0xd0, 0x0f, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0, 0xe8, 0x07, 0]);
     }
 
+    /// `cargo test --release -p tsdb --lib xor::tests::time -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a measurement"]
+    fn time_a_sample() {
+        let samples: Vec<(i64, u64)> = (0..120i64)
+            .map(|n| (1_700_000_000_000 + n * 15_000 + n % 3, (1000.0 + (n * n % 37) as f64 * 0.5).to_bits()))
+            .collect();
+        let chunk = encode(&samples);
+        let rounds: u32 = 20_000;
+        let mut best = [f64::MAX; 2];
+        for _ in 0..5 {
+            let start = std::time::Instant::now();
+            for _ in 0..rounds {
+                std::hint::black_box(encode(std::hint::black_box(&samples)));
+            }
+            best[0] = best[0].min(start.elapsed().as_secs_f64());
+            let (start, mut into) = (std::time::Instant::now(), Samples::default());
+            for _ in 0..rounds {
+                into.clear();
+                decode(std::hint::black_box(&chunk), usize::MAX, TimeRange::ALL, &mut into).unwrap();
+                std::hint::black_box(&into);
+            }
+            best[1] = best[1].min(start.elapsed().as_secs_f64());
+        }
+        let [encode, decode] = best.map(|seconds| seconds * 1e9 / f64::from(rounds) / 120.0);
+        println!("{encode:.1} ns to encode, {decode:.1} ns to decode, {} bytes", chunk.len());
+    }
+
     proptest! {
         #[test]
         fn every_bit_pattern_survives(samples in prop::collection::vec((any::<i64>(), any::<u64>()), 1..200)) {

@@ -64,7 +64,7 @@ impl<'a> BitReader<'a> {
         Self { data, window: 0, valid: 0 }
     }
 
-    /// Fills the window to more than 56 bits if the data has them.
+    /// Fills the window to more than 55 bits if the data has them.
     #[inline]
     fn refill(&mut self) {
         if let Some(word) = self.data.first_chunk::<8>() {
@@ -110,13 +110,20 @@ impl<'a> BitReader<'a> {
         Ok(self.bits(1)? == 1)
     }
 
-    /// Counts one-bits up to a zero-bit, which is consumed, or up to `max` ones.
+    /// Counts one-bits up to a zero-bit, which is consumed, or up to `max` ones, `max` in 1..=8.
     #[inline]
     pub(crate) fn ones(&mut self, max: u32) -> Result<u32, Malformed> {
-        let mut count = 0;
-        while count < max && self.bit()? {
-            count += 1;
+        if self.valid <= max {
+            self.refill();
         }
+        // Bits beyond the valid ones are zero, so they end the count, and are found missing below.
+        let count = (!self.window).leading_zeros().min(max);
+        let taken = count + u32::from(count < max);
+        if self.valid < taken {
+            return Err(PAST_END);
+        }
+        self.window <<= taken;
+        self.valid -= taken;
         Ok(count)
     }
 

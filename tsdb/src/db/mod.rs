@@ -44,6 +44,8 @@ pub struct Db {
     inner: Arc<Inner>,
     /// Ends the sync thread, if there is one.
     syncer: Option<sync::Syncer>,
+    /// The directory is ours while this lives. Snapshots may live longer: they only read.
+    _lock: Box<dyn Send + Sync>,
 }
 
 /// What the database's parts share.
@@ -63,8 +65,6 @@ pub(crate) struct Inner {
     pub(crate) exemplars: Exemplars,
     /// Batches whose memory waits for the next appender.
     pub(crate) batches: Mutex<Vec<Batch>>,
-    /// The directory is ours while this lives.
-    _lock: Box<dyn Send + Sync>,
 }
 
 /// Where commits are written.
@@ -197,9 +197,10 @@ impl Db {
         options: Options,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
-        let inner = Arc::new(open::open(disk, dir, options, progress)?);
+        let (inner, lock) = open::open(disk, dir, options, progress)?;
+        let inner = Arc::new(inner);
         let syncer = sync::Syncer::start(&inner).map_err(|source| OpenError::io(dir, source))?;
-        Ok(Self { inner, syncer })
+        Ok(Self { inner, syncer, _lock: lock })
     }
 
     /// A new batch.

@@ -25,7 +25,7 @@ pub(super) fn open(
     dir: &Path,
     options: Options,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Inner, OpenError> {
+) -> Result<(Inner, Box<dyn Send + Sync>), OpenError> {
     disk.create_dir_all(dir).map_err(|source| OpenError::io(dir, source))?;
     let lock = take_lock(&*disk, dir)?;
     remove_unfinished(&*disk, dir).map_err(|source| OpenError::io(dir, source))?;
@@ -45,7 +45,7 @@ pub(super) fn open(
     wal.limit_segments(options.wal_segment_bytes_max);
     let late_log = late::open_log(&disk, dir, last_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
-    Ok(Inner {
+    let inner = Inner {
         disk,
         dir: dir.to_owned(),
         options,
@@ -56,8 +56,8 @@ pub(super) fn open(
         counters: Counters::default(),
         exemplars,
         batches: Mutex::default(),
-        _lock: lock,
-    })
+    };
+    Ok((inner, lock))
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
@@ -68,11 +68,14 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenEr
     })
 }
 
-/// Removes what a crash left half-made.
+/// Removes what a crash left half-made, and the snapshots of memory that Prometheus may have written when
+/// it was stopped: the log has all that they have, and they would be out of date when it starts again.
 fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     for entry in disk.list(dir)? {
         let path = dir.join(&entry.name);
-        let unfinished = entry.name.ends_with(TMP_SUFFIX) || entry.name.ends_with(DELETION_SUFFIX);
+        let unfinished = entry.name.ends_with(TMP_SUFFIX)
+            || entry.name.ends_with(DELETION_SUFFIX)
+            || entry.name.starts_with("chunk_snapshot.");
         if entry.is_dir && unfinished {
             disk.remove_dir_all(&path)?;
         }

@@ -120,14 +120,15 @@ impl Replay<'_> {
         for (at, &number) in live.iter().enumerate() {
             progress(Progress::Wal { segment: number, first: live[0], last: last.unwrap_or(number) });
             let path = segment_path(&log_dir, number);
-            let damage = if before.is_some_and(|before| before + 1 != number) {
-                Some(Damage { offset: 0, torn: false, what: "the segment before this one is missing" })
-            } else {
-                self.segment(disk, &path)?
-            };
-            if let Some(damage) = damage {
-                repair(disk, (dir, name), &live[at..], damage)
-                    .map_err(|source| OpenError::io(&path, source))?;
+            let io_error = |source| OpenError::io(&path, source);
+            if before.is_some_and(|before| before + 1 != number) {
+                tracing::error!(path = %path.display(), "the segment before this one is missing");
+                quarantine(disk, (dir, name), &live[at..]).map_err(io_error)?;
+                last = before.filter(|_| at > 0);
+                break;
+            }
+            if let Some(damage) = self.segment(disk, &path)? {
+                repair(disk, (dir, name), &live[at..], damage).map_err(io_error)?;
                 last = Some(number);
                 break;
             }
@@ -228,7 +229,6 @@ impl Replay<'_> {
 /// Cuts the first of `segments` to its good part and puts everything behind it aside.
 fn repair(disk: &dyn Disk, (dir, name): (&Path, &str), segments: &[u64], damage: Damage) -> io::Result<()> {
     let wal_dir = dir.join(name);
-    let quarantine = dir.join(QUARANTINE_DIR);
     let Some((&damaged, later)) = segments.split_first() else { return Ok(()) };
     let path = segment_path(&wal_dir, damaged);
     let Damage { offset, torn, what } = damage;
@@ -242,17 +242,35 @@ fn repair(disk: &dyn Disk, (dir, name): (&Path, &str), segments: &[u64], damage:
             path = %path.display(), offset, what, later_segments = later.len(),
             "the log is damaged; all samples logged after this point are in the quarantine directory"
         );
-        disk.create_dir_all(&quarantine)?;
-        for &number in later.iter().rev() {
-            disk.rename(&segment_path(&wal_dir, number), &quarantined(&quarantine, name, number, 0))?;
-        }
-        write_atomically(disk, &quarantined(&quarantine, name, damaged, offset), &data[offset..])?;
-        disk.sync_dir(&quarantine)?;
-        disk.sync_dir(dir)?;
+        quarantine(disk, (dir, name), later)?;
+        write_atomically(disk, &quarantined(disk, (dir, name), damaged, offset)?, &data[offset..])?;
     }
     write_atomically(disk, &path, &data[..offset])
 }
 
-fn quarantined(dir: &Path, log: &str, segment: u64, offset: usize) -> PathBuf {
-    dir.join(format!("{log}-{segment:08}-from-{offset}"))
+/// Moves segments to the quarantine directory, the newest first, so that no crash leaves a gap.
+fn quarantine(disk: &dyn Disk, (dir, name): (&Path, &str), segments: &[u64]) -> io::Result<()> {
+    let log_dir = dir.join(name);
+    disk.create_dir_all(&dir.join(QUARANTINE_DIR))?;
+    for &number in segments.iter().rev() {
+        disk.rename(&segment_path(&log_dir, number), &quarantined(disk, (dir, name), number, 0)?)?;
+    }
+    disk.sync_dir(&dir.join(QUARANTINE_DIR))?;
+    disk.sync_dir(&log_dir)?;
+    disk.sync_dir(dir)
+}
+
+/// A name in the quarantine directory that nothing has yet.
+fn quarantined(
+    disk: &dyn Disk,
+    (dir, log): (&Path, &str),
+    segment: u64,
+    offset: usize,
+) -> io::Result<PathBuf> {
+    let dir = dir.join(QUARANTINE_DIR);
+    let taken = disk.list(&dir)?;
+    let name = format!("{log}-{segment:08}-from-{offset}");
+    let names = std::iter::once(name.clone()).chain((2..).map(|copy: u64| format!("{name}-{copy}")));
+    let mut free = names.filter(|name| taken.iter().all(|entry| entry.name != *name));
+    Ok(dir.join(free.next().unwrap_or(name.clone())))
 }

@@ -97,7 +97,7 @@ pub(crate) struct Unmapped {
     pub(crate) min: Timestamp,
     pub(crate) max: Timestamp,
     pub(crate) encoding: Encoding,
-    pub(crate) data: Arc<[u8]>,
+    pub(crate) data: Box<[u8]>,
 }
 
 /// Chunks found at opening, by the log's name of their series, oldest first.
@@ -342,7 +342,7 @@ mod tests {
     use crate::disk::memory::Memory;
 
     fn chunk(series: u64, min: i64) -> Unmapped {
-        let data: Arc<[u8]> = vec![7; 50].into();
+        let data = vec![7; 50].into();
         Unmapped { wal_ref: series, min, max: min + 99, encoding: Encoding::Xor, data }
     }
 

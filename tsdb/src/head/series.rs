@@ -53,7 +53,8 @@ struct Closed {
     min: Timestamp,
     max: Timestamp,
     encoding: Encoding,
-    data: Arc<[u8]>,
+    /// The open chunk's bytes, cut to size in place: moving them would leave holes in the heap.
+    data: Box<[u8]>,
 }
 
 /// Why a sample cannot follow the samples of its series.
@@ -169,7 +170,7 @@ impl Series {
             min: open.min,
             max: open.appender.last_ts(),
             encoding: open.appender.encoding(),
-            data: open.data.into(),
+            data: open.data.into_boxed_slice(),
         });
         true
     }
@@ -183,7 +184,7 @@ impl Series {
             min: chunk.min,
             max: chunk.max,
             encoding: chunk.encoding,
-            data: Arc::clone(&chunk.data),
+            data: chunk.data.clone(),
         })
     }
 
@@ -266,7 +267,7 @@ impl Series {
             more = take(open.min, open.appender.last_ts(), bytes);
         }
         for closed in self.closed().iter().rev() {
-            let bytes = ChunkBytes::Memory(closed.encoding, Arc::clone(&closed.data));
+            let bytes = ChunkBytes::Memory(closed.encoding, Arc::from(&*closed.data));
             more = take(closed.min, closed.max, bytes);
         }
         for &reference in self.mapped.iter().rev() {

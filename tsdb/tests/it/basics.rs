@@ -432,6 +432,7 @@ fn a_directory_has_one_owner() {
     let db = open(&dir);
     let second = Db::open(dir.path(), Options::default());
     assert!(matches!(second, Err(OpenError::Locked(path)) if path.ends_with("lock")));
+    let _snapshot = db.snapshot();
     db.close().unwrap();
     open(&dir);
 }

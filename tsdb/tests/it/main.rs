@@ -3,6 +3,7 @@
 
 mod basics;
 mod extras;
+mod faults;
 mod memory;
 mod prometheus;
 mod promtool;

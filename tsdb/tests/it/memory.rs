@@ -85,6 +85,10 @@ fn bytes_and_time_of_a_series() {
     let samples = steps as f64 * count as f64;
     println!("{:.0} ns a sample with log", start.elapsed().as_secs_f64() * 1e9 / samples);
     println!("{:.2} bytes of log a sample", db.stats().wal_bytes as f64 / samples);
+    drop(db);
+    let start = Instant::now();
+    let db = Db::open(dir.path(), Options { retention_ms: None, ..Options::default() }).unwrap();
+    println!("opened again in {:?}", start.elapsed());
     let start = Instant::now();
     db.cut_head().unwrap();
     let stats = db.stats();

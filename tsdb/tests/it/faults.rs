@@ -1,0 +1,131 @@
+//! One fault at a time, and what the caller is told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Labels, Querier, Samples, Selection, TimeRange};
+use tsdb::disk::memory::{Faults, Memory};
+use tsdb::{CommitError, Db, OpenError, Options};
+
+use super::reading::all;
+
+const DIR: &str = "/data";
+
+fn open(disk: &Memory, wal_sync_interval: Duration) -> Result<Db, OpenError> {
+    let options = Options { wal_sync_interval, retention_ms: None, ..Options::default() };
+    Db::open_on(Arc::new(disk.clone()), Path::new(DIR), options, &mut |_| {})
+}
+
+fn append(db: &Db, ts: i64) -> Result<usize, CommitError> {
+    let mut batch = db.appender();
+    for n in 0..50 {
+        let labels = Labels::from_pairs([("__name__", "m"), ("n", &n.to_string())]);
+        let series = batch.series(&labels).unwrap();
+        batch.append(series, ts, (ts % 7) as f64).unwrap();
+    }
+    batch.commit()
+}
+
+fn samples_each(db: &Db) -> usize {
+    let content = all(&db.snapshot());
+    let mut lengths: Vec<usize> = content.values().map(Vec::len).collect();
+    lengths.dedup();
+    assert!(lengths.len() <= 1, "a commit is there in part");
+    lengths.first().copied().unwrap_or(0)
+}
+
+#[test]
+fn a_failed_sync_refuses_everything_until_a_restart() {
+    let disk = Memory::new();
+    let db = open(&disk, Duration::ZERO).unwrap();
+    append(&db, 1000).unwrap();
+    disk.set_faults(Faults { fail_sync: true, ..Faults::default() });
+    let error = append(&db, 2000).unwrap_err();
+    assert_eq!(error.path, PathBuf::from("/data/wal/00000000"));
+    assert_eq!(samples_each(&db), 1, "what was not acknowledged is not shown");
+    // The disk is well again, but nobody knows what the failed sync has lost.
+    assert!(append(&db, 3000).is_err());
+    drop(db);
+    let db = open(&disk, Duration::ZERO).unwrap();
+    append(&db, 4000).unwrap();
+    assert!(samples_each(&db) >= 2);
+}
+
+#[test]
+fn a_full_disk_refuses_commits_and_goes_on_by_itself() {
+    let disk = Memory::new();
+    let db = open(&disk, Duration::MAX).unwrap();
+    append(&db, 1000).unwrap();
+    disk.set_faults(Faults { space_bytes: Some(100), ..Faults::default() });
+    for ts in [2000, 3000] {
+        let error = append(&db, ts).unwrap_err();
+        assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull);
+    }
+    assert!(db.cut_head().is_err());
+    assert_eq!(samples_each(&db), 1);
+    disk.set_faults(Faults::default());
+    append(&db, 4000).unwrap();
+    assert_eq!(samples_each(&db), 2);
+    drop(db);
+    let db = open(&disk, Duration::MAX).unwrap();
+    assert_eq!(samples_each(&db), 2);
+    db.cut_head().unwrap();
+    assert_eq!(samples_each(&db), 2);
+}
+
+fn with_block() -> (Memory, PathBuf) {
+    let disk = Memory::new();
+    let db = open(&disk, Duration::MAX).unwrap();
+    for step in 0..100 {
+        append(&db, step * 1000).unwrap();
+    }
+    db.cut_head().unwrap();
+    let block = Path::new(DIR).join(db.blocks()[0].ulid.to_string());
+    (disk, block)
+}
+
+#[test]
+fn a_damaged_chunk_is_named_with_what_is_lost() {
+    let (disk, block) = with_block();
+    disk.flip_bit(&block.join("chunks/000001"), 8 * 40);
+    let db = open(&disk, Duration::MAX).unwrap();
+    let snapshot = db.snapshot();
+    let set = snapshot.select(&Selection { matchers: &[], range: TimeRange::ALL }).unwrap();
+    let mut samples = Samples::default();
+    let errors: Vec<String> = (0..set.len())
+        .filter_map(|index| set.samples(index, TimeRange::ALL, &mut samples).err())
+        .map(|error| error.to_string())
+        .collect();
+    let path = block.join("chunks/000001");
+    let expected =
+        format!(r#"{}: chunk checksum mismatch; lost: m{{n="0"}} from 0 to 99000 ms"#, path.display());
+    assert_eq!(errors, [expected], "one series is lost, the other 49 are read");
+}
+
+#[test]
+fn a_damaged_index_stops_the_start_by_name() {
+    let (disk, block) = with_block();
+    disk.flip_bit(&block.join("index"), 8 * 10);
+    let Err(error) = open(&disk, Duration::MAX) else { unreachable!("opened a damaged index") };
+    assert_eq!(
+        error.to_string(),
+        format!("{}: checksum mismatch in the index", block.join("index").display())
+    );
+}
+
+#[test]
+fn a_log_with_a_gap_keeps_what_is_before_it_and_quarantines_the_rest() {
+    let disk = Memory::new();
+    for ts in 1..5 {
+        let db = open(&disk, Duration::MAX).unwrap();
+        append(&db, ts * 1000).unwrap();
+    }
+    tsdb::disk::Disk::remove_file(&disk, Path::new("/data/wal/00000002")).unwrap();
+    let db = open(&disk, Duration::MAX).unwrap();
+    assert_eq!(samples_each(&db), 2);
+    assert!(disk.files().iter().any(|(path, _)| path.starts_with("/data/quarantine")));
+    append(&db, 9000).unwrap();
+    drop(db);
+    assert_eq!(samples_each(&open(&disk, Duration::MAX).unwrap()), 3);
+}
