@@ -179,6 +179,9 @@ pub struct Engine {
     pool: Option<rayon::ThreadPool>,
 }
 
+/// Longer than any query runs.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// Stack of an evaluating thread; evaluation recurses as deep as an expression nests.
 const STACK_BYTES: usize = 64 << 20;
 
@@ -283,7 +286,8 @@ impl Engine {
         let limits = &self.options.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let asked = Instant::now();
-        let deadline = asked + timeout;
+        // A timeout beyond the clock's range is no timeout.
+        let deadline = asked.checked_add(timeout).unwrap_or(asked + FOREVER);
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);

@@ -131,7 +131,8 @@ pub(crate) struct Token {
 
 /// Splits `text` into tokens; the last one is [`TokenKind::End`] or [`TokenKind::Error`].
 pub(crate) fn tokens(text: &str) -> Vec<Token> {
-    let mut lexer = Lexer { text, at: 0, parens: 0, context: Context::Statement, out: Vec::new() };
+    let mut lexer =
+        Lexer { text, at: 0, parens: 0, context: Context::Statement, blame: None, out: Vec::new() };
     while !matches!(lexer.out.last(), Some(Token { kind: TokenKind::End | TokenKind::Error(_), .. })) {
         lexer.skip_blanks();
         let start = lexer.at;
@@ -141,7 +142,9 @@ pub(crate) fn tokens(text: &str) -> Vec<Token> {
             Context::Brackets { .. } => lexer.brackets(),
         };
         let kind = kind.unwrap_or_else(TokenKind::Error);
-        let end = if matches!(kind, TokenKind::Error(_)) { text.len() } else { lexer.at };
+        let is_error = matches!(kind, TokenKind::Error(_));
+        let start = lexer.blame.filter(|_| is_error).unwrap_or(start);
+        let end = if is_error { text.len() } else { lexer.at };
         lexer.out.push(Token { kind, span: Span { start, end } });
     }
     lexer.out
@@ -159,6 +162,8 @@ struct Lexer<'a> {
     at: usize,
     parens: usize,
     context: Context,
+    /// Where an error is said to be, if not at the start of the token.
+    blame: Option<usize>,
     out: Vec<Token>,
 }
 
@@ -261,7 +266,10 @@ impl<'a> Lexer<'a> {
                 self.parens += 1;
                 TokenKind::LeftParen
             }
-            ')' if self.parens == 0 => return Err("unexpected right parenthesis ')'".into()),
+            ')' if self.parens == 0 => {
+                self.blame = Some(self.at);
+                return Err("unexpected right parenthesis ')'".into());
+            }
             ')' => {
                 self.parens -= 1;
                 TokenKind::RightParen
@@ -352,7 +360,10 @@ impl<'a> Lexer<'a> {
                 self.context = Context::Statement;
                 return Ok(TokenKind::RightBracket);
             }
-            ':' if empty => return Err("unexpected colon before duration in duration expression".into()),
+            ':' if empty => {
+                self.blame = Some(self.at);
+                return Err("unexpected colon before duration in duration expression".into());
+            }
             ':' if colon => return Err("unexpected colon ':'".into()),
             ':' => {
                 self.context = Context::Brackets { empty, colon: true };

@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a test may")]
 
+#[path = "support/storage.rs"]
+mod storage;
 mod support;
 
-use promql::{ParseOptions, parse};
+use promql::{Engine, EngineOptions, ParseOptions, QueryOptions, parse};
 use serde::Deserialize;
+use storage::Memory;
 
 #[derive(Deserialize)]
 struct Case {
@@ -104,12 +107,13 @@ fn agree_with_prometheus() {
 }
 
 #[test]
-fn expressions_from_the_wild_are_read_and_read_back() {
+fn expressions_from_the_wild_are_read_and_read_back_and_evaluated() {
     #[derive(Deserialize)]
     struct Wild {
         expr: String,
     }
     let Some(path) = support::shared("PYROMETER_PROMQL_CORPUS_DIR", "promql-corpus") else { return };
+    let engine = Engine::new(EngineOptions::default());
     let lines = std::fs::read_to_string(path.join("expressions.jsonl")).unwrap();
     for line in lines.lines() {
         let Wild { expr: text } = serde_json::from_str(line).unwrap();
@@ -117,6 +121,10 @@ fn expressions_from_the_wild_are_read_and_read_back() {
         for form in [expr.to_string(), expr.pretty()] {
             let again = parse(&form, &ParseOptions::default());
             assert_eq!(again.as_ref(), Ok(&expr), "{form}");
+        }
+        let (store, options) = (Memory::default(), QueryOptions::default());
+        if let Err(error) = engine.range(&store, &expr, 0, 3_600_000, 60_000, &options) {
+            panic!("{text}\n{error}");
         }
     }
 }

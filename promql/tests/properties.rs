@@ -112,33 +112,66 @@ proptest! {
     #[test]
     fn results_do_not_depend_on_the_number_of_workers(seed: u64) {
         let mut random = Random::new(seed);
-        let store = generate::store(&mut random);
-        let expr = parse(&generate::vector(&mut random, 3), &ParseOptions::default()).unwrap();
+        let mut store = generate::store(&mut random);
+        generate::add_histograms(&mut store, &mut random);
+        let text = generate::anything(&mut random, 3);
+        let expr = parse(&text, &ParseOptions::experimental()).unwrap();
         let ask = |engine: &Engine| {
             let answer = engine.range(&store, &expr, START, END, STEP, &QueryOptions::default());
             answer.map_err(|error| error.to_string()).map(|o| (format!("{:?}", o.value), o.warnings, o.infos))
         };
-        prop_assert_eq!(ask(&ENGINE), ask(&ALONE));
+        prop_assert_eq!(ask(&ENGINE), ask(&ALONE), "{}", text);
     }
 
     #[test]
     fn an_instant_is_a_range_of_one_step(seed: u64) {
         let mut random = Random::new(seed);
-        let store = generate::store(&mut random);
-        let text = generate::vector(&mut random, 3);
-        let expr = parse(&text, &ParseOptions::default()).unwrap();
+        let mut store = generate::store(&mut random);
+        generate::add_histograms(&mut store, &mut random);
+        let text = generate::anything(&mut random, 3);
+        let expr = parse(&text, &ParseOptions::experimental()).unwrap();
         let options = QueryOptions::default();
         let instant = ENGINE.instant(&store, &expr, START, &options);
         let range = ENGINE.range(&store, &expr, START, START, STEP, &options);
-        let (Ok(instant), Ok(range)) = (instant, range) else { return Ok(()) };
-        let QueryValue::Vector(samples) = instant.value else { panic!("no vector") };
-        let samples: BTreeMap<_, _> =
-            samples.into_iter().map(|s| (s.labels, format!("{:?}", s.value))).collect();
-        let range: BTreeMap<_, _> = points(range.value)
-            .into_iter()
-            .map(|((labels, _), value)| (labels, format!("{:?}", model::Value::Float(value))))
-            .collect();
+        let (Ok(instant), Ok(range)) = (&instant, &range) else {
+            prop_assert_eq!(instant.is_ok(), range.is_ok(), "{}", text);
+            return Ok(());
+        };
+        let QueryValue::Vector(samples) = &instant.value else { panic!("no vector") };
+        let samples: BTreeMap<_, _> = samples.iter().map(|s| (&s.labels, format!("{:?}", s.value))).collect();
+        let QueryValue::Matrix(series) = &range.value else { panic!("no matrix") };
+        let only = |s: &promql::MatrixSeries| s.samples.iter().map(|s| format!("{:?}", s.value)).collect::<String>();
+        let range: BTreeMap<_, _> = series.iter().map(|s| (&s.labels, only(s))).collect();
         prop_assert_eq!(samples, range, "{}", text);
+    }
+
+    #[test]
+    fn each_step_of_a_range_is_an_instant(seed: u64) {
+        let mut random = Random::new(seed);
+        let mut store = generate::store(&mut random);
+        generate::add_histograms(&mut store, &mut random);
+        let text = generate::anything(&mut random, 2);
+        // The end of the query is another for an instant, and of equals the first are picked.
+        if ["end()", "topk", "bottomk", "limitk"].iter().any(|word| text.contains(word)) {
+            return Ok(());
+        }
+        let expr = parse(&text, &ParseOptions::experimental()).unwrap();
+        let options = QueryOptions::default();
+        let Ok(range) = ENGINE.range(&store, &expr, START, END, STEP, &options) else { return Ok(()) };
+        let QueryValue::Matrix(series) = &range.value else { panic!("no matrix") };
+        let at = START + 5 * STEP;
+        let mut steps = BTreeMap::new();
+        for series in series {
+            for sample in series.samples.iter().filter(|sample| sample.ts == at) {
+                steps.insert(&series.labels, format!("{:?}", sample.value));
+            }
+        }
+        let instant = ENGINE.instant(&store, &expr, at, &options);
+        let Ok(promql::Outcome { value: QueryValue::Vector(samples), .. }) = &instant else {
+            panic!("{text}: {instant:?}")
+        };
+        let samples: BTreeMap<_, _> = samples.iter().map(|s| (&s.labels, format!("{:?}", s.value))).collect();
+        prop_assert_eq!(steps, samples, "{}", text);
     }
 
     #[test]

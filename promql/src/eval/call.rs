@@ -110,18 +110,13 @@ impl Evaluator<'_> {
         let Some(arg) = arg else { return Err(misplaced(expr)) };
         let scalars = call.args.iter().filter(|arg| arg.value_type() == ValueType::Scalar);
         let params = scalars.map(|arg| self.scalar(arg, grid)).collect::<Result<Vec<_>, _>>()?;
-        let map = self.column_map(function, params, arg)?;
+        let map = Self::column_map(function, params)?;
         let inner = self.source(arg, grid)?;
         self.mapped(inner, self.drop_rule(), map, (expr, grid))
     }
 
     /// What a function of one series does to its column.
-    fn column_map<'s>(
-        &'s self,
-        function: Function,
-        params: Vec<Vec<f64>>,
-        arg: &'s Expr,
-    ) -> Result<ColumnMap<'s>, QueryError> {
+    fn column_map<'s>(function: Function, params: Vec<Vec<f64>>) -> Result<ColumnMap<'s>, QueryError> {
         if let Some(f) = math::unary(function).or_else(|| date::unary(function)) {
             return Ok(Box::new(move |column| column.map_floats(|_, value| Some(f(value)))));
         }
@@ -137,7 +132,7 @@ impl Evaluator<'_> {
             }
             Function::ClampMin => floats(|value, params, step| Some(math::clamp_min(value, params[0][step]))),
             Function::ClampMax => floats(|value, params, step| Some(math::clamp_max(value, params[0][step]))),
-            other => self.histogram_map(other, arg)?,
+            other => Self::histogram_map(other)?,
         })
     }
 

@@ -16,8 +16,18 @@ const IGNORED: &str = "ignored histograms in a range containing both floats and 
 
 /// A function of the floats alone; remarks on histograms among them.
 pub(super) fn floats(window: &Window<'_>, remarks: &Remarks<'_>, f: fn(&[f64]) -> f64) -> Option<Value> {
-    float_times(window, remarks, |_| 0.0)?;
-    Some(Value::Float(f(window.values)))
+    has_floats(window, remarks).then(|| Value::Float(f(window.values)))
+}
+
+/// Whether there are floats; remarks on histograms among them.
+fn has_floats(window: &Window<'_>, remarks: &Remarks<'_>) -> bool {
+    if window.values.is_empty() {
+        return false;
+    }
+    if !window.histograms.is_empty() {
+        remarks.info(IGNORED);
+    }
+    true
 }
 
 /// A function of the floats and their times.
@@ -26,13 +36,7 @@ pub(super) fn float_times(
     remarks: &Remarks<'_>,
     f: fn(&Window<'_>) -> f64,
 ) -> Option<Value> {
-    if window.values.is_empty() {
-        return None;
-    }
-    if !window.histograms.is_empty() {
-        remarks.info(IGNORED);
-    }
-    Some(Value::Float(f(window)))
+    has_floats(window, remarks).then(|| Value::Float(f(window)))
 }
 
 /// The smallest value; NaN only if there is nothing else.
@@ -99,8 +103,7 @@ pub(super) fn mad(values: &[f64]) -> f64 {
 }
 
 pub(super) fn quantile(window: &Window<'_>, remarks: &Remarks<'_>, q: f64) -> Option<Value> {
-    float_times(window, remarks, |_| 0.0)?;
-    Some(Value::Float(quantiles::quantile(q, &mut window.values.to_vec())))
+    has_floats(window, remarks).then(|| Value::Float(quantiles::quantile(q, &mut window.values.to_vec())))
 }
 
 /// Whether floats and histograms are mixed, which has no sum; warns if so.

@@ -1,6 +1,9 @@
 //! Random stores and random queries that type-check.
 
+use std::sync::Arc;
+
 use model::{Labels, Samples, stale_nan};
+use promql::series::{self, SeriesValue};
 
 use super::storage::Memory;
 
@@ -62,6 +65,69 @@ fn samples(random: &mut Random) -> Samples {
         ts += 5_000 + random.below(20_000) as i64;
     }
     samples
+}
+
+/// Adds native histograms `h`, of which one changes its resolution and one its kind, and a classic one.
+pub fn add_histograms(memory: &mut Memory, random: &mut Random) {
+    let lines = [
+        "h{x=\"1\",y=\"1\"} {{schema:1 sum:1 count:3 buckets:[1 2]}}+{{schema:1 sum:1 count:1 buckets:[1]}}x20",
+        "h{x=\"2\",y=\"1\"} {{schema:1 sum:1 count:3 buckets:[1 2]}}x9 {{schema:0 sum:5 count:3 buckets:[1 2]}}x9",
+        "h{x=\"3\",y=\"2\"} {{schema:-53 sum:1 count:3 custom_values:[1 2] buckets:[1 2]}}x9 7x9",
+        "c_bucket{x=\"1\",le=\"1\"} 1+1x20",
+        "c_bucket{x=\"1\",le=\"+Inf\"} 2+2x20",
+    ];
+    for line in lines {
+        let described = series::parse(line).unwrap();
+        let mut samples = Samples::default();
+        for (at, value) in described.values.into_iter().enumerate() {
+            let ts = at as i64 * 30_000 + random.below(1000) as i64;
+            match value {
+                SeriesValue::Float(value) => samples.push_float(ts, value),
+                SeriesValue::Histogram(h, _) => samples.push_histogram(ts, Arc::new(*h)),
+                SeriesValue::Omitted | SeriesValue::Stale => {}
+            }
+        }
+        memory.0.insert(described.labels, samples);
+    }
+}
+
+/// A query of any kind.
+pub fn anything(random: &mut Random, depth: u64) -> String {
+    let inner = match random.below(4) {
+        0 => vector(random, depth),
+        1 => random.one_of(&["h", "h{x=\"1\"}", "{__name__=~\"a|h\"}", "c_bucket"]).to_owned(),
+        _ if depth > 0 => anything(random, depth - 1),
+        _ => vector(random, 0),
+    };
+    let other = random.one_of(&["a", "h", "rate(h[2m])", "2", "h{x=\"1\"}"]);
+    match random.below(26) {
+        0 => format!("topk(2, {inner})"),
+        1 => format!("bottomk by (x) (1, {inner})"),
+        2 => format!("quantile by (y) (0.3, {inner})"),
+        3 => format!("count_values(\"v\", {inner})"),
+        4 => format!("stddev without (x) ({inner})"),
+        5 => format!("histogram_quantile(0.9, {inner})"),
+        6 => format!("histogram_fraction(0, 2, {inner})"),
+        7 => format!("histogram_count({inner})"),
+        8 => format!("histogram_stddev({inner})"),
+        9 => format!("label_replace({inner}, \"z\", \"$1\", \"x\", \"(.*)\")"),
+        10 => format!("label_join({inner}, \"y\", \"-\", \"x\", \"y\")"),
+        11 => format!("absent({inner})"),
+        12 => format!("limitk(2, {inner})"),
+        13 => format!("limit_ratio(0.5, {inner})"),
+        14 => format!("round({inner}, 0.5)"),
+        15 => format!("clamp({inner}, 0, 5)"),
+        16 => format!("timestamp({inner})"),
+        17 => format!("predict_linear(({inner})[3m:20s], 60)"),
+        18 => format!("quantile_over_time(0.5, ({inner})[3m:20s])"),
+        19 => format!("avg_over_time(({inner})[3m:20s])"),
+        20 => format!("increase(({inner})[3m:20s])"),
+        21 => format!("({inner}) + on (x, y) rate(h[2m])"),
+        22 => format!("({inner}) * {other}"),
+        23 => format!("({inner}) </ 1.5"),
+        24 => format!("sum by (x) ({inner})"),
+        _ => format!("avg ({inner}) or vector(time())"),
+    }
 }
 
 /// A query of the kind that the model of the tests evaluates.

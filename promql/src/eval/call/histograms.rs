@@ -36,11 +36,7 @@ enum Question {
 
 impl Evaluator<'_> {
     /// Functions of the histograms in one series.
-    pub(super) fn histogram_map<'s>(
-        &'s self,
-        function: Function,
-        _: &'s Expr,
-    ) -> Result<ColumnMap<'s>, QueryError> {
+    pub(super) fn histogram_map<'s>(function: Function) -> Result<ColumnMap<'s>, QueryError> {
         let f: fn(&FloatHistogram) -> f64 = match function {
             Function::HistogramCount => |h| h.count,
             Function::HistogramSum => |h| h.sum,
