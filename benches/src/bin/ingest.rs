@@ -16,6 +16,8 @@ use benches::{Measured, free_address, get, sibling, wait};
 const SENDERS: usize = 2;
 const STEP_MS: i64 = 15_000;
 const PATIENCE: Duration = Duration::from_secs(300);
+/// A server that has not shown all it acknowledged by then has lost some of it.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server that takes remote write.
 struct Rival {
@@ -64,7 +66,12 @@ fn rivals(extra: &[String]) -> Vec<Rival> {
                 write_path: "/api/v1/write",
                 ready_path: "/health",
                 arguments: |address, dir| {
-                    vec![format!("-httpListenAddr={address}"), format!("-storageDataPath={}", dir.display())]
+                    vec![
+                        format!("-httpListenAddr={address}"),
+                        format!("-storageDataPath={}", dir.display()),
+                        // Show what has been acknowledged, without the usual half minute's delay.
+                        "-search.latencyOffset=0s".to_owned(),
+                    ]
                 },
             }),
             _ => eprintln!("{text:?} is not RIVAL=PROGRAM"),
