@@ -214,7 +214,7 @@ impl Head {
         if let Some(series) = self.shard(series.id()).resolve(series) {
             // The newest name, so that chunks of names in order of their age are in order of time.
             series.wal_ref = wal_ref;
-            series.logged = true;
+            (series.logged, series.spared) = (true, true);
             if let Some(chunks) = found.remove(&wal_ref) {
                 series.adopt(&chunks, self.min_valid.load(Ordering::Acquire), &self.files);
                 if let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) {
@@ -309,6 +309,7 @@ impl Head {
                 series.truncate_before(min);
                 match series.min_ts() {
                     Some(ts) => oldest = oldest.min(ts),
+                    None if series.appended == 0 && !series.spared => series.spared = true,
                     None => empty.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX)),
                 }
             }
