@@ -63,6 +63,8 @@ fn a_full_disk_refuses_commits_and_goes_on_by_itself() {
         assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull);
     }
     assert!(db.cut_head().is_err());
+    let left_behind = disk.files().iter().any(|(path, _)| path.to_string_lossy().contains(".tmp"));
+    assert!(!left_behind, "a full disk must not get fuller");
     assert_eq!(samples_each(&db), 1);
     disk.set_faults(Faults::default());
     append(&db, 4000).unwrap();
