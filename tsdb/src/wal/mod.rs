@@ -89,6 +89,11 @@ impl Wal {
         self.segment
     }
 
+    /// Whether nothing has been written to the segment yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.offset == 0
+    }
+
     /// The segment being written.
     pub(crate) fn path(&self) -> PathBuf {
         segment_path(&self.dir, self.segment)
