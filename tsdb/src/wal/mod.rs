@@ -89,6 +89,21 @@ impl Wal {
         self.segment
     }
 
+    /// Where the log ends now, for [`Wal::undo`].
+    pub(crate) fn end(&self) -> (u64, u64) {
+        (self.segment, self.offset)
+    }
+
+    /// Takes back everything appended since the log ended at `end`. A batch that fails in the other log
+    /// must not stay in this one: at replay it would come before batches that were acknowledged later.
+    pub(crate) fn undo(&mut self, end: (u64, u64)) {
+        let undone = self.segment == end.0 && self.file.truncate(end.1).is_ok();
+        if undone {
+            self.offset = end.1;
+        }
+        self.poisoned |= !undone;
+    }
+
     /// Whether nothing has been written to the segment yet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.offset == 0
