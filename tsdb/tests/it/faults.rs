@@ -46,6 +46,7 @@ fn a_failed_sync_refuses_everything_until_a_restart() {
     assert_eq!(samples_each(&db), 1, "what was not acknowledged is not shown");
     // The disk is well again, but nobody knows what the failed sync has lost.
     assert!(append(&db, 3000).is_err());
+    assert!(db.sync().is_err(), "what a failed sync has lost is not durable by the next one");
     drop(db);
     let db = open(&disk, Duration::ZERO).unwrap();
     append(&db, 4000).unwrap();
