@@ -24,7 +24,7 @@
 //! sample: a series counts its samples, and the first append after a snapshot notes the count (in
 //! the head), so that the snapshot can leave out what came later. Commits run one at a time under one
 //! lock, which also makes the order in the log the order in memory. That costs readers nothing, writers
-//! one comparison a sample, and a series not one byte.
+//! one comparison a sample, and a series four bytes.
 
 mod block;
 mod chunk;

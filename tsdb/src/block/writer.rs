@@ -21,6 +21,7 @@ pub(crate) struct Writer {
     disk: Arc<dyn Disk>,
     parent: PathBuf,
     tmp: PathBuf,
+    unfinished: Unfinished,
     meta: Meta,
     chunks: chunks::Writer,
     index: IndexWriter<IndexSink>,
@@ -38,6 +39,7 @@ impl Writer {
         symbols: impl Iterator<Item = &'a str>,
     ) -> Result<Self, IoError> {
         let tmp = parent.join(format!("{}{TMP_SUFFIX}", meta.ulid));
+        let unfinished = Unfinished { disk: Arc::clone(disk), dir: Some(tmp.clone()) };
         let chunks_dir = tmp.join(CHUNKS_DIR);
         disk.create_dir_all(&chunks_dir).map_err(IoError::at(&chunks_dir))?;
         let index_path = tmp.join(INDEX_FILE);
@@ -50,7 +52,7 @@ impl Writer {
         let index = IndexWriter::new(sink, symbols).map_err(|error| at(&index_path, error))?;
         let chunks = chunks::Writer::new(Arc::clone(disk), chunks_dir);
         let (disk, parent) = (Arc::clone(disk), parent.to_owned());
-        Ok(Self { disk, parent, tmp, meta, chunks, index, index_file, metas: Vec::new() })
+        Ok(Self { disk, parent, tmp, unfinished, meta, chunks, index, index_file, metas: Vec::new() })
     }
 
     /// Writes the next series, in ascending order of labels. Without chunks it is left out.
@@ -82,9 +84,8 @@ impl Writer {
 
     /// Finishes the block and gives it its name; `None` (and nothing on disk) if it has no sample.
     pub(crate) fn finish(self) -> Result<Option<Ulid>, IoError> {
-        let Self { disk, parent, tmp, meta, chunks, index, index_file, .. } = self;
+        let Self { disk, parent, tmp, mut unfinished, meta, chunks, index, index_file, .. } = self;
         if meta.stats.num_samples == 0 {
-            disk.remove_dir_all(&tmp).map_err(IoError::at(&tmp))?;
             return Ok(None);
         }
         let chunks_dir = tmp.join(CHUNKS_DIR);
@@ -99,8 +100,25 @@ impl Writer {
         disk.sync_dir(&tmp).map_err(IoError::at(&tmp))?;
         let name = parent.join(meta.ulid.to_string());
         disk.rename(&tmp, &name).map_err(IoError::at(&name))?;
+        unfinished.dir = None;
         disk.sync_dir(&parent).map_err(IoError::at(&parent))?;
         Ok(Some(meta.ulid))
+    }
+}
+
+/// Removes the directory of a block that is given up, so that a full disk does not get fuller with every
+/// attempt.
+struct Unfinished {
+    disk: Arc<dyn Disk>,
+    dir: Option<PathBuf>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.dir {
+            // The start removes it otherwise.
+            let _ = self.disk.remove_dir_all(dir);
+        }
     }
 }
 

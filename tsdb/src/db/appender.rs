@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
 
-use super::Inner;
+use super::{Inner, Logs};
 use crate::chunk::{Value, layout};
 use crate::error::{AppendError, CommitError};
 use crate::head::exemplars::Exemplar;
@@ -206,11 +206,15 @@ impl<'a> Appender<'a> {
         let new_series = self.inner.series_record(unlogged);
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
         let records = records.chain(examples.as_deref());
-        let wal = &mut log.wal;
+        let Logs { wal, late: late_log } = &mut *log;
+        let end = wal.end();
         wal.append(records).map_err(|source| CommitError { path: wal.path(), source })?;
-        if let Some(wbl) = &mut log.late {
+        if let Some(wbl) = late_log {
             let records = late.0.finish().into_iter().chain(late.1.finish());
-            wbl.append(records).map_err(|source| CommitError { path: wbl.path(), source })?;
+            wbl.append(records).map_err(|source| {
+                wal.undo(end);
+                CommitError { path: wbl.path(), source }
+            })?;
         }
         if self.inner.options.wal_sync_interval.is_zero() {
             log.sync()?;

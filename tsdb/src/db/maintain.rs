@@ -16,6 +16,8 @@ use crate::wal::{checkpoint, segments};
 pub(crate) struct Pending {
     /// The head is to be truncated before the time `.0` as soon as all snapshots older than `.1` are gone.
     truncate: Option<(Timestamp, u64)>,
+    /// Files and log still have to be freed of samples before this.
+    shorten: Option<Timestamp>,
     /// Names of series that left the head, or that it had before the start, with the segment that was
     /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
@@ -25,7 +27,7 @@ impl Pending {
     /// After replay: the log uses `names` up to segment `segment`.
     pub(super) fn new(names: Vec<u64>, segment: u64) -> Self {
         let dropped = names.into_iter().map(|name| (name, segment)).collect();
-        Self { truncate: None, dropped }
+        Self { truncate: None, shorten: None, dropped }
     }
 }
 
@@ -94,20 +96,26 @@ fn cut_one(
 impl Inner {
     /// Drops from the head and the log what blocks have, unless an old snapshot still reads it there.
     fn truncate_head(&self, pending: &mut Pending) -> Result<(), IoError> {
-        let Some((until, snapshots)) = pending.truncate else { return Ok(()) };
-        if self.head.snapshots.oldest() < snapshots {
-            return Ok(());
+        if let Some((until, snapshots)) = pending.truncate
+            && self.head.snapshots.oldest() >= snapshots
+        {
+            let dropped = self.head.truncate(until);
+            let segment = self.log.lock().wal.segment();
+            pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
+            (pending.truncate, pending.shorten) = (None, Some(until));
         }
-        let dropped = self.head.truncate(until);
+        // If the disk is full, this is tried again by every step.
+        let Some(until) = pending.shorten else { return Ok(()) };
         self.head.truncate_files(until)?;
         let mut log = self.log.lock();
-        let segment = log.wal.segment();
-        pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
-        pending.truncate = None;
         let wal = &mut log.wal;
-        wal.next_segment().map_err(|source| CommitError { path: wal.path(), source })?;
+        if !wal.is_fresh() {
+            wal.next_segment().map_err(|source| CommitError { path: wal.path(), source })?;
+        }
         drop(log);
-        self.truncate_log(until, pending)
+        self.truncate_log(until, pending)?;
+        pending.shorten = None;
+        Ok(())
     }
 
     /// Replaces the first two thirds of the log by a checkpoint.

@@ -309,6 +309,9 @@ impl Inner {
     pub(crate) fn sync(&self) -> Result<(), CommitError> {
         let dirty: Vec<_> = {
             let mut logs = self.log.lock();
+            for log in logs.all() {
+                log.check().map_err(|source| CommitError { path: log.path(), source })?;
+            }
             logs.all().filter_map(|log| Some((log.take_dirty()?, log.path()))).collect()
         };
         // Commits go on while the disk is busy.

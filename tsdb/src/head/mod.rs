@@ -1,5 +1,17 @@
 //! The head: every series that had a sample lately, with its newest samples, in memory.
 //!
+//! What a series of 12 labels costs in bytes, three hours of it at 15 s and 1.6 bytes a sample:
+//!
+//! ```text
+//! catalog    row 24, value symbols 48, lookup 12
+//! postings   4 in each pair with few series, 2 in each with many: 40
+//! strings    one or two of its own, or its share of those of its pod: 30
+//! series     144
+//! open chunk 100 on average, 24 of slack
+//! mapped     six references of 16
+//!            together about 520, and what the allocator adds by rounding
+//! ```
+//!
 //! Locks, in the order in which they are taken: the commit lock of the database, the catalog, one
 //! shard. Nobody holds two shards.
 
@@ -214,7 +226,7 @@ impl Head {
         if let Some(series) = self.shard(series.id()).resolve(series) {
             // The newest name, so that chunks of names in order of their age are in order of time.
             series.wal_ref = wal_ref;
-            series.logged = true;
+            (series.logged, series.spared) = (true, true);
             if let Some(chunks) = found.remove(&wal_ref) {
                 series.adopt(&chunks, self.min_valid.load(Ordering::Acquire), &self.files);
                 if let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) {
@@ -309,6 +321,7 @@ impl Head {
                 series.truncate_before(min);
                 match series.min_ts() {
                     Some(ts) => oldest = oldest.min(ts),
+                    None if series.appended == 0 && !series.spared => series.spared = true,
                     None => empty.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX)),
                 }
             }

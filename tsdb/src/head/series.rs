@@ -30,6 +30,8 @@ pub(crate) struct Series {
     pub(crate) logged: bool,
     /// Whether an appender holds a sample for it that is not committed.
     pub(crate) pending: bool,
+    /// Whether it may leave the head although it never had a sample: its maker has had time to append.
+    pub(crate) spared: bool,
     open: Option<Open>,
     /// Chunks that take no more samples and are not on disk yet; usually none, and then 8 bytes. Younger
     /// than `mapped`.
@@ -76,6 +78,7 @@ impl Series {
             appended: 0,
             logged: false,
             pending: false,
+            spared: false,
             open: None,
             closed: None,
             mapped: Vec::new(),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::disk::{AppendFile, Disk, SyncFile};
 use page::Compression;
+use smallvec::SmallVec;
 
 /// A segment is not grown beyond this.
 const SEGMENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -89,25 +90,43 @@ impl Wal {
         self.segment
     }
 
+    /// Where the log ends now, for [`Wal::undo`].
+    pub(crate) fn end(&self) -> (u64, u64) {
+        (self.segment, self.offset)
+    }
+
+    /// Takes back everything appended since the log ended at `end`. A batch that fails in the other log
+    /// must not stay in this one: at replay it would come before batches that were acknowledged later.
+    pub(crate) fn undo(&mut self, end: (u64, u64)) {
+        let undone = self.segment == end.0 && self.file.truncate(end.1).is_ok();
+        if undone {
+            self.offset = end.1;
+        }
+        self.poisoned |= !undone;
+    }
+
+    /// Whether nothing has been written to the segment yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.offset == 0
+    }
+
     /// The segment being written.
     pub(crate) fn path(&self) -> PathBuf {
         segment_path(&self.dir, self.segment)
     }
 
-    /// Appends all records by one write (by one a segment, if they span several).
+    /// Appends all records by one write to one segment, which is larger than usual if it has to be.
     ///
     /// On an error nothing of them stays in the log.
     pub(crate) fn append<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
-        if self.poisoned {
-            return Err(io::Error::other("the log failed earlier; restart to recover"));
-        }
+        let records: SmallVec<[&[u8]; 8]> = records.collect();
+        self.check()?;
         self.frames.clear();
+        let end = records.iter().fold(self.offset, |end, record| end + page::framed_bytes(end, record.len()));
+        if self.offset > 0 && end > self.segment_bytes_max {
+            self.next_segment()?;
+        }
         for record in records {
-            let end = self.offset + self.frames.len() as u64;
-            if end > 0 && end + page::framed_bytes(end, record.len()) > self.segment_bytes_max {
-                self.write_frames()?;
-                self.next_segment()?;
-            }
             let end = self.offset + self.frames.len() as u64;
             page::frame(&mut self.frames, end, record, self.compression);
         }
@@ -142,8 +161,17 @@ impl Wal {
         Ok(())
     }
 
+    /// Fails if the log has failed before: what is not durable then may never be.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.poisoned {
+            return Err(io::Error::other("the log failed earlier; restart to recover"));
+        }
+        Ok(())
+    }
+
     /// Makes everything appended so far durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.check()?;
         let Some(file) = self.take_dirty() else { return Ok(()) };
         let result = file.sync();
         self.poisoned |= result.is_err();

@@ -46,6 +46,7 @@ fn a_failed_sync_refuses_everything_until_a_restart() {
     assert_eq!(samples_each(&db), 1, "what was not acknowledged is not shown");
     // The disk is well again, but nobody knows what the failed sync has lost.
     assert!(append(&db, 3000).is_err());
+    assert!(db.sync().is_err(), "what a failed sync has lost is not durable by the next one");
     drop(db);
     let db = open(&disk, Duration::ZERO).unwrap();
     append(&db, 4000).unwrap();
@@ -63,6 +64,8 @@ fn a_full_disk_refuses_commits_and_goes_on_by_itself() {
         assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull);
     }
     assert!(db.cut_head().is_err());
+    let left_behind = disk.files().iter().any(|(path, _)| path.to_string_lossy().contains(".tmp"));
+    assert!(!left_behind, "a full disk must not get fuller");
     assert_eq!(samples_each(&db), 1);
     disk.set_faults(Faults::default());
     append(&db, 4000).unwrap();
