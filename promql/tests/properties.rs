@@ -117,7 +117,7 @@ proptest! {
         let text = generate::anything(&mut random, 3);
         let expr = parse(&text, &ParseOptions::experimental()).unwrap();
         let ask = |engine: &Engine| {
-            let answer = engine.range(&store, &expr, START, END, STEP, &QueryOptions::default());
+            let answer = engine.range(&store, &expr, START, END, STEP / 10, &QueryOptions::default());
             answer.map_err(|error| error.to_string()).map(|o| (format!("{:?}", o.value), o.warnings, o.infos))
         };
         prop_assert_eq!(ask(&ENGINE), ask(&ALONE), "{}", text);
