@@ -182,7 +182,10 @@ pub struct Engine {
 /// Longer than any query runs.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Stack of an evaluating thread; evaluation recurses as deep as an expression nests.
+/// Expressions that nest deeper are evaluated on a stack of their own.
+const SHALLOW: usize = 24;
+
+/// The size of that stack; evaluation recurses as deep as an expression nests.
 const STACK_BYTES: usize = 64 << 20;
 
 impl Engine {
@@ -191,7 +194,6 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Self {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.workers)
-            .stack_size(STACK_BYTES)
             .thread_name(|at| format!("query-{at}"))
             .build()
             // Without threads, the caller's own does the work.
@@ -291,11 +293,9 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-        let evaluator = Evaluator::new(querier, &self.options, &account, times).for_query(expr)?;
-        let value = match &self.pool {
-            Some(pool) => pool.install(|| evaluator.query(expr))?,
-            None => evaluator.query(expr)?,
-        };
+        let evaluator =
+            Evaluator::new(querier, &self.options, &account, times, self.pool.as_ref()).for_query(expr)?;
+        let value = evaluate(&evaluator, expr)?;
         let (value, cut) = limited(value, options.limit);
         let (mut warnings, infos) = evaluator.into_annotations();
         if cut {
@@ -306,6 +306,25 @@ impl Engine {
         stats.elapsed = entered.elapsed();
         Ok(Outcome { value, warnings, infos, stats })
     }
+}
+
+/// Evaluates a query on the caller's thread. The pool computes series for it, but no thread of the pool
+/// ever waits for another query, so that a long one does not hold up a short one.
+fn evaluate(evaluator: &Evaluator<'_>, expr: &Expr) -> Result<QueryValue, QueryError> {
+    if plan::height(expr) <= SHALLOW {
+        return evaluator.query(expr);
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let spawned = thread.spawn_scoped(scope, || evaluator.query(expr));
+        match spawned.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(value)) => value,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => {
+                Err(QueryError::Execution(format!("no thread for a deeply nested expression: {error}")))
+            }
+        }
+    })
 }
 
 fn invalid_range() -> QueryError {

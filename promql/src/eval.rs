@@ -38,12 +38,14 @@ use select::{InstantSelector, Yield};
 use shared::Shared;
 use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
 
-/// Series that are computed together before they are folded: enough to feed all workers, few
-/// enough to be forgotten.
-const BATCH: usize = 256;
+/// So few cells are computed by the caller alone.
+const ALONE_MAX: usize = 512;
 
-/// The cells of a batch, if its columns are long: 32 MiB.
-const CELLS_MAX: usize = 4 << 20;
+/// Series that are computed together before they are folded, at most: enough to feed all workers.
+const BATCH_MAX: usize = 4096;
+
+/// Cells of the columns that are computed together: few enough to be forgotten, 2 MiB.
+const CELLS: usize = 256 << 10;
 
 /// One query under way.
 pub(crate) struct Evaluator<'a> {
@@ -55,6 +57,7 @@ pub(crate) struct Evaluator<'a> {
     detecting: Vec<usize>,
     times: Times,
     shared: Vec<Shared<'a>>,
+    pool: Option<&'a rayon::ThreadPool>,
 }
 
 /// What an expression evaluates to on a grid.
@@ -73,6 +76,7 @@ impl<'a> Evaluator<'a> {
         engine: &EngineOptions,
         account: &'a Account<'a>,
         times: Times,
+        pool: Option<&'a rayon::ThreadPool>,
     ) -> Self {
         Self {
             querier,
@@ -82,6 +86,7 @@ impl<'a> Evaluator<'a> {
             detecting: Vec::new(),
             times,
             shared: Vec::new(),
+            pool,
         }
     }
 
@@ -253,9 +258,9 @@ impl<'a> Evaluator<'a> {
         (expr, grid): (&Expr, Grid),
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let parallel =
-            rayon::current_num_threads() > 1 && source.len() > 1 && rayon::current_thread_index().is_some();
-        if !parallel {
+        let cells = source.len().saturating_mul(grid.count);
+        let pool = self.pool.filter(|pool| pool.current_num_threads() > 1 && cells > ALONE_MAX);
+        let Some(pool) = pool else {
             let (mut scratch, mut column) = (Scratch::default(), Column::default());
             for at in 0..source.len() {
                 self.account.check()?;
@@ -263,21 +268,23 @@ impl<'a> Evaluator<'a> {
                 fold(at, &mut column)?;
             }
             return Ok(());
-        }
+        };
         // Of very long columns only a few fit.
-        let batch = BATCH.min(source.len()).min((CELLS_MAX / grid.count).max(1));
+        let batch = (CELLS / grid.count).clamp(1, BATCH_MAX).min(source.len());
         let bytes = batch * grid.count * size_of::<f64>();
         self.account.hold(0, bytes, expr)?;
         let mut columns = vec![Column::default(); batch];
         for first in (0..source.len()).step_by(batch) {
             let count = batch.min(source.len() - first);
-            columns[..count].par_iter_mut().enumerate().with_min_len(4).try_for_each_init(
-                Scratch::default,
-                |scratch, (at, column)| {
-                    self.account.check()?;
-                    source.compute(first + at, scratch, column)
-                },
-            )?;
+            pool.install(|| {
+                columns[..count].par_iter_mut().enumerate().with_min_len(4).try_for_each_init(
+                    Scratch::default,
+                    |scratch, (at, column)| {
+                        self.account.check()?;
+                        source.compute(first + at, scratch, column)
+                    },
+                )
+            })?;
             for (at, column) in columns[..count].iter_mut().enumerate() {
                 fold(first + at, column)?;
             }

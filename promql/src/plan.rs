@@ -113,6 +113,11 @@ fn operands(expr: &Expr) -> Vec<&Expr> {
     }
 }
 
+/// How deep an expression nests.
+pub(crate) fn height(expr: &Expr) -> usize {
+    1 + operands(expr).into_iter().map(height).max().unwrap_or(0)
+}
+
 /// The plan of a query.
 pub(crate) fn explain(expr: &Expr, times: &Times) -> Result<Plan, QueryError> {
     let readings = readings(expr, times)?;

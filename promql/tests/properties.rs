@@ -68,7 +68,7 @@ fn close(a: f64, b: f64) -> bool {
 fn config() -> ProptestConfig {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     ProptestConfig {
-        cases: number("PYROMETER_PROPERTY_CASES").unwrap_or(1500),
+        cases: number("PYROMETER_PROPERTY_CASES").unwrap_or(1000),
         rng_seed: RngSeed::Fixed(u64::from(number("PYROMETER_PROPERTY_SEED").unwrap_or(1))),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -117,7 +117,7 @@ proptest! {
         let text = generate::anything(&mut random, 3);
         let expr = parse(&text, &ParseOptions::experimental()).unwrap();
         let ask = |engine: &Engine| {
-            let answer = engine.range(&store, &expr, START, END, STEP, &QueryOptions::default());
+            let answer = engine.range(&store, &expr, START, END, STEP / 10, &QueryOptions::default());
             answer.map_err(|error| error.to_string()).map(|o| (format!("{:?}", o.value), o.warnings, o.infos))
         };
         prop_assert_eq!(ask(&ENGINE), ask(&ALONE), "{}", text);
