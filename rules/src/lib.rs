@@ -1,59 +1,188 @@
 //! Recording and alerting rules, and the notifier that hands alerts to Alertmanager.
 //!
 //! This crate is *not* a query engine and keeps no samples: a rule reads and writes the same store as
-//! everybody else. Evaluation is not there yet; [`start`] refuses any group with a typed error, so that
-//! a configuration with `rule_files` is refused by name rather than silently never evaluated.
+//! everybody else. It reads no files and no clock; both come from its callers.
 //!
 //! ```
-//! assert!(rules::start(&[]).is_ok());
-//! let group = rules::Group { name: "node".into(), file: "node.yml".into() };
-//! let refused = rules::start(&[group]).err().unwrap();
-//! assert_eq!(refused.to_string(), "node.yml: rule group \"node\": evaluating rules is not supported yet");
+//! let groups = rules::parse("
+//! groups:
+//! - name: node
+//!   rules:
+//!   - record: job:up:sum
+//!     expr: sum by(job) (up)
+//!   - alert: TargetDown
+//!     expr: up == 0
+//!     for: 5m
+//!     annotations: {summary: '{{ $labels.instance }} is down'}
+//! ")?;
+//! assert_eq!(groups[0].rules[0].query(), "sum by (job) (up)");
+//! let refused = rules::parse("groups: [{name: a, rules: [{record: b, expr: 'sum('}]}]").unwrap_err();
+//! assert_eq!((refused.line, refused.column), (1, 46));
+//! # Ok::<(), rules::FileError>(())
 //! ```
+//!
+//! The hard decision is who owns a group's memory (the series it wrote, the alerts that are pending): the
+//! *task* of the group, by value. An evaluation takes the group in and gives it back, so nothing is
+//! locked while queries run, a test evaluates a group by calling a function with a time, and a reload
+//! gets the memory of a changed group by waiting for its task. What others may see is a copy, replaced
+//! rule by rule.
 
-/// A group of rules that is evaluated at one moment, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// The group's name, unique in its file.
-    pub name: String,
-    /// The file it stands in.
-    pub file: String,
+mod alerting;
+mod file;
+mod group;
+mod handle;
+mod notifier;
+mod query;
+mod recording;
+mod restore;
+mod rule;
+mod schedule;
+pub mod status;
+mod template;
+
+#[cfg(test)]
+mod handle_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use model::{Labels, Timestamp};
+use tokio_util::task::TaskTracker;
+
+pub use file::{FileError, parse};
+pub use handle::Handle;
+pub use notifier::Alertmanager;
+pub use rule::{Group, Rule, RuleKind};
+pub use status::{
+    AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
+};
+pub use tokio_util::sync::CancellationToken as Shutdown;
+
+use handle::Shared;
+use notifier::Notifier;
+use query::{Counters, Environment};
+
+/// Where timestamps come from: milliseconds since the epoch, now.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Everything the rules need.
+#[derive(Clone)]
+pub struct Options {
+    /// The groups, each with the name of its file.
+    pub groups: Vec<Group>,
+    /// Evaluates expressions.
+    pub engine: Arc<promql::Engine>,
+    /// Where samples are read and written.
+    pub db: Arc<tsdb::Db>,
+    /// Where timestamps come from.
+    pub clock: Clock,
+    /// Time between two evaluations of a group that gives none.
+    pub evaluation_interval_ms: i64,
+    /// How far back a group looks that does not say.
+    pub query_offset_ms: i64,
+    /// Labels added to alerts that do not have them.
+    pub external_labels: Labels,
+    /// The address of this server, for links; without a slash at its end.
+    pub external_url: String,
+    /// A firing alert is sent again after this time.
+    pub resend_delay_ms: i64,
+    /// After an outage longer than this, alerts begin anew.
+    pub for_outage_tolerance_ms: i64,
+    /// Only alerts that wait at least this long are restored, and after a restart none fires sooner.
+    pub for_grace_period_ms: i64,
+    /// Who is told of alerts.
+    pub alertmanagers: Vec<Alertmanager>,
+}
+
+impl Options {
+    /// No groups, nobody to tell, and Prometheus' defaults.
+    #[must_use]
+    pub fn new(engine: Arc<promql::Engine>, db: Arc<tsdb::Db>, clock: Clock) -> Self {
+        Self {
+            groups: Vec::new(),
+            engine,
+            db,
+            clock,
+            evaluation_interval_ms: 60_000,
+            query_offset_ms: 0,
+            external_labels: Labels::empty(),
+            external_url: String::new(),
+            resend_delay_ms: 60_000,
+            for_outage_tolerance_ms: 3_600_000,
+            for_grace_period_ms: 600_000,
+            alertmanagers: Vec::new(),
+        }
+    }
 }
 
 /// Why rules could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// Evaluation is not there yet.
-    #[error("{file}: rule group {name:?}: evaluating rules is not supported yet")]
-    NotSupported {
-        /// The group.
-        name: String,
-        /// Its file.
+    /// Two groups of one name in one file.
+    #[error("{file}: group {name:?} is repeated")]
+    DuplicateGroup {
+        /// The file.
         file: String,
+        /// The name.
+        name: String,
+    },
+    /// An interval that is not above zero.
+    #[error("evaluation interval {0} ms is not above zero")]
+    Interval(i64),
+    /// An address that cannot be used.
+    #[error("Alertmanager {url:?}: {what}")]
+    Alertmanager {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        what: String,
     },
 }
 
-/// The running rules.
-#[derive(Clone, Debug, Default)]
-pub struct Handle {
-    groups: Vec<Group>,
-}
-
-impl Handle {
-    /// The groups that are being evaluated.
-    #[must_use]
-    pub fn groups(&self) -> &[Group] {
-        &self.groups
+fn check_groups(groups: &[Group]) -> Result<(), StartError> {
+    let mut seen = HashSet::new();
+    for group in groups {
+        if !seen.insert((&group.file, &group.name)) {
+            return Err(StartError::DuplicateGroup { file: group.file.clone(), name: group.name.clone() });
+        }
+        if let Some(interval) = group.interval_ms.filter(|interval| *interval <= 0) {
+            return Err(StartError::Interval(interval));
+        }
     }
+    Ok(())
 }
 
-/// Starts evaluating `groups`.
+/// Starts evaluating on the current tokio runtime.
 ///
 /// # Errors
-/// There is a group: see [`StartError::NotSupported`].
-pub fn start(groups: &[Group]) -> Result<Handle, StartError> {
-    match groups.first() {
-        None => Ok(Handle::default()),
-        Some(group) => Err(StartError::NotSupported { name: group.name.clone(), file: group.file.clone() }),
+/// The options cannot be run.
+pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError> {
+    if options.evaluation_interval_ms <= 0 {
+        return Err(StartError::Interval(options.evaluation_interval_ms));
     }
+    check_groups(&options.groups)?;
+    let notifier = Notifier::start(&options.alertmanagers)
+        .map_err(|(url, what)| StartError::Alertmanager { url, what })?;
+    let env = Environment {
+        engine: options.engine,
+        db: options.db,
+        external_labels: options.external_labels,
+        external_url: options.external_url,
+        resend_delay_ms: options.resend_delay_ms,
+        outage_tolerance_ms: options.for_outage_tolerance_ms,
+        grace_period_ms: options.for_grace_period_ms,
+        counters: Counters::default(),
+    };
+    let shared = Arc::new(Shared {
+        env,
+        clock: options.clock,
+        notifier,
+        shutdown,
+        interval_ms: options.evaluation_interval_ms,
+        query_offset_ms: options.query_offset_ms,
+        tasks: TaskTracker::new(),
+    });
+    Ok(Handle::start(shared, options.groups))
 }

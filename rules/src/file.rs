@@ -1,0 +1,291 @@
+//! Rule files: read whole, checked whole, or refused with line and column.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use promql::ParseOptions;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_saphyr::{Location, Spanned};
+
+use crate::rule::{Group, Rule, RuleKind};
+use crate::template;
+
+/// A rule file that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileError {
+    /// The line, from 1; 0 where it is not known.
+    pub line: u64,
+    /// The column, from 1; 0 where it is not known.
+    pub column: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "{}:{}: ", self.line, self.column)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for FileError {}
+
+impl FileError {
+    fn at(location: Location, what: impl Into<String>) -> Self {
+        Self { line: location.line(), column: location.column(), what: what.into() }
+    }
+
+    /// Says in which group the mistake is.
+    fn within(mut self, context: &str) -> Self {
+        self.what = format!("{context}{}", self.what);
+        self
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    groups: Option<Vec<Spanned<RawGroup>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawGroup {
+    name: Option<Spanned<String>>,
+    interval: Option<Duration>,
+    query_offset: Option<Duration>,
+    limit: Option<usize>,
+    labels: Option<Spanned<BTreeMap<String, String>>>,
+    rules: Option<Vec<Spanned<RawRule>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRule {
+    record: Option<Spanned<String>>,
+    alert: Option<Spanned<String>>,
+    expr: Option<Spanned<String>>,
+    #[serde(rename = "for")]
+    hold: Option<Spanned<Duration>>,
+    keep_firing_for: Option<Spanned<Duration>>,
+    labels: Option<Spanned<BTreeMap<String, String>>>,
+    annotations: Option<Spanned<BTreeMap<String, String>>>,
+}
+
+/// A duration such as `1m30s`, in milliseconds.
+#[derive(Clone, Copy)]
+struct Duration(i64);
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        model::duration::parse_ms(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Reads the text of a rule file. The groups do not know the file's name yet: see [`Group::file`].
+///
+/// # Errors
+/// The first mistake in the text.
+pub fn parse(text: &str) -> Result<Vec<Group>, FileError> {
+    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#') || line == "---";
+    if text.lines().all(blank) {
+        return Ok(Vec::new());
+    }
+    let file: RawFile = serde_saphyr::from_str(text).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        FileError { line, column, what: first_line(&error.without_snippet().to_string()) }
+    })?;
+    let mut names = BTreeSet::new();
+    let mut groups = Vec::new();
+    for raw in file.groups.unwrap_or_default() {
+        let group = group(raw)?;
+        if !names.insert(group.1.name.clone()) {
+            let what = format!("groupname: {:?} is repeated in the same file", group.1.name);
+            return Err(FileError::at(group.0, what));
+        }
+        groups.push(group.1);
+    }
+    Ok(groups)
+}
+
+/// The message without the place, which is shown in front of it.
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.split(" at line ").next().unwrap_or(line);
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// A group and where its name stands.
+fn group(raw: Spanned<RawGroup>) -> Result<(Location, Group), FileError> {
+    let (at, raw) = (raw.referenced, raw.value);
+    let Some(name) = raw.name.filter(|name| !name.value.is_empty()) else {
+        return Err(FileError::at(at, "Groupname must not be empty"));
+    };
+    let mut labels = BTreeMap::new();
+    if let Some(given) = raw.labels {
+        check_labels(&given).map_err(|error| error.within(&format!("group {:?}: ", name.value)))?;
+        labels = given.value;
+    }
+    let mut rules = Vec::new();
+    for (index, raw) in raw.rules.unwrap_or_default().into_iter().enumerate() {
+        let called = raw.value.record.as_ref().or(raw.value.alert.as_ref());
+        let called = called.map_or(String::new(), |called| format!(", {:?}", called.value));
+        let context = format!("group {:?}, rule {}{called}: ", name.value, index + 1);
+        rules.push(rule(raw, &labels).map_err(|error| error.within(&context))?);
+    }
+    let group = Group {
+        file: String::new(),
+        name: name.value,
+        interval_ms: raw.interval.map(|interval| interval.0).filter(|ms| *ms > 0),
+        query_offset_ms: raw.query_offset.map(|offset| offset.0),
+        limit: raw.limit.unwrap_or(0),
+        rules,
+    };
+    Ok((name.referenced, group))
+}
+
+fn rule(raw: Spanned<RawRule>, group_labels: &BTreeMap<String, String>) -> Result<Rule, FileError> {
+    let (at, raw) = (raw.referenced, raw.value);
+    let is_given = |name: &Spanned<String>| !name.value.is_empty();
+    let (record, alert) = (raw.record.filter(is_given), raw.alert.filter(is_given));
+    let (name, is_alert) = match (record, alert) {
+        (Some(_), Some(alert)) => {
+            return Err(FileError::at(alert.referenced, "only one of 'record' and 'alert' must be set"));
+        }
+        (None, None) => return Err(FileError::at(at, "one of 'record' or 'alert' must be set")),
+        (Some(record), None) => (record, false),
+        (None, Some(alert)) => (alert, true),
+    };
+    let Some(expr) = raw.expr.filter(|expr| !expr.value.is_empty()) else {
+        return Err(FileError::at(at, "field 'expr' must be set in rule"));
+    };
+    let parsed = promql::parse(&expr.value, &ParseOptions::default())
+        .map_err(|error| FileError::at(expr.referenced, format!("could not parse expression: {error}")))?;
+    if let Some(labels) = &raw.labels {
+        check_labels(labels)?;
+    }
+    let for_ms = raw.hold.as_ref().map_or(0, |hold| hold.value.0);
+    let keep_firing_for_ms = raw.keep_firing_for.as_ref().map_or(0, |keep| keep.value.0);
+    let kind = if is_alert {
+        let at = raw.labels.as_ref().map_or(at, |labels| labels.referenced);
+        check_templates(at, raw.labels.iter().flat_map(|labels| &labels.value), "label")?;
+        if let Some(annotations) = &raw.annotations {
+            if annotations.value.contains_key("") {
+                return Err(FileError::at(annotations.referenced, "invalid annotation name: \"\""));
+            }
+            check_templates(annotations.referenced, &annotations.value, "annotation")?;
+        }
+        let annotations = raw.annotations.map(|annotations| annotations.value).unwrap_or_default();
+        RuleKind::Alerting { for_ms, keep_firing_for_ms, annotations }
+    } else {
+        if let Some(annotations) = raw.annotations.filter(|annotations| !annotations.value.is_empty()) {
+            return Err(FileError::at(
+                annotations.referenced,
+                "invalid field 'annotations' in recording rule",
+            ));
+        }
+        if let Some(hold) = raw.hold.filter(|hold| hold.value.0 != 0) {
+            return Err(FileError::at(hold.referenced, "invalid field 'for' in recording rule"));
+        }
+        if let Some(keep) = raw.keep_firing_for.filter(|keep| keep.value.0 != 0) {
+            return Err(FileError::at(keep.referenced, "invalid field 'keep_firing_for' in recording rule"));
+        }
+        if name.value.contains(['{', '}']) {
+            let what =
+                format!("braces present in the recording rule name; should it be in expr?: {}", name.value);
+            return Err(FileError::at(name.referenced, what));
+        }
+        RuleKind::Recording
+    };
+    let mut labels = group_labels.clone();
+    labels.extend(raw.labels.map(|labels| labels.value).unwrap_or_default());
+    Ok(Rule { name: name.value, expr: parsed, labels, kind })
+}
+
+fn check_labels(labels: &Spanned<BTreeMap<String, String>>) -> Result<(), FileError> {
+    let bad = labels.value.keys().find(|name| name.is_empty() || *name == model::METRIC_NAME);
+    match bad {
+        Some(name) => Err(FileError::at(labels.referenced, format!("invalid label name: {name}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_templates<'a>(
+    at: Location,
+    texts: impl IntoIterator<Item = (&'a String, &'a String)>,
+    what: &str,
+) -> Result<(), FileError> {
+    for (name, text) in texts {
+        template::check(text)
+            .map_err(|error| FileError::at(at, format!("{what} {name:?}: template: {error}")))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> (u64, u64, String) {
+        let error = parse(text).unwrap_err();
+        (error.line, error.column, error.what)
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let groups = parse(
+            "groups:\n- name: node\n  interval: 1m30s\n  query_offset: 5s\n  limit: 10\n  labels: {team: a, tier: b}\n  rules:\n  \
+             - record: job:up:sum\n    expr: sum  by(job)(up)\n    labels: {tier: c}\n  - alert: Down\n    expr: up == 0\n    \
+             for: 5m\n    keep_firing_for: 1m\n    labels: {severity: page, code: 5}\n    annotations: {summary: '{{ $labels.job }} is down'}\n",
+        )
+        .unwrap();
+        let group = &groups[0];
+        assert_eq!((group.name.as_str(), group.limit), ("node", 10));
+        assert_eq!((group.interval_ms, group.query_offset_ms), (Some(90_000), Some(5_000)));
+        assert_eq!(group.rules[0].query(), "sum by (job) (up)");
+        assert_eq!(group.rules[0].labels["tier"], "c");
+        assert_eq!(group.rules[0].labels["team"], "a");
+        assert_eq!(group.rules[1].labels["code"], "5");
+        let RuleKind::Alerting { for_ms, keep_firing_for_ms, annotations } = &group.rules[1].kind else {
+            panic!("not an alert");
+        };
+        assert_eq!((*for_ms, *keep_firing_for_ms, annotations.len()), (300_000, 60_000, 1));
+        for empty in ["", "# nothing\n", "groups:\n", "groups: []\n", "---\n", "{}"] {
+            assert_eq!(parse(empty).unwrap(), [], "{empty:?}");
+        }
+        assert_eq!(parse("groups: [{name: a, rules: [{record: one, expr: 1}]}]").unwrap()[0].rules.len(), 1);
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_place() {
+        let rule = |rule: &str| refused(&format!("groups:\n- name: g\n  rules:\n  - {rule}\n"));
+        let (line, _, what) = refused("groups:\n- name: g\n  intervall: 1m\n");
+        assert_eq!(line, 3, "{what}");
+        assert!(what.contains("intervall"), "{what}");
+        assert_eq!(refused("groups:\n- name: g\n- name: g\n").0, 3);
+        assert_eq!(refused("groups:\n- rules: []\n").2, "Groupname must not be empty");
+        let (line, column, what) = rule("{record: a, expr: 'sum('}");
+        assert_eq!((line, column), (4, 23), "{what}");
+        assert!(what.starts_with("group \"g\", rule 1, \"a\": could not parse expression: 1:5"), "{what}");
+        for (text, wanted) in [
+            ("{record: a, alert: b, expr: up}", "only one of 'record' and 'alert' must be set"),
+            ("{expr: up}", "one of 'record' or 'alert' must be set"),
+            ("{record: a}", "field 'expr' must be set in rule"),
+            ("{record: a, expr: up, for: 1m}", "invalid field 'for' in recording rule"),
+            ("{record: a, expr: up, keep_firing_for: 1m}", "invalid field 'keep_firing_for'"),
+            ("{record: a, expr: up, annotations: {b: c}}", "invalid field 'annotations'"),
+            ("{record: 'a{b=\"c\"}', expr: up}", "braces present in the recording rule name"),
+            ("{record: a, expr: up, labels: {__name__: b}}", "invalid label name: __name__"),
+            ("{alert: a, expr: up, for: 1x}", "not a valid duration string"),
+            ("{alert: a, expr: up, annotations: {b: '{{ $labels.'}}", "annotation \"b\": template: "),
+        ] {
+            let (line, _, what) = rule(text);
+            assert!(what.contains(wanted), "{text}: {what}");
+            assert_eq!(line, 4, "{text}: {what}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The whole crate at work: tasks, store and an Alertmanager of a few lines.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
+use model::{Labels, Timestamp};
+use parking_lot::Mutex;
+use promql::{Engine, EngineOptions};
+use tsdb::Db;
+
+use crate::{AlertState, Alertmanager, Handle, Options, Shutdown, StartError, parse, start};
+
+/// What was posted, request by request.
+type Inbox = Arc<Mutex<Vec<serde_json::Value>>>;
+
+/// An Alertmanager that refuses the first `refusals` requests.
+async fn alertmanager(refusals: usize) -> (Alertmanager, Inbox) {
+    let inbox = Inbox::default();
+    let (seen, count) = (Arc::clone(&inbox), Arc::new(AtomicUsize::new(0)));
+    let take = move |axum::Json(body): axum::Json<serde_json::Value>| async move {
+        if count.fetch_add(1, Ordering::Relaxed) < refusals {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        seen.lock().push(body);
+        StatusCode::ACCEPTED
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/am/", listener.local_addr().unwrap());
+    let router = Router::new().route("/am/api/v2/alerts", post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (Alertmanager { url }, inbox)
+}
+
+struct Bench {
+    options: Options,
+    _dir: tempfile::TempDir,
+}
+
+/// A store with `up 1`, and a clock that starts at the hour.
+fn bench(rules: &str) -> Bench {
+    const HOUR: Timestamp = 1_700_000_000_000 / 3_600_000 * 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(Db::open(dir.path(), tsdb::Options::default()).unwrap());
+    let mut appender = db.appender();
+    let up = appender.series(&Labels::from_pairs([("__name__", "up"), ("job", "a")])).unwrap();
+    appender.append(up, HOUR, 1.0).unwrap();
+    appender.commit().unwrap();
+    let engine = Arc::new(Engine::new(EngineOptions { workers: 1, ..EngineOptions::default() }));
+    let began = Instant::now();
+    let clock = move || HOUR + Timestamp::try_from(began.elapsed().as_millis()).unwrap();
+    let mut options = Options::new(engine, db, Arc::new(clock));
+    options.evaluation_interval_ms = 20;
+    options.groups = parse(rules).unwrap();
+    Bench { options, _dir: dir }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not come");
+}
+
+fn last_value(handle: &Handle) -> Option<f64> {
+    handle.alerts().first().map(|alert| alert.value)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_reach_an_alertmanager() {
+    let (first, inbox) = alertmanager(1).await;
+    let (second, other) = alertmanager(0).await;
+    let mut bench = bench(
+        "groups: [{name: g, rules: [{alert: Up, expr: up == 1, labels: {a: '1'}, annotations: {b: 'on {{ $labels.job }}'}}]}]",
+    );
+    bench.options.alertmanagers = vec![first, second];
+    bench.options.external_labels = Labels::from_pairs([("a", "2"), ("cluster", "eu")]);
+    let handle = start(bench.options.clone(), Shutdown::new()).unwrap();
+    until("the first alert", || !inbox.lock().is_empty() && !other.lock().is_empty()).await;
+    let posted = inbox.lock()[0][0].clone();
+    assert_eq!(
+        posted["labels"],
+        serde_json::json!({"alertname": "Up", "a": "1", "cluster": "eu", "job": "a"})
+    );
+    assert_eq!(posted["annotations"], serde_json::json!({"b": "on a"}));
+    assert_eq!(posted["generatorURL"], "/graph?g0.expr=up+%3D%3D+1&g0.tab=1");
+    let time = |key: &str| posted[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(time("endsAt").duration_since(time("startsAt")).as_secs(), 240);
+    let alert = handle.alerts().remove(0);
+    assert_eq!((alert.state, alert.value), (AlertState::Firing, 1.0));
+    let stats = handle.stats().alertmanagers;
+    assert_eq!((stats[0].sent, stats[0].errors, stats[0].dropped), (1, 1, 0));
+    assert!(stats[0].url.ends_with("/am/api/v2/alerts"));
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_is_bounded_sent_in_batches_and_drained() {
+    let (address, inbox) = alertmanager(0).await;
+    let notifier = crate::notifier::Notifier::start(&[address]).unwrap();
+    let alerts: Vec<_> = (0..10_300)
+        .map(|number: i32| {
+            Arc::new(crate::notifier::Alert {
+                labels: Labels::from_pairs([("n", number.to_string())]),
+                annotations: std::collections::BTreeMap::new(),
+                starts_at: 0,
+                ends_at: 1,
+                generator_url: String::new(),
+            })
+        })
+        .collect();
+    notifier.send(&alerts);
+    notifier.stop().await;
+    let stats = notifier.stats().remove(0);
+    assert_eq!((stats.sent, stats.dropped, stats.queue_length), (10_000, 300, 0));
+    let inbox = inbox.lock();
+    assert_eq!(inbox.len(), 40);
+    assert_eq!(inbox[0].as_array().unwrap().len(), 256);
+    assert_eq!(inbox[0][0]["labels"]["n"], "300");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_an_alertmanager_that_is_not_there() {
+    let nobody = Alertmanager { url: "http://127.0.0.1:1".to_owned() };
+    let mut bench = bench("groups: [{name: g, rules: [{alert: Up, expr: up}]}]");
+    bench.options.alertmanagers = vec![nobody];
+    let handle = start(bench.options.clone(), Shutdown::new()).unwrap();
+    until("the alert", || handle.stats().alertmanagers[0].errors > 0).await;
+    handle.stop().await;
+    let stats = handle.stats().alertmanagers.remove(0);
+    assert_eq!((stats.sent, stats.dropped, stats.queue_length), (0, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_keeps_what_stays() {
+    let text = |more: &str| {
+        parse(&format!(
+            "groups:\n- name: same\n  rules: [{{record: one, expr: up}}]\n- name: changed\n  rules: [{{alert: A, expr: up + 1, for: 1h}}{more}]\n"
+        ))
+        .unwrap()
+    };
+    let mut bench = bench("");
+    bench.options.groups = text("");
+    let handle = start(bench.options.clone(), Shutdown::new()).unwrap();
+    until("an evaluation", || last_value(&handle).is_some() && handle.stats().iterations > 5).await;
+    let since = handle.alerts()[0].active_at;
+    let iterations = |handle: &Handle| handle.groups()[0].iterations;
+    let before = iterations(&handle);
+    handle.reload(text(", {record: two, expr: one}")).await.unwrap();
+    assert!(iterations(&handle) >= before, "the group that stayed began anew");
+    assert_eq!(handle.alerts()[0].active_at, since);
+    until("the new rule", || handle.groups()[1].rules.len() == 2 && handle.groups()[1].iterations > 2).await;
+    assert_eq!(handle.groups()[1].rules[1].health, crate::Health::Ok);
+    handle.reload(Vec::new()).await.unwrap();
+    assert_eq!((handle.groups(), handle.alerts()), (vec![], vec![]));
+    // The series end two intervals later.
+    let ended = || {
+        let (querier, now) = (bench.options.db.snapshot(), (bench.options.clock)());
+        let expr = promql::parse("one or two or ALERTS", &promql::ParseOptions::default()).unwrap();
+        let found = bench.options.engine.instant(&querier, &expr, now, &promql::QueryOptions::default());
+        matches!(found.unwrap().value, promql::QueryValue::Vector(found) if found.is_empty())
+    };
+    until("the end of the series", ended).await;
+    handle.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_refused() {
+    let bench = bench("groups: [{name: g}]");
+    let refused = |change: &dyn Fn(&mut Options)| {
+        let mut options = bench.options.clone();
+        change(&mut options);
+        start(options, Shutdown::new()).err().unwrap()
+    };
+    let twice = |options: &mut Options| options.groups.extend(parse("groups: [{name: g}]").unwrap());
+    assert!(matches!(refused(&twice), StartError::DuplicateGroup { .. }));
+    assert_eq!(refused(&|options| options.evaluation_interval_ms = 0), StartError::Interval(0));
+    for url in ["", "here", "https://here", "ftp://here"] {
+        let bad = |options: &mut Options| {
+            options.alertmanagers = vec![Alertmanager { url: url.to_owned() }];
+        };
+        assert!(matches!(refused(&bad), StartError::Alertmanager { .. }), "{url:?}");
+    }
+}

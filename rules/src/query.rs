@@ -1,0 +1,161 @@
+//! What an evaluation needs, and the two things it does with the store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::{HistogramValue, Labels, Timestamp, Value};
+use promql::{Engine, Expr, ParseOptions, QueryError, QueryOptions, QueryValue, VectorSample};
+use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
+
+use crate::template::{Found, Lookup};
+
+/// What all groups share.
+pub(crate) struct Environment {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) db: Arc<Db>,
+    pub(crate) external_labels: Labels,
+    pub(crate) external_url: String,
+    pub(crate) resend_delay_ms: i64,
+    pub(crate) outage_tolerance_ms: i64,
+    pub(crate) grace_period_ms: i64,
+    pub(crate) counters: Counters,
+}
+
+/// Counted since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) evaluations: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) iterations: AtomicU64,
+    pub(crate) missed: AtomicU64,
+    pub(crate) written: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// Why a rule could not be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuleError {
+    #[error("{0}")]
+    Query(#[from] QueryError),
+    #[error("rule result is not a vector or scalar")]
+    NotVector,
+    #[error("vector contains metrics with the same labelset after applying {0} labels")]
+    Duplicate(&'static str),
+    #[error("exceeded limit of {limit} with {found} {what}")]
+    Limit { limit: usize, found: usize, what: &'static str },
+    #[error("{0}")]
+    Refused(AppendError),
+    #[error("{0}")]
+    Commit(#[from] CommitError),
+}
+
+/// The samples of a rule's last evaluation, which say whose series end with the next.
+pub(crate) type Written = HashMap<Labels, SeriesRef>;
+
+impl Environment {
+    /// Evaluates an expression on what is stored now.
+    pub(crate) fn query(&self, expr: &Expr, at: Timestamp) -> Result<Vec<VectorSample>, RuleError> {
+        let snapshot = self.db.snapshot();
+        match self.engine.instant(&snapshot, expr, at, &QueryOptions::default())?.value {
+            QueryValue::Vector(samples) => Ok(samples),
+            QueryValue::Scalar { ts, value } => {
+                Ok(vec![VectorSample { labels: Labels::empty(), ts, value: Value::Float(value) }])
+            }
+            _ => Err(RuleError::NotVector),
+        }
+    }
+
+    /// The `query` function of templates at one time.
+    pub(crate) fn lookup(&self, at: Timestamp) -> Lookup {
+        let (engine, db) = (Arc::clone(&self.engine), Arc::clone(&self.db));
+        Arc::new(move |text| {
+            let expr = promql::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
+            let outcome = engine.instant(&db.snapshot(), &expr, at, &QueryOptions::default());
+            match outcome.map_err(|error| error.to_string())?.value {
+                QueryValue::Vector(samples) => Ok(samples
+                    .into_iter()
+                    .map(|sample| Found { value: plain(&sample.value), labels: sample.labels })
+                    .collect()),
+                QueryValue::Scalar { value, .. } => Ok(vec![Found { labels: Labels::empty(), value }]),
+                _ => Err("query result is not a vector or scalar".to_owned()),
+            }
+        })
+    }
+
+    /// Stores the results of a rule, ends the series that were there last time and are no more, and
+    /// returns how many samples were taken. A result that the store refuses does not keep back the rest.
+    pub(crate) fn write(
+        &self,
+        written: &mut Written,
+        results: Vec<(Labels, Value)>,
+        ts: Timestamp,
+    ) -> Result<u64, RuleError> {
+        let mut appender = self.db.appender();
+        let mut now = Written::with_capacity(results.len());
+        let mut refused = None;
+        for (labels, value) in results {
+            let known = written.get(&labels).copied();
+            match append(&mut appender, (&labels, known), ts, &value) {
+                Ok(series) => {
+                    now.insert(labels, series);
+                }
+                Err((error, series)) => {
+                    count(&self.counters.refused, 1);
+                    refused.get_or_insert(error);
+                    now.extend(series.map(|series| (labels, series)));
+                }
+            }
+        }
+        let stale = Value::Float(model::stale_nan());
+        for (labels, series) in written.iter().filter(|(labels, _)| !now.contains_key(labels)) {
+            if let Err((error, _)) = append(&mut appender, (labels, Some(*series)), ts, &stale) {
+                tracing::debug!(%labels, %error, "a staleness marker was refused");
+            }
+        }
+        let stored = appender.commit().map(|stored| stored as u64)?;
+        count(&self.counters.written, stored);
+        *written = now;
+        match refused {
+            Some(error) => Err(RuleError::Refused(error)),
+            None => Ok(stored),
+        }
+    }
+}
+
+/// Appends one sample; a reference that has left the head is looked up anew. With an error comes the
+/// reference of the series, if there is one.
+fn append(
+    appender: &mut Appender<'_>,
+    (labels, known): (&Labels, Option<SeriesRef>),
+    ts: Timestamp,
+    value: &Value,
+) -> Result<SeriesRef, (AppendError, Option<SeriesRef>)> {
+    let put = |appender: &mut Appender<'_>, series| match value {
+        Value::Float(value) => appender.append(series, ts, *value),
+        Value::Histogram(histogram) => {
+            appender.append_histogram(series, ts, &HistogramValue::Float((**histogram).clone()))
+        }
+    };
+    if let Some(series) = known {
+        match put(appender, series) {
+            Err(AppendError::UnknownSeries) => {}
+            result => return result.map(|()| series).map_err(|error| (error, Some(series))),
+        }
+    }
+    let series = appender.series(labels).map_err(|error| (error, None))?;
+    put(appender, series).map(|()| series).map_err(|error| (error, Some(series)))
+}
+
+/// A value as a float; a histogram has none.
+pub(crate) fn plain(value: &Value) -> f64 {
+    match value {
+        Value::Float(value) => *value,
+        Value::Histogram(_) => 0.0,
+    }
+}

@@ -1,0 +1,160 @@
+//! Texts with holes: Go's template language with Prometheus' functions.
+//!
+//! This is the only module that knows which crate runs the language.
+
+mod functions;
+mod humanize;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gotmpl::{FuncMap, MissingKey, Template, Value};
+use model::{Labels, Timestamp};
+
+pub(crate) use functions::table_link;
+
+/// Loops may turn this often in one text.
+const LOOPS_MAX: u64 = 100_000;
+
+/// Prometheus' names for the parts of the data.
+const VARIABLES: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}\
+                         {{$externalURL := .ExternalURL}}{{$value := .Value}}";
+
+/// One series that the `query` function found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) labels: Labels,
+    pub(crate) value: f64,
+}
+
+/// Evaluates an expression for the `query` function.
+pub(crate) type Lookup = Arc<dyn Fn(&str) -> Result<Vec<Found>, String> + Send + Sync>;
+
+/// What a text is about.
+pub(crate) struct Data<'a> {
+    pub(crate) labels: &'a Labels,
+    pub(crate) value: f64,
+    pub(crate) external_labels: &'a Labels,
+    pub(crate) external_url: &'a str,
+    pub(crate) ts: Timestamp,
+    /// Makes the `query` function; most texts have no use for one.
+    pub(crate) lookup: &'a dyn Fn() -> Lookup,
+}
+
+/// Whether a text can be read.
+pub(crate) fn check(text: &str) -> Result<(), String> {
+    let nothing: Lookup = Arc::new(|_| Ok(Vec::new()));
+    prepare("check", text, functions::all(0, "", nothing)).map(drop).map_err(|error| error.to_string())
+}
+
+/// Fills the holes of `text`. A failure becomes the text, so that an alert is never lost for a mistake
+/// in its words.
+pub(crate) fn expand(name: &str, text: &str, data: &Data<'_>) -> String {
+    if !text.contains("{{") {
+        return text.to_owned();
+    }
+    try_expand(name, text, data).unwrap_or_else(|error| format!("<error expanding template: {error}>"))
+}
+
+fn try_expand(name: &str, text: &str, data: &Data<'_>) -> Result<String, String> {
+    let functions = functions::all(data.ts, data.external_url, (data.lookup)());
+    let template =
+        prepare(name, text, functions).map_err(|error| format!("error parsing template {name}: {error}"))?;
+    let root = Value::from(BTreeMap::from([
+        ("Labels".to_owned(), map(data.labels)),
+        ("ExternalLabels".to_owned(), map(data.external_labels)),
+        ("ExternalURL".to_owned(), Value::from(data.external_url)),
+        ("Value".to_owned(), Value::Float(data.value)),
+    ]));
+    let text = template
+        .execute_to_string(&root)
+        .map_err(|error| format!("error executing template {name}: {error}"))?;
+    // A label that is not there is an empty text in Go, whose maps know what they hold.
+    Ok(text.replace("<no value>", ""))
+}
+
+fn prepare(name: &str, text: &str, functions: FuncMap) -> gotmpl::Result<Template> {
+    Template::new(name)
+        .missing_key(MissingKey::ZeroValue)
+        .max_range_iters(LOOPS_MAX)
+        .funcs(functions)
+        .parse(&format!("{VARIABLES}{text}"))
+}
+
+/// Labels as a template sees them.
+fn map(labels: &Labels) -> Value {
+    let pairs = labels.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
+    Value::from(pairs.collect::<BTreeMap<String, Value>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str, value: f64) -> String {
+        let labels = Labels::from_pairs([("instance", "db.example.com:9090"), ("job", "node")]);
+        let external_labels = Labels::from_pairs([("cluster", "eu")]);
+        let lookup = || -> Lookup {
+            Arc::new(|text| match text {
+                "fail" => Err("no such thing".to_owned()),
+                "none" => Ok(Vec::new()),
+                _ => Ok([("b", 2.0), ("a", 1.0)]
+                    .map(|(name, value)| Found {
+                        labels: Labels::from_pairs([("x", name), ("__value__", "text")]),
+                        value,
+                    })
+                    .to_vec()),
+            })
+        };
+        let data = Data {
+            labels: &labels,
+            value,
+            external_labels: &external_labels,
+            external_url: "http://p.example.com:80/prom",
+            ts: 1_435_065_584_128,
+            lookup: &lookup,
+        };
+        expand("__alert_a", text, &data)
+    }
+
+    #[test]
+    fn texts_as_in_prometheus() {
+        for (text, wanted) in [
+            ("plain", "plain"),
+            ("{{ $labels.job }} {{ .Labels.job }} {{ $value }} {{ .Value }}", "node node 1.5 1.5"),
+            ("[{{ $labels.missing }}]", "[]"),
+            ("{{ $externalLabels.cluster }} {{ $externalURL }}", "eu http://p.example.com:80/prom"),
+            ("{{ externalURL }} {{ pathPrefix }}", "http://p.example.com:80/prom /prom"),
+            ("{{ query \"q\" | first | value }}", "2"),
+            ("{{ query \"q\" | sortByLabel \"x\" | first | label \"x\" }}", "a"),
+            ("{{ query \"q\" | first | strvalue }}", "text"),
+            ("{{ range query \"q\" }}{{ .Labels.x }}={{ .Value }};{{ end }}", "b=2;a=1;"),
+            ("{{ with query \"none\" }}x{{ else }}y{{ end }}", "y"),
+            ("{{ \"a b\" | title }} {{ \"a\" | toUpper }} {{ toLower \"A\" }}", "A B A a"),
+            ("{{ stripPort $labels.instance }} {{ stripDomain $labels.instance }}", "db.example.com db:9090"),
+            ("{{ stripPort \"[::1]:80\" }} {{ stripDomain \"10.0.0.1:80\" }}", "::1 10.0.0.1:80"),
+            ("{{ match \"^n.de\" $labels.job }} {{ reReplaceAll \"(o)d\" \"<$1>\" \"node\" }}", "true n<o>e"),
+            ("{{ graphLink \"up == 1\" }}", "/graph?g0.expr=up+%3D%3D+1&g0.tab=0"),
+            ("{{ tableLink \"up\" }}", "/graph?g0.expr=up&g0.tab=1"),
+            ("{{ parseDuration \"1h30m\" }} {{ urlQueryEscape \"a b&c\" }}", "5400 a+b%26c"),
+            ("{{ safeHtml \"<b>\" }} {{ with args 1 \"b\" }}{{ .arg1 }}{{ end }}", "<b> b"),
+            ("{{ printf \"%.2f\" $value }}", "1.50"),
+            ("{{ if gt $value 1.0 }}high{{ else }}low{{ end }}", "high"),
+            ("{{ toDuration 5400 }} {{ humanizeTimestamp 0 }}", "1h30m0s 1970-01-01 00:00:00 +0000 UTC"),
+            ("{{ toTime 1435065584.128 }}", "2015-06-23 13:19:44.128 +0000 UTC"),
+            ("{{ humanize \"1234567\" }} {{ $value | humanizePercentage }}", "1.235M 150%"),
+        ] {
+            assert_eq!(run(text, 1.5), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failure_becomes_the_text() {
+        for text in ["{{ $labels.job", "{{ query \"fail\" }}", "{{ query \"none\" | first }}", "{{ nope }}"] {
+            let text = run(text, 1.0);
+            assert!(text.starts_with("<error expanding template: "), "{text}");
+        }
+        assert!(check("{{ $labels.job | toUpper }} {{ query \"up\" | first | value }}").is_ok());
+        assert!(check("{{ if }}").is_err());
+    }
+}
