@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let (cli, flags) = Cli::read();
     let outcome = match &cli.command {
         Some(Command::Check(Check::Config { files })) => config::check(files),
+        Some(Command::Check(Check::Rules { files })) => config::check_rules(files),
         None => {
             log_to_stderr(&cli);
             wire::run(&cli, flags)

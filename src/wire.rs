@@ -66,7 +66,8 @@ async fn start(
 
     let local = LocalMachine::start(stop.clone()).await?;
     let store = Arc::new(OnceLock::new());
-    let state = api::State::new(api_options(cli, flags, &loaded));
+    let options = api_options(cli, flags, &loaded);
+    let state = api::State::new(options.clone());
     set_config(&state, &loaded);
     let router = api::router(state.clone()).merge(metrics_api::router(local.metrics_state(&store)));
     let servers: Vec<_> = listeners
@@ -87,30 +88,31 @@ async fn start(
     let jobs = Jobs { local, own_address };
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
+    let engine = Arc::clone(&options.engine);
+    let rules = Arc::new(rules::start(jobs.rules(&loaded, engine, &db), stop.child_token())?);
     let receiver =
         cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
-    state.attach(api::Running { store: Arc::clone(&db), scraper: Arc::clone(&scraper), receiver });
+    state.attach(api::Running {
+        store: Arc::clone(&db),
+        scraper: Arc::clone(&scraper),
+        rules: Arc::clone(&rules),
+        receiver,
+    });
 
-    let reload =
-        Reload { path: cli.config_file.clone(), jobs, scraper: Arc::clone(&scraper), state: state.clone() };
-    let reload = Arc::new(reload);
+    let reload = Arc::new(Reload {
+        path: cli.config_file.clone(),
+        jobs,
+        scraper: Arc::clone(&scraper),
+        rules: Arc::clone(&rules),
+        alertmanagers: loaded.alertmanagers.clone(),
+        state: state.clone(),
+    });
     answer_demands(&state, &reload, &stop);
     greet(cli, &loaded, &reload.jobs, cli.kubernetes)?;
 
-    loop {
-        tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::Stop => break,
-                Asked::Reload => {
-                    if let Err(error) = reload.run() {
-                        tracing::error!("the configuration in force stays: {error}");
-                    }
-                }
-            },
-            () = stop.cancelled() => break,
-        }
-    }
+    until_stopped(&mut signals, &reload, &stop).await;
     state.set_stopping();
+    rules.stop().await;
     scraper.stop().await;
     stop.cancel();
     for server in servers {
@@ -126,6 +128,23 @@ async fn start(
 fn random_seeds() -> [u64; 2] {
     use std::hash::{BuildHasher as _, RandomState};
     [(); 2].map(|()| RandomState::new().hash_one(0))
+}
+
+/// Carries out what signals ask for until one asks to stop, or somebody else has stopped the process.
+async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) {
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => break,
+                Asked::Reload => {
+                    if let Err(error) = reload.run().await {
+                        tracing::error!("the configuration in force stays: {error}");
+                    }
+                }
+            },
+            () = stop.cancelled() => break,
+        }
+    }
 }
 
 fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> api::Options {
@@ -247,6 +266,18 @@ impl Jobs {
         config
     }
 
+    fn rules(&self, loaded: &Loaded, engine: Arc<promql::Engine>, db: &Arc<Db>) -> rules::Options {
+        rules::Options {
+            groups: loaded.rules.clone(),
+            evaluation_interval_ms: loaded.evaluation_interval_ms,
+            query_offset_ms: loaded.rule_query_offset_ms,
+            external_labels: loaded.external_labels.clone(),
+            external_url: format!("http://{}", self.own_address),
+            alertmanagers: loaded.alertmanagers.clone(),
+            ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
+        }
+    }
+
     fn own_job(&self) -> ScrapeJob {
         let mut job = ScrapeJob::new("pyrometer");
         (job.interval_ms, job.timeout_ms) = (15_000, 10_000);
@@ -273,21 +304,30 @@ struct Reload {
     path: Option<PathBuf>,
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
+    rules: Arc<rules::Handle>,
+    /// Those of the start; others need a restart.
+    alertmanagers: Vec<rules::Alertmanager>,
     state: api::State,
 }
 
 impl Reload {
-    fn run(&self) -> anyhow::Result<()> {
+    async fn run(&self) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        let outcome = self.apply(path);
+        let outcome = self.apply(path).await;
         if outcome.is_err() {
             self.state.set_reload_failed();
         }
         outcome
     }
 
-    fn apply(&self, path: &Path) -> anyhow::Result<()> {
+    async fn apply(&self, path: &Path) -> anyhow::Result<()> {
         let loaded = config::load(path)?;
+        anyhow::ensure!(
+            loaded.alertmanagers == self.alertmanagers,
+            "{}: other Alertmanagers come into force with a restart only",
+            path.display()
+        );
+        self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(self.jobs.config(&loaded))?;
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
@@ -298,7 +338,10 @@ impl Reload {
 fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
     let (reload, stop) = (Arc::clone(reload), stop.clone());
     state.on_demand(move |demand| match demand {
-        api::Demand::Reload => reload.run().map_err(|error| format!("failed to reload config: {error:#}")),
+        // Demands come on blocking threads.
+        api::Demand::Reload => tokio::runtime::Handle::current()
+            .block_on(reload.run())
+            .map_err(|error| format!("failed to reload config: {error:#}")),
         api::Demand::Quit => {
             stop.cancel();
             Ok(())

@@ -4,10 +4,10 @@
 //! the scraper, and writes their answers in Prometheus' JSON. Nothing depends on it.
 //!
 //! ```
-//! # fn serve(store: std::sync::Arc<tsdb::Db>, scraper: std::sync::Arc<scraper::Handle>, build: api::Build) {
+//! # fn serve(running: api::Running, build: api::Build) {
 //! let state = api::State::new(api::Options { build, now: || 0, ..api::Options::default() });
 //! let router = api::router(state.clone()); // answers 503 until the store is attached
-//! state.attach(api::Running { store, scraper, receiver: None });
+//! state.attach(running);
 //! # let _ = router;
 //! # }
 //! ```
@@ -27,6 +27,7 @@ mod params;
 mod process;
 mod query;
 mod requests;
+mod rules_status;
 mod status;
 mod targets;
 mod write;
@@ -91,6 +92,8 @@ pub struct Running {
     pub store: Arc<Db>,
     /// The scraper.
     pub scraper: Arc<scraper::Handle>,
+    /// The rules.
+    pub rules: Arc<rules::Handle>,
     /// Takes remote-write requests, if that is enabled.
     pub receiver: Option<Arc<remote::receive::Receiver>>,
 }
@@ -228,9 +231,9 @@ pub fn router(state: State) -> Router {
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::target_metadata))
         .route("/scrape_pools", get(targets::scrape_pools))
-        .route("/rules", get(status::rules))
-        .route("/alerts", get(status::alerts))
-        .route("/alertmanagers", get(status::alertmanagers))
+        .route("/rules", get(rules_status::rules))
+        .route("/alerts", get(rules_status::alerts))
+        .route("/alertmanagers", get(rules_status::alertmanagers))
         .route("/status/buildinfo", get(status::build_info))
         .route("/status/runtimeinfo", get(status::runtime_info))
         .route("/status/config", get(status::config))

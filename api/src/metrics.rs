@@ -49,6 +49,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
     if let Ok(running) = state.running() {
         store(&mut page, &running.store.stats());
         scrapes(&mut page, &running.scraper.stats());
+        rules(&mut page, &running.rules.stats());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()
 }
@@ -210,5 +211,29 @@ fn scrapes(page: &mut Page, stats: &scraper::Stats) {
         ),
     ] {
         page.counter(name, help, value);
+    }
+}
+
+fn rules(page: &mut Page, stats: &rules::Stats) {
+    for (name, help, value) in [
+        ("pyrometer_rule_evaluations_total", "Rules evaluated.", stats.evaluations),
+        (
+            "pyrometer_rule_evaluation_failures_total",
+            "Rules whose evaluation failed.",
+            stats.evaluation_failures,
+        ),
+        ("pyrometer_rule_group_iterations_total", "Evaluations of groups that were due.", stats.iterations),
+        (
+            "pyrometer_rule_group_iterations_missed_total",
+            "Evaluations of groups left out because the one before took too long.",
+            stats.iterations_missed,
+        ),
+    ] {
+        page.counter(name, help, value);
+    }
+    let name = "prometheus_notifications_sent_total";
+    page.family(name, "counter", "Alerts that an Alertmanager took.");
+    for one in &stats.alertmanagers {
+        page.sample(name, &[("alertmanager", &one.url)], one.sent as f64);
     }
 }

@@ -83,21 +83,6 @@ pub(crate) async fn wal_replay(Shared(state): Shared<State>) -> Response {
     success(&json!({"min": min, "max": max, "current": current}))
 }
 
-/// No rules are evaluated, so there are none.
-pub(crate) async fn rules() -> Response {
-    success(&json!({"groups": []}))
-}
-
-/// No rules are evaluated, so nothing is alerting.
-pub(crate) async fn alerts() -> Response {
-    success(&json!({"alerts": []}))
-}
-
-/// Nobody is notified.
-pub(crate) async fn alertmanagers() -> Response {
-    success(&json!({"activeAlertmanagers": [], "droppedAlertmanagers": []}))
-}
-
 pub(crate) async fn unknown(uri: Uri) -> ApiError {
     ApiError::new(ErrorKind::NotFound, format!("{} is not supported", uri.path()))
 }

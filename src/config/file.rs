@@ -46,8 +46,10 @@ fn is_empty(value: &serde_json::Value) -> bool {
 refused! {
     /// The whole file.
     File {
-        rule_files, scrape_config_files, alerting, remote_write, remote_read, tracing, otlp, storage,
+        scrape_config_files, remote_write, remote_read, tracing, otlp, storage,
     } plus {
+        rule_files: Vec<Spanned<String>>,
+        alerting: Option<Alerting>,
         global: Option<Global>,
         scrape_configs: Option<Vec<Option<Spanned<Scrape>>>>,
         /// Settings of another runtime; they mean nothing here.
@@ -131,6 +133,37 @@ refused! {
         follow_redirects: Option<bool>,
         enable_http2: Option<bool>,
         http_headers: BTreeMap<String, Header>,
+    }
+}
+
+refused! {
+    /// `alerting`
+    Alerting {
+        alert_relabel_configs,
+    } plus {
+        alertmanagers: Vec<Spanned<Alertmanager>>,
+    }
+}
+
+refused! {
+    /// One of `alerting.alertmanagers`
+    Alertmanager {
+        timeout, relabel_configs, alert_relabel_configs, azure_sd_configs, consul_sd_configs,
+        digitalocean_sd_configs, dns_sd_configs, docker_sd_configs, dockerswarm_sd_configs, ec2_sd_configs,
+        eureka_sd_configs, file_sd_configs, gce_sd_configs, hetzner_sd_configs, http_sd_configs,
+        ionos_sd_configs, kubernetes_sd_configs, kuma_sd_configs, lightsail_sd_configs, linode_sd_configs,
+        marathon_sd_configs, nerve_sd_configs, nomad_sd_configs, oci_sd_configs, openstack_sd_configs,
+        outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs, scaleway_sd_configs,
+        serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs, vultr_sd_configs,
+        basic_auth, authorization, oauth2, sigv4, bearer_token, bearer_token_file, tls_config, proxy_url,
+        proxy_from_environment, proxy_connect_header, no_proxy, http_headers,
+    } plus {
+        scheme: Option<Scheme>,
+        path_prefix: String,
+        api_version: Option<Spanned<String>>,
+        static_configs: Vec<StaticConfig>,
+        follow_redirects: Option<bool>,
+        enable_http2: Option<bool>,
     }
 }
 

@@ -4,6 +4,7 @@
 mod file;
 mod redact;
 mod resolve;
+mod rule_files;
 mod scalars;
 
 use std::path::{Path, PathBuf};
@@ -20,8 +21,14 @@ pub(crate) struct Loaded {
     pub(crate) jobs: Vec<scraper::ScrapeJob>,
     /// Labels added to what leaves this process, and a part of the scrape offsets' seed.
     pub(crate) external_labels: model::Labels,
-    /// Default step of subqueries.
+    /// How often rules are evaluated, and the default step of subqueries.
     pub(crate) evaluation_interval_ms: i64,
+    /// How far back rules look.
+    pub(crate) rule_query_offset_ms: i64,
+    /// The groups of all rule files.
+    pub(crate) rules: Vec<rules::Group>,
+    /// Who is told of alerts.
+    pub(crate) alertmanagers: Vec<rules::Alertmanager>,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
 }
@@ -32,6 +39,9 @@ impl Default for Loaded {
             jobs: Vec::new(),
             external_labels: model::Labels::empty(),
             evaluation_interval_ms: 60_000,
+            rule_query_offset_ms: 0,
+            rules: Vec::new(),
+            alertmanagers: Vec::new(),
             redacted: String::new(),
         }
     }
@@ -57,6 +67,14 @@ pub(crate) enum ConfigError {
         location: Option<Location>,
         /// What is wrong.
         what: String,
+    },
+    /// A rule file is not what it must be.
+    #[error("{}:{fault}", path.display())]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        fault: rules::FileError,
     },
 }
 
@@ -87,7 +105,14 @@ fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
         invalid(location, first_line(&error.without_snippet().to_string()))
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
+    let patterns = file.rule_files.clone();
     let mut loaded = resolve::resolve(file, folder).map_err(|fault| invalid(fault.location, fault.what))?;
+    for pattern in patterns {
+        let files = rule_files::matching(folder, &pattern.value);
+        for path in files.map_err(|what| invalid(Some(pattern.referenced), what))? {
+            loaded.rules.extend(rule_files::load(&path)?);
+        }
+    }
     loaded.redacted = redact(text);
     Ok(loaded)
 }
@@ -104,7 +129,31 @@ pub(crate) fn check(files: &[PathBuf]) -> anyhow::Result<()> {
     let mut failed = 0;
     for path in files {
         match load(path) {
-            Ok(loaded) => println!("{}: valid, {} scrape jobs", path.display(), loaded.jobs.len()),
+            Ok(loaded) => println!(
+                "{}: valid, {} scrape jobs, {} rule groups",
+                path.display(),
+                loaded.jobs.len(),
+                loaded.rules.len()
+            ),
+            Err(error) => {
+                eprintln!("{error}");
+                failed += 1;
+            }
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} of {} files cannot be used", files.len());
+    Ok(())
+}
+
+/// `pyrometer check rules`: says of each file how many rules it has.
+pub(crate) fn check_rules(files: &[PathBuf]) -> anyhow::Result<()> {
+    let mut failed = 0;
+    for path in files {
+        match rule_files::load(path) {
+            Ok(groups) => {
+                let count: usize = groups.iter().map(|group| group.rules.len()).sum();
+                println!("{}: {count} rules found", path.display());
+            }
             Err(error) => {
                 eprintln!("{error}");
                 failed += 1;

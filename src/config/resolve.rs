@@ -10,7 +10,9 @@ use scraper::exposition::Format;
 use serde_saphyr::{Location, Spanned};
 
 use super::Loaded;
-use super::file::{Authorization, BasicAuth, File, Global, Header, Relabel, Scrape, StaticConfig, Tls};
+use super::file::{
+    Alerting, Authorization, BasicAuth, File, Global, Header, Relabel, Scrape, StaticConfig, Tls,
+};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
 
 /// What is wrong, and where.
@@ -52,9 +54,37 @@ pub(crate) fn resolve(file: File, folder: &Path) -> Result<Loaded, Fault> {
     Ok(Loaded {
         jobs,
         external_labels,
+        rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
+        rules: Vec::new(),
+        alertmanagers: alertmanagers(file.alerting.as_ref())?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
         redacted: String::new(),
     })
+}
+
+/// The addresses of all Alertmanagers.
+fn alertmanagers(alerting: Option<&Alerting>) -> Result<Vec<rules::Alertmanager>, Fault> {
+    let Some(alerting) = alerting else { return Ok(Vec::new()) };
+    refuse("alerting.", alerting.refused())?;
+    let mut out = Vec::new();
+    for alertmanager in &alerting.alertmanagers {
+        let (config, at) = (&alertmanager.value, alertmanager.referenced);
+        refuse("alerting.alertmanagers: ", config.refused())?;
+        if let Some(version) = config.api_version.as_ref().filter(|version| version.value != "v2") {
+            let what =
+                format!("expected Alertmanager api version to be one of [v2] but got {}", version.value);
+            return fault(version.referenced, what);
+        }
+        if config.scheme == Some(Scheme(scraper::config::Scheme::Https)) {
+            return fault(at, "alerting.alertmanagers: scheme https is not supported");
+        }
+        let prefix = config.path_prefix.trim_matches('/');
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        for target in targets(&config.static_configs)?.iter().flat_map(|group| &group.targets) {
+            out.push(rules::Alertmanager { url: format!("http://{target}{slash}{prefix}") });
+        }
+    }
+    Ok(out)
 }
 
 /// Says of the first section that is there and not carried, where it stands.

@@ -13,4 +13,5 @@ mod process;
 mod promqltest;
 mod refusals;
 mod restart;
+mod rules;
 mod tidy;

@@ -138,8 +138,9 @@ fn measure(rival: &Rival, series: usize, steps: i64) -> Result<(), Box<dyn std::
         end / 1000
     );
     let expected = format!("\"{}\"", series / 100);
-    let history =
-        wait(restarted, PATIENCE, || get(&address, &query).is_some_and(|body| body.contains(&expected)));
+    let history = wait(restarted, HISTORY_PATIENCE, || {
+        get(&address, &query).is_some_and(|body| body.contains(&expected))
+    });
     let ms = |duration: Option<Duration>| duration.map_or("never".to_owned(), |d| d.as_millis().to_string());
     println!(
         "{:<17} {:>14.3} {:>12.1} {:>12.0} {:>13.2} {:>12.2} {:>12} {:>10} ({:.2})",
