@@ -220,8 +220,7 @@ fn check_templates<'a>(
     what: &str,
 ) -> Result<(), FileError> {
     for (name, text) in texts {
-        template::check(text)
-            .map_err(|error| FileError::at(at, format!("{what} {name:?}: template: {error}")))?;
+        template::check(text).map_err(|error| FileError::at(at, format!("{what} {name:?}: {error}")))?;
     }
     Ok(())
 }
@@ -282,6 +281,7 @@ mod tests {
             ("{record: a, expr: up, labels: {__name__: b}}", "invalid label name: __name__"),
             ("{alert: a, expr: up, for: 1x}", "not a valid duration string"),
             ("{alert: a, expr: up, annotations: {b: '{{ $labels.'}}", "annotation \"b\": template: "),
+            ("{alert: a, expr: up, annotations: {b: '{{ nope 1 }}'}}", "function \"nope\" not defined"),
         ] {
             let (line, _, what) = rule(text);
             assert!(what.contains(wanted), "{text}: {what}");

@@ -2,6 +2,7 @@
 //!
 //! This is the only module that knows which crate runs the language.
 
+mod adapt;
 mod functions;
 mod humanize;
 
@@ -44,7 +45,7 @@ pub(crate) struct Data<'a> {
 /// Whether a text can be read.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let nothing: Lookup = Arc::new(|_| Ok(Vec::new()));
-    prepare("check", text, functions::all(0, "", nothing)).map(drop).map_err(|error| error.to_string())
+    prepare("check", text, functions::all(0, "", nothing)).map(drop)
 }
 
 /// Fills the holes of `text`. A failure becomes the text, so that an alert is never lost for a mistake
@@ -67,18 +68,21 @@ fn try_expand(name: &str, text: &str, data: &Data<'_>) -> Result<String, String>
         ("Value".to_owned(), Value::Float(data.value)),
     ]));
     let text = template
-        .execute_to_string(&root)
+        .execute_template_to_string(name, &root)
         .map_err(|error| format!("error executing template {name}: {error}"))?;
     // A label that is not there is an empty text in Go, whose maps know what they hold.
     Ok(text.replace("<no value>", ""))
 }
 
-fn prepare(name: &str, text: &str, functions: FuncMap) -> gotmpl::Result<Template> {
-    Template::new(name)
+fn prepare(name: &str, text: &str, functions: FuncMap) -> Result<Template, String> {
+    let names = functions.clone();
+    let template = Template::new(name)
         .missing_key(MissingKey::ZeroValue)
         .max_range_iters(LOOPS_MAX)
         .funcs(functions)
-        .parse(&format!("{VARIABLES}{text}"))
+        .parse(&format!("{VARIABLES}{text}{}", adapt::END))
+        .map_err(|error| error.to_string())?;
+    adapt::adapt(template, name, &names).map_err(|what| format!("template: {name}: {what}"))
 }
 
 /// Labels as a template sees them.
@@ -139,6 +143,11 @@ mod tests {
             ("{{ parseDuration \"1h30m\" }} {{ urlQueryEscape \"a b&c\" }}", "5400 a+b%26c"),
             ("{{ safeHtml \"<b>\" }} {{ with args 1 \"b\" }}{{ .arg1 }}{{ end }}", "<b> b"),
             ("{{ printf \"%.2f\" $value }}", "1.50"),
+            ("{{ now }} {{ print 1e8 }} {{ print 1 2 \"a\" \"b\" 3 }}", "1.435065584128e+09 1e+08 1 2ab3"),
+            ("{{ printf \"%v|%.1e\" 1e7 1e7 }} {{ 1e7 | printf \"%d %v\" 1 }}", "1e+07|1.0e+07 1 1e+07"),
+            ("{{ define \"T\" }}[{{ . }}]{{ end }}{{ template \"T\" 1e6 }}", "[1e+06]"),
+            ("{{ $labels }}", "map[instance:db.example.com:9090 job:node]"),
+            ("{{- \" trim \" -}} x {{/* c */}} y", " trim x  y"),
             ("{{ if gt $value 1.0 }}high{{ else }}low{{ end }}", "high"),
             ("{{ toDuration 5400 }} {{ humanizeTimestamp 0 }}", "1h30m0s 1970-01-01 00:00:00 +0000 UTC"),
             ("{{ toTime 1435065584.128 }}", "2015-06-23 13:19:44.128 +0000 UTC"),
@@ -155,6 +164,10 @@ mod tests {
             assert!(text.starts_with("<error expanding template: "), "{text}");
         }
         assert!(check("{{ $labels.job | toUpper }} {{ query \"up\" | first | value }}").is_ok());
-        assert!(check("{{ if }}").is_err());
+        for text in
+            ["{{ if }}", "{{ end }}", "{{ nope 1 }}", "{{ if true }}{{ range (nope) }}{{ end }}{{ end }}"]
+        {
+            assert!(check(text).is_err(), "{text}");
+        }
     }
 }
