@@ -246,7 +246,8 @@ fn expand(
         ts,
         lookup: &|| env.lookup(ts),
     };
-    let expand = |text: &String| template::expand(&format!("__alert_{}", rule.name), text, &data);
+    let name = template::name(&rule.name);
+    let expand = |text: &String| template::expand(&name, text, &data);
     let mut labels = sample.labels.to_builder();
     labels.remove(model::METRIC_NAME);
     for (name, text) in &rule.labels {

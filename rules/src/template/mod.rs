@@ -42,10 +42,15 @@ pub(crate) struct Data<'a> {
     pub(crate) lookup: &'a dyn Fn() -> Lookup,
 }
 
+/// The name of an alert's texts in messages.
+pub(crate) fn name(alert: &str) -> String {
+    format!("__alert_{alert}")
+}
+
 /// Whether a text can be read.
-pub(crate) fn check(text: &str) -> Result<(), String> {
+pub(crate) fn check(name: &str, text: &str) -> Result<(), String> {
     let nothing: Lookup = Arc::new(|_| Ok(Vec::new()));
-    prepare("check", text, functions::all(0, "", nothing)).map(drop)
+    prepare(name, text, functions::all(0, "", nothing)).map(drop)
 }
 
 /// Fills the holes of `text`. A failure becomes the text, so that an alert is never lost for a mistake
@@ -157,17 +162,62 @@ mod tests {
         }
     }
 
+    /// What promtool prints of the same texts as annotations.
+    #[test]
+    fn texts_compared_with_promtool() {
+        for (text, wanted) in [
+            (r#"{{ $value }}"#, "1.234567e+06"),
+            (r#"{{ print $value }} {{ printf "%v" $value }}"#, "1.234567e+06 1.234567e+06"),
+            (
+                r#"{{ if eq $value 1234567.0 }}y{{end}} {{ $value | printf "%.3g" }} {{ printf "%8.2f|%-8s|%q|%t|%x" $value "ab" "q" true 255 }}"#,
+                r#"y 1.23e+06 1234567.00|ab      |"q"|true|ff"#,
+            ),
+            (
+                r#"{{ $labels.nope }} {{ .Labels.job }} {{ len $labels }} {{ index $labels "nope" }}|"#,
+                " node 2 |",
+            ),
+            (
+                r#"{{ humanize 0.000000000000000000000000001 }} {{ humanize1024 1e30 }} {{ humanizeDuration 1e9 }} {{ humanizePercentage 0.12345 }}"#,
+                "0.001y 8.272e+05Yi 11574d 1h 46m 40s 12.35%",
+            ),
+            (r#"{{ range $i, $e := query "x" }}{{ $i }}={{ $e.Value }} {{ end }}"#, "0=2 1=1 "),
+            (
+                r#"{{ title "hello wOrld foo-bar it's" }} {{ "a" | toUpper | printf "%s!" }}"#,
+                "Hello WOrld Foo-Bar It'S A!",
+            ),
+            (
+                r#"{{ with $x := 5 }}{{ $x }}{{ else }}no{{ end }} {{ and true "x" }} {{ or 0 "y" }} {{ not 0 }} {{ html "<a>" }} {{ urlquery "a b" }} {{ js "a'b" }}"#,
+                r#"5 x y true &lt;a&gt; a+b a\'b"#,
+            ),
+            (r#"{{ define "T" }}[{{ . }}]{{ end }}{{ template "T" $value }}"#, "[1.234567e+06]"),
+            (
+                r#"{{ stripPort "a:b:c" }} {{ stripDomain "a.b.c:80" }} {{ stripDomain "[::1]:80" }} {{ stripPort "h" }}"#,
+                "a:b:c a:80 [::1]:80 h",
+            ),
+            (
+                r#"{{ printf "%.2f%%" 12.345 }} {{ printf "%v %v %v" 1 "a" true }} {{ print 1 2 "a" "b" 3 }} {{ println "z" }}"#,
+                "12.35% 1 a true 1 2ab3 z\n",
+            ),
+            (
+                r#"{{ slice "abcdef" 1 3 }} {{ 1.0 }} {{ 1e3 }} {{ 100000000.0 }} {{ 0.00001 }} {{ 3 }} {{ true }}"#,
+                "bc 1 1000 1e+08 1e-05 3 true",
+            ),
+        ] {
+            assert_eq!(run(text, 1_234_567.0), wanted, "{text}");
+        }
+    }
+
     #[test]
     fn a_failure_becomes_the_text() {
         for text in ["{{ $labels.job", "{{ query \"fail\" }}", "{{ query \"none\" | first }}", "{{ nope }}"] {
             let text = run(text, 1.0);
             assert!(text.starts_with("<error expanding template: "), "{text}");
         }
-        assert!(check("{{ $labels.job | toUpper }} {{ query \"up\" | first | value }}").is_ok());
+        assert!(check("a", "{{ $labels.job | toUpper }} {{ query \"up\" | first | value }}").is_ok());
         for text in
             ["{{ if }}", "{{ end }}", "{{ nope 1 }}", "{{ if true }}{{ range (nope) }}{{ end }}{{ end }}"]
         {
-            assert!(check(text).is_err(), "{text}");
+            assert!(check("a", text).is_err(), "{text}");
         }
     }
 }
