@@ -6,7 +6,7 @@ mod adapt;
 mod functions;
 mod humanize;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use gotmpl::{FuncMap, MissingKey, Template, Value};
@@ -31,15 +31,20 @@ pub(crate) struct Found {
 /// Evaluates an expression for the `query` function.
 pub(crate) type Lookup = Arc<dyn Fn(&str) -> Result<Vec<Found>, String> + Send + Sync>;
 
-/// What a text is about.
-pub(crate) struct Data<'a> {
-    pub(crate) labels: &'a Labels,
-    pub(crate) value: f64,
+/// The same for all texts of one evaluation of a rule.
+pub(crate) struct Setting<'a> {
+    /// The rule's name in messages, see [`name`].
+    pub(crate) name: String,
     pub(crate) external_labels: &'a Labels,
     pub(crate) external_url: &'a str,
     pub(crate) ts: Timestamp,
-    /// Makes the `query` function; most texts have no use for one.
-    pub(crate) lookup: &'a dyn Fn() -> Lookup,
+    pub(crate) lookup: Lookup,
+}
+
+/// Fills the holes of a rule's texts; each text is read once, however many results there are.
+pub(crate) struct Expander<'a> {
+    setting: Setting<'a>,
+    templates: HashMap<&'a str, Result<Template, String>>,
 }
 
 /// The name of an alert's texts in messages.
@@ -53,30 +58,40 @@ pub(crate) fn check(name: &str, text: &str) -> Result<(), String> {
     prepare(name, text, functions::all(0, "", nothing)).map(drop)
 }
 
-/// Fills the holes of `text`. A failure becomes the text, so that an alert is never lost for a mistake
-/// in its words.
-pub(crate) fn expand(name: &str, text: &str, data: &Data<'_>) -> String {
-    if !text.contains("{{") {
-        return text.to_owned();
+impl<'a> Expander<'a> {
+    pub(crate) fn new(setting: Setting<'a>) -> Self {
+        Self { setting, templates: HashMap::new() }
     }
-    try_expand(name, text, data).unwrap_or_else(|error| format!("<error expanding template: {error}>"))
-}
 
-fn try_expand(name: &str, text: &str, data: &Data<'_>) -> Result<String, String> {
-    let functions = functions::all(data.ts, data.external_url, (data.lookup)());
-    let template =
-        prepare(name, text, functions).map_err(|error| format!("error parsing template {name}: {error}"))?;
-    let root = Value::from(BTreeMap::from([
-        ("Labels".to_owned(), map(data.labels)),
-        ("ExternalLabels".to_owned(), map(data.external_labels)),
-        ("ExternalURL".to_owned(), Value::from(data.external_url)),
-        ("Value".to_owned(), Value::Float(data.value)),
-    ]));
-    let text = template
-        .execute_template_to_string(name, &root)
-        .map_err(|error| format!("error executing template {name}: {error}"))?;
-    // A label that is not there is an empty text in Go, whose maps know what they hold.
-    Ok(text.replace("<no value>", ""))
+    /// Fills the holes of `text`. A failure becomes the text, so that an alert is never lost for a mistake
+    /// in its words.
+    pub(crate) fn expand(&mut self, text: &'a str, labels: &Labels, value: f64) -> String {
+        if !text.contains("{{") {
+            return text.to_owned();
+        }
+        let filled = self.fill(text, labels, value);
+        filled.unwrap_or_else(|error| format!("<error expanding template: {error}>"))
+    }
+
+    fn fill(&mut self, text: &'a str, labels: &Labels, value: f64) -> Result<String, String> {
+        let Setting { name, external_labels, external_url, ts, lookup } = &self.setting;
+        let template = self.templates.entry(text).or_insert_with(|| {
+            prepare(name, text, functions::all(*ts, external_url, Arc::clone(lookup)))
+                .map_err(|error| format!("error parsing template {name}: {error}"))
+        });
+        let template = template.as_ref().map_err(Clone::clone)?;
+        let root = Value::from(BTreeMap::from([
+            ("Labels".to_owned(), map(labels)),
+            ("ExternalLabels".to_owned(), map(external_labels)),
+            ("ExternalURL".to_owned(), Value::from(*external_url)),
+            ("Value".to_owned(), Value::Float(value)),
+        ]));
+        let text = template
+            .execute_template_to_string(name, &root)
+            .map_err(|error| format!("error executing template {name}: {error}"))?;
+        // A label that is not there is an empty text in Go, whose maps know what they hold.
+        Ok(text.replace("<no value>", ""))
+    }
 }
 
 fn prepare(name: &str, text: &str, functions: FuncMap) -> Result<Template, String> {
@@ -103,27 +118,26 @@ mod tests {
     fn run(text: &str, value: f64) -> String {
         let labels = Labels::from_pairs([("instance", "db.example.com:9090"), ("job", "node")]);
         let external_labels = Labels::from_pairs([("cluster", "eu")]);
-        let lookup = || -> Lookup {
-            Arc::new(|text| match text {
-                "fail" => Err("no such thing".to_owned()),
-                "none" => Ok(Vec::new()),
-                _ => Ok([("b", 2.0), ("a", 1.0)]
-                    .map(|(name, value)| Found {
-                        labels: Labels::from_pairs([("x", name), ("__value__", "text")]),
-                        value,
-                    })
-                    .to_vec()),
-            })
-        };
-        let data = Data {
-            labels: &labels,
-            value,
+        let lookup: Lookup = Arc::new(|text| match text {
+            "fail" => Err("no such thing".to_owned()),
+            "none" => Ok(Vec::new()),
+            _ => Ok([("b", 2.0), ("a", 1.0)]
+                .map(|(name, value)| Found {
+                    labels: Labels::from_pairs([("x", name), ("__value__", "text")]),
+                    value,
+                })
+                .to_vec()),
+        });
+        let mut expander = Expander::new(Setting {
+            name: name("a"),
             external_labels: &external_labels,
             external_url: "http://p.example.com:80/prom",
             ts: 1_435_065_584_128,
-            lookup: &lookup,
-        };
-        expand("__alert_a", text, &data)
+            lookup,
+        });
+        // The second result of a rule uses what was read for the first.
+        let _ = expander.expand(text, &Labels::empty(), 0.0);
+        expander.expand(text, &labels, value)
     }
 
     #[test]
