@@ -14,7 +14,7 @@ use crate::notifier::Alert;
 use crate::query::{Environment, RuleError, plain};
 use crate::rule::{Rule, RuleKind};
 use crate::status::{AlertState, AlertStatus};
-use crate::template::{self, Data};
+use crate::template::{self, Expander, Setting};
 
 /// A resolved alert is kept this long.
 const RESOLVED_KEPT_MS: i64 = 15 * 60_000;
@@ -80,8 +80,15 @@ impl Alerts {
         };
         let samples = env.query(&rule.expr, moment.at())?;
         let mut found = BTreeMap::new();
+        let mut expander = Expander::new(Setting {
+            name: template::name(&rule.name),
+            external_labels: &env.external_labels,
+            external_url: &env.external_url,
+            ts: moment.ts,
+            lookup: env.lookup(moment.ts),
+        });
         for sample in samples {
-            let (labels, texts) = expand(env, rule, annotations, &sample, moment.ts);
+            let (labels, texts) = expand(&mut expander, rule, annotations, &sample);
             if found.insert(labels, (plain(&sample.value), texts)).is_some() {
                 return Err(RuleError::Duplicate("alert"));
             }
@@ -231,28 +238,22 @@ pub(crate) fn since_labels(labels: &Labels, name: &str) -> Labels {
 }
 
 /// The identity and the annotations of the alert for a result.
-fn expand(
-    env: &Environment,
-    rule: &Rule,
-    annotations: &BTreeMap<String, String>,
+fn expand<'a>(
+    expander: &mut Expander<'a>,
+    rule: &'a Rule,
+    annotations: &'a BTreeMap<String, String>,
     sample: &VectorSample,
-    ts: Timestamp,
 ) -> (Labels, BTreeMap<String, String>) {
-    let data = Data {
-        labels: &sample.labels,
-        value: plain(&sample.value),
-        external_labels: &env.external_labels,
-        external_url: &env.external_url,
-        ts,
-        lookup: &|| env.lookup(ts),
-    };
-    let expand = |text: &String| template::expand(&format!("__alert_{}", rule.name), text, &data);
+    let value = plain(&sample.value);
     let mut labels = sample.labels.to_builder();
     labels.remove(model::METRIC_NAME);
     for (name, text) in &rule.labels {
-        labels.set(name, &expand(text));
+        labels.set(name, &expander.expand(text, &sample.labels, value));
     }
     labels.set(ALERT_NAME, &rule.name);
-    let texts = annotations.iter().map(|(name, text)| (name.clone(), expand(text))).collect();
+    let texts = annotations
+        .iter()
+        .map(|(name, text)| (name.clone(), expander.expand(text, &sample.labels, value)))
+        .collect();
     (labels.build(), texts)
 }

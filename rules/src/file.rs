@@ -172,12 +172,12 @@ fn rule(raw: Spanned<RawRule>, group_labels: &BTreeMap<String, String>) -> Resul
     let keep_firing_for_ms = raw.keep_firing_for.as_ref().map_or(0, |keep| keep.value.0);
     let kind = if is_alert {
         let at = raw.labels.as_ref().map_or(at, |labels| labels.referenced);
-        check_templates(at, raw.labels.iter().flat_map(|labels| &labels.value), "label")?;
+        check_templates(at, raw.labels.iter().flat_map(|labels| &labels.value), (&name.value, "label"))?;
         if let Some(annotations) = &raw.annotations {
             if annotations.value.contains_key("") {
                 return Err(FileError::at(annotations.referenced, "invalid annotation name: \"\""));
             }
-            check_templates(annotations.referenced, &annotations.value, "annotation")?;
+            check_templates(annotations.referenced, &annotations.value, (&name.value, "annotation"))?;
         }
         let annotations = raw.annotations.map(|annotations| annotations.value).unwrap_or_default();
         RuleKind::Alerting { for_ms, keep_firing_for_ms, annotations }
@@ -217,11 +217,12 @@ fn check_labels(labels: &Spanned<BTreeMap<String, String>>) -> Result<(), FileEr
 fn check_templates<'a>(
     at: Location,
     texts: impl IntoIterator<Item = (&'a String, &'a String)>,
-    what: &str,
+    (alert, what): (&str, &str),
 ) -> Result<(), FileError> {
+    let alert = template::name(alert);
     for (name, text) in texts {
-        template::check(text)
-            .map_err(|error| FileError::at(at, format!("{what} {name:?}: template: {error}")))?;
+        template::check(&alert, text)
+            .map_err(|error| FileError::at(at, format!("{what} {name:?}: {error}")))?;
     }
     Ok(())
 }
@@ -257,6 +258,15 @@ mod tests {
         for empty in ["", "# nothing\n", "groups:\n", "groups: []\n", "---\n", "{}"] {
             assert_eq!(parse(empty).unwrap(), [], "{empty:?}");
         }
+        let rule = &parse(
+            "groups:\n- name: yaml\n  rules:\n  - alert: A\n    expr: |\n      up\n        == 0\n    for: 0\n    \
+             labels: &labels {a: 1.0, b: yes, c: 'x', d: 007}\n    annotations: *labels\n",
+        )
+        .unwrap()[0]
+            .rules[0];
+        assert_eq!(rule.query(), "up == 0");
+        let labels: Vec<_> = rule.labels.values().map(String::as_str).collect();
+        assert_eq!(labels, ["1.0", "yes", "x", "007"]);
         assert_eq!(parse("groups: [{name: a, rules: [{record: one, expr: 1}]}]").unwrap()[0].rules.len(), 1);
     }
 
@@ -282,6 +292,7 @@ mod tests {
             ("{record: a, expr: up, labels: {__name__: b}}", "invalid label name: __name__"),
             ("{alert: a, expr: up, for: 1x}", "not a valid duration string"),
             ("{alert: a, expr: up, annotations: {b: '{{ $labels.'}}", "annotation \"b\": template: "),
+            ("{alert: a, expr: up, annotations: {b: '{{ nope 1 }}'}}", "function \"nope\" not defined"),
         ] {
             let (line, _, what) = rule(text);
             assert!(what.contains(wanted), "{text}: {what}");

@@ -138,20 +138,20 @@ impl GroupState {
                 let (group, rule) = (&self.group.name, &state.rule.name);
                 tracing::warn!(file = %self.group.file, %group, %rule, %error, "a rule could not be evaluated");
             }
-            let mut status = state.status();
+            let mut live = self.live.lock();
+            let status = &mut live.rules[at];
             status.last_evaluation = Some(ts);
             status.evaluation_time_s = began.elapsed().as_secs_f64();
-            match result {
+            if let Some(alerting) = &mut status.alerting {
+                alerting.show(&state.alerts);
+            }
+            (status.health, status.last_error) = match result {
                 Ok(stored) => {
                     samples += stored;
-                    status.health = Health::Ok;
+                    (Health::Ok, None)
                 }
-                Err(error) => {
-                    status.health = Health::Err;
-                    status.last_error = Some(error.to_string());
-                }
-            }
-            self.live.lock().rules[at] = status;
+                Err(error) => (Health::Err, Some(error.to_string())),
+            };
         }
         self.end_leftover(env, moment.at());
         self.evaluations += 1;

@@ -211,10 +211,11 @@ impl Handle {
         Ok(())
     }
 
-    /// Ends all evaluations without staleness markers, waits for what is under way, and delivers the
+    /// Ends all evaluations without staleness markers, gives up the queries under way, and delivers the
     /// alerts that wait.
     pub async fn stop(&self) {
         self.shared.shutdown.cancel();
+        self.shared.env.cancelled.set();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.shared.notifier.stop().await;
@@ -224,5 +225,6 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.shutdown.cancel();
+        self.shared.env.cancelled.set();
     }
 }

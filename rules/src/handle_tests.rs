@@ -188,3 +188,78 @@ async fn what_cannot_be_run_is_refused() {
         assert!(matches!(refused(&bad), StartError::Alertmanager { .. }), "{url:?}");
     }
 }
+
+/// The answer to a GET, once there is one.
+async fn get(url: &str) -> Option<serde_json::Value> {
+    use http_body_util::BodyExt as _;
+    use hyper_util::client::legacy::Client;
+    let client = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let request = http::Request::get(url).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+    let answer = client.request(request).await.ok()?;
+    serde_json::from_slice(&answer.into_body().collect().await.ok()?.to_bytes()).ok()
+}
+
+/// Ends a process with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_alertmanager_takes_alerts_and_their_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("alertmanager.yml");
+    std::fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let child = std::process::Command::new("prometheus-alertmanager")
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.path={}", dir.path().join("data").display()))
+        .arg(format!("--web.listen-address={free}"))
+        .arg("--cluster.listen-address=")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let Ok(child) = child else {
+        eprintln!("SKIPPED: prometheus-alertmanager is not installed");
+        return;
+    };
+    let _killed = Killed(child);
+    let url = format!("http://{free}/api/v2/alerts");
+    for _ in 0..500 {
+        if get(&url).await.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut bench =
+        bench("groups: [{name: g, rules: [{alert: Up, expr: up == 1, annotations: {b: '{{ $value }}'}}]}]");
+    bench.options.alertmanagers = vec![Alertmanager { url: format!("http://{free}") }];
+    bench.options.external_url = "http://here:9090".to_owned();
+    // Alertmanager compares the times with its own clock.
+    let now = jiff::Timestamp::now().as_millisecond();
+    let (made_up, began) = ((bench.options.clock)(), Instant::now());
+    bench.options.clock = Arc::new(move || now + Timestamp::try_from(began.elapsed().as_millis()).unwrap());
+    let mut appender = bench.options.db.appender();
+    assert!(made_up < now);
+    let up = appender.series(&Labels::from_pairs([("__name__", "up"), ("job", "a")])).unwrap();
+    appender.append(up, now, 1.0).unwrap();
+    appender.commit().unwrap();
+    let handle = start(bench.options.clone(), Shutdown::new()).unwrap();
+    until("the alert", || handle.stats().alertmanagers[0].sent == 1).await;
+    let taken = get(&url).await.unwrap();
+    assert_eq!(taken[0]["labels"], serde_json::json!({"alertname": "Up", "job": "a"}));
+    assert_eq!(taken[0]["annotations"], serde_json::json!({"b": "1"}));
+    assert_eq!(taken[0]["status"]["state"], "active");
+    assert_eq!(taken[0]["generatorURL"], "http://here:9090/graph?g0.expr=up+%3D%3D+1&g0.tab=1");
+    let mut appender = bench.options.db.appender();
+    appender.append(up, (bench.options.clock)(), 0.0).unwrap();
+    appender.commit().unwrap();
+    until("the end", || handle.stats().alertmanagers[0].sent == 2).await;
+    // Resolved alerts are not listed.
+    assert_eq!(get(&url).await.unwrap(), serde_json::json!([]));
+    handle.stop().await;
+}

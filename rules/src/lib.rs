@@ -48,7 +48,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use model::{Labels, Timestamp};
+use model::{Labels, QueryCancelled, Timestamp};
 use tokio_util::task::TaskTracker;
 
 pub use file::{FileError, parse};
@@ -173,6 +173,7 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         resend_delay_ms: options.resend_delay_ms,
         outage_tolerance_ms: options.for_outage_tolerance_ms,
         grace_period_ms: options.for_grace_period_ms,
+        cancelled: QueryCancelled::new(),
         counters: Counters::default(),
     };
     let shared = Arc::new(Shared {

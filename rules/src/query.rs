@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use model::{HistogramValue, Labels, Timestamp, Value};
+use model::{HistogramValue, Labels, QueryCancelled, Timestamp, Value};
 use promql::{Engine, Expr, ParseOptions, QueryError, QueryOptions, QueryValue, VectorSample};
 use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
 
@@ -19,6 +19,8 @@ pub(crate) struct Environment {
     pub(crate) resend_delay_ms: i64,
     pub(crate) outage_tolerance_ms: i64,
     pub(crate) grace_period_ms: i64,
+    /// Set when nobody waits for results any more.
+    pub(crate) cancelled: QueryCancelled,
     pub(crate) counters: Counters,
 }
 
@@ -62,7 +64,8 @@ impl Environment {
     /// Evaluates an expression on what is stored now.
     pub(crate) fn query(&self, expr: &Expr, at: Timestamp) -> Result<Vec<VectorSample>, RuleError> {
         let snapshot = self.db.snapshot();
-        match self.engine.instant(&snapshot, expr, at, &QueryOptions::default())?.value {
+        let options = QueryOptions { cancelled: Some(&self.cancelled), ..QueryOptions::default() };
+        match self.engine.instant(&snapshot, expr, at, &options)?.value {
             QueryValue::Vector(samples) => Ok(samples),
             QueryValue::Scalar { ts, value } => {
                 Ok(vec![VectorSample { labels: Labels::empty(), ts, value: Value::Float(value) }])

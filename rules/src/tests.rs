@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Labels, Timestamp, Value};
+use model::{Labels, QueryCancelled, Timestamp, Value};
 use promql::{Engine, EngineOptions, ParseOptions};
 use tsdb::Db;
 
@@ -32,6 +32,7 @@ impl Bench {
             resend_delay_ms: MINUTE,
             outage_tolerance_ms: 60 * MINUTE,
             grace_period_ms: 10 * MINUTE,
+            cancelled: QueryCancelled::new(),
             counters: Counters::default(),
         };
         Self { env, _dir: dir }
