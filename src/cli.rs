@@ -61,6 +61,11 @@ pub(crate) struct Cli {
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
     pub(crate) query_samples_max: u64,
 
+    /// Features to switch on, separated by commas: promql-experimental-functions,
+    /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal.
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) features: Vec<String>,
+
     /// Which cluster to look for.
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
@@ -147,6 +152,24 @@ impl Cli {
             }
         }
         (cli, flags)
+    }
+
+    /// What `--enable-feature` switches on: parts of the grammar, and of its meaning.
+    pub(crate) fn query_features(&self) -> (promql::ParseOptions, promql::Features) {
+        let (mut grammar, mut meaning) = (promql::ParseOptions::default(), promql::Features::default());
+        for name in &self.features {
+            match name.as_str() {
+                "promql-experimental-functions" => grammar.experimental_functions = true,
+                "promql-extended-range-selectors" => grammar.extended_selectors = true,
+                "promql-binop-fill-modifiers" => grammar.fill_modifiers = true,
+                "promql-delayed-name-removal" => meaning.delayed_name_removal = true,
+                // Always on.
+                "native-histograms" | "promql-duration-expr" => {}
+                // As in Prometheus, a name that is not known does not keep the server from starting.
+                other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
+            }
+        }
+        (grammar, meaning)
     }
 
     /// The addresses to listen on.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +25,8 @@ use crate::terminal::{Greeting, ProgressLine};
 
 /// How long an API server may take to answer when we look whether it is there.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the store is looked after.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Samples are kept this long unless a flag says otherwise.
 const DEFAULT_RETENTION_MS: i64 = 15 * 24 * 3_600_000;
 
@@ -81,17 +84,14 @@ async fn start(
     };
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let maintenance = Maintenance::start(
-        Arc::clone(&db),
-        Duration::from_millis(cli.wal_sync_interval.0.max(1).unsigned_abs()),
-    );
+    let receiver =
+        cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let jobs = Jobs { local, own_address };
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
     let rules = Arc::new(rules::start(jobs.rules(&loaded, engine, &db), stop.child_token())?);
-    let receiver =
-        cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
@@ -149,9 +149,11 @@ async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) 
 
 fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> api::Options {
     let defaults = promql::EngineOptions::default();
+    let (grammar, features) = cli.query_features();
     let engine = promql::Engine::new(promql::EngineOptions {
         lookback_ms: cli.lookback.0,
         subquery_step_ms: loaded.evaluation_interval_ms,
+        features,
         limits: promql::Limits {
             samples_max: cli.query_samples_max,
             concurrency: cli.query_concurrency,
@@ -169,6 +171,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> a
         },
         now,
         engine: Arc::new(engine),
+        grammar,
         flags,
         lifecycle: cli.enable_lifecycle,
         retention: model::duration::format_ms(retention_ms),
@@ -404,20 +407,24 @@ fn kubernetes_environment() -> k8s::Environment {
     }
 }
 
-/// The thread that syncs the log, cuts the head and drops what is too old.
+/// The thread that cuts the head, compacts, and drops what is too old.
 struct Maintenance {
     stop: std::sync::mpsc::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Maintenance {
-    fn start(db: Arc<Db>, interval: Duration) -> Self {
+    fn start(db: Arc<Db>, receiver: Option<Arc<Receiver>>) -> Self {
         let (stop, stopped) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(interval) {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(MAINTENANCE_INTERVAL) {
                 match db.maintain(now()) {
                     Ok(done) if done == tsdb::Maintained::default() => {}
-                    Ok(done) => tracing::info!("maintained the store: {done:?}"),
+                    Ok(done) => {
+                        tracing::info!("maintained the store: {done:?}");
+                        // Series may have left the head.
+                        receiver.iter().for_each(|receiver| receiver.trim());
+                    }
                     Err(error) => tracing::error!("maintaining the store: {error}"),
                 }
             }

@@ -14,6 +14,9 @@ use bytes::Bytes;
 use model::{FloatHistogram, Labels, Samples, Timestamp, Value, float};
 use promql::{MatrixSeries, Outcome, QueryValue, VectorSample};
 
+/// At most so many warnings, and so many infos, are listed; the rest is counted.
+const NOTES_MAX: usize = 10;
+
 /// A piece is sent once it is at least this long.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -50,10 +53,13 @@ impl Pieces {
         tail.push('}');
         for (key, notes) in [("warnings", &outcome.warnings), ("infos", &outcome.infos)] {
             if !notes.is_empty() {
-                tail.push_str(&format!(
-                    ",\"{key}\":[{}]",
-                    notes.iter().map(|n| quote(n)).collect::<Vec<_>>().join(",")
-                ));
+                let mut listed: Vec<String> = notes.iter().take(NOTES_MAX).map(|note| quote(note)).collect();
+                if notes.len() > NOTES_MAX {
+                    let kind = key.trim_end_matches('s');
+                    listed
+                        .push(quote(&format!("{} more {kind} annotations omitted", notes.len() - NOTES_MAX)));
+                }
+                tail.push_str(&format!(",\"{key}\":[{}]", listed.join(",")));
             }
         }
         tail.push('}');
@@ -313,6 +319,15 @@ mod tests {
             text(outcome(QueryValue::Matrix(Vec::new()))),
             r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#
         );
+    }
+
+    #[test]
+    fn many_notes_are_counted() {
+        let mut noted = outcome(QueryValue::Vector(Vec::new()));
+        noted.infos = (0..12).map(|number| format!("note {number}")).collect();
+        let whole: serde_json::Value = serde_json::from_str(&text(noted)).unwrap();
+        assert_eq!(whole["infos"].as_array().unwrap().len(), 11);
+        assert_eq!(whole["infos"][10], "2 more info annotations omitted");
     }
 
     #[test]

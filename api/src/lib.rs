@@ -64,6 +64,8 @@ pub struct Options {
     pub now: fn() -> Timestamp,
     /// The query engine.
     pub engine: Arc<Engine>,
+    /// Which parts of the query language are on.
+    pub grammar: promql::ParseOptions,
     /// Command-line flags with their values, for `/api/v1/status/flags`.
     pub flags: BTreeMap<String, String>,
     /// Whether `/-/reload` and `/-/quit` may be used.
@@ -78,6 +80,7 @@ impl Default for Options {
             build: Build::default(),
             now: || 0,
             engine: Arc::new(Engine::new(promql::EngineOptions::default())),
+            grammar: promql::ParseOptions::default(),
             flags: BTreeMap::new(),
             lifecycle: false,
             retention: String::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State as Shared;
 use axum::response::Response;
 use model::{QueryCancelled, Timestamp};
-use promql::{Expr, Outcome, ParseOptions, QueryError, QueryOptions, ValueType};
+use promql::{Expr, Outcome, QueryError, QueryOptions, ValueType};
 use serde_json::json;
 
 use crate::envelope::{ApiError, ErrorKind, success};
@@ -60,7 +60,7 @@ impl Drop for CancelOnDrop {
 }
 
 async fn run(state: State, params: &Params, times: Times) -> Result<Response, ApiError> {
-    let expr = parse(params)?;
+    let expr = parse(&state, params)?;
     if times.step_ms > 0 && !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
         let kind = expr.value_type().documented();
         let what =
@@ -102,9 +102,9 @@ fn evaluate(
     }
 }
 
-fn parse(params: &Params) -> Result<Expr, ApiError> {
+fn parse(state: &State, params: &Params) -> Result<Expr, ApiError> {
     let text = params.get("query").unwrap_or_default();
-    promql::parse(text, &ParseOptions::default()).map_err(|error| invalid("query", &error.to_string()))
+    promql::parse(text, &state.options().grammar).map_err(|error| invalid("query", &error.to_string()))
 }
 
 fn stats_json(outcome: &Outcome) -> String {
@@ -121,16 +121,16 @@ fn stats_json(outcome: &Outcome) -> String {
 }
 
 /// No exemplars are kept yet, so there are none; the parameters are checked all the same.
-pub(crate) async fn exemplars(params: Params) -> Result<Response, ApiError> {
-    parse(&params)?;
+pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    parse(&state, &params)?;
     params.range()?;
     Ok(success(&json!([])))
 }
 
-pub(crate) async fn format(params: Params) -> Result<Response, ApiError> {
-    Ok(success(&parse(&params)?.pretty()))
+pub(crate) async fn format(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    Ok(success(&parse(&state, &params)?.pretty()))
 }
 
-pub(crate) async fn tree(params: Params) -> Result<Response, ApiError> {
-    Ok(success(&crate::ast::tree(&parse(&params)?)))
+pub(crate) async fn tree(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    Ok(success(&crate::ast::tree(&parse(&state, &params)?)))
 }
