@@ -108,12 +108,13 @@ impl Sample {
         accounting: &mut Accounting,
         now_ms: i64,
     ) -> Result<Self, AgentError> {
+        // First, so that the node's counter is of the moment that stands beside it.
+        let mut node = NodeUse::read(root)?;
         let processes =
             process::list(root).map_err(|source| AgentError::Read { path: root.join("proc"), source })?;
         let mut containers = Vec::new();
         let grouped = in_cgroups(root, machine, accounting, &processes, &mut containers);
         in_groups(root, machine, accounting, &grouped, &mut containers);
-        let mut node = NodeUse::read(root)?;
         node.processes = processes.len() as u64;
         node.threads = processes.iter().map(|process| process.threads).sum();
         Ok(Self { at_ms: now_ms, node, pods: pods(containers) })
