@@ -32,7 +32,7 @@ impl Bench {
             resend_delay_ms: MINUTE,
             outage_tolerance_ms: 60 * MINUTE,
             grace_period_ms: 10 * MINUTE,
-            cancelled: QueryCancelled::new(),
+            cancelled: Arc::new(QueryCancelled::new()),
             counters: Counters::default(),
         };
         Self { env, _dir: dir }
