@@ -127,6 +127,9 @@ impl GroupState {
         let mut due = Vec::new();
         let mut samples = 0;
         for (at, state) in self.rules.iter_mut().enumerate() {
+            if env.cancelled.is_set() {
+                break;
+            }
             let began = Instant::now();
             let result = state.evaluate(env, moment);
             count(&env.counters.evaluations, 1);

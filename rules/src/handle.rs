@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::Timestamp;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::group::GroupState;
@@ -48,7 +48,8 @@ impl Shared {
 struct Task {
     group: Arc<Group>,
     live: Arc<Mutex<GroupStatus>>,
-    removed: CancellationToken,
+    /// Ends the task when it is dropped.
+    removed: DropGuard,
     /// Gives the group back when it is removed.
     state: JoinHandle<GroupState>,
 }
@@ -58,7 +59,7 @@ impl Task {
         let removed = shared.shutdown.child_token();
         let (group, live) = (Arc::clone(&state.group), Arc::clone(&state.live));
         let state = shared.tasks.spawn(run(Arc::clone(shared), state, removed.clone()));
-        Self { group, live, removed, state }
+        Self { group, live, removed: removed.drop_guard(), state }
     }
 }
 
@@ -173,7 +174,8 @@ impl Handle {
 
     /// Replaces the groups. Those that stay as they were are not disturbed; in one that changed, the rules
     /// of the same name and labels keep their alerts and series. The series of all others end. Waits for
-    /// the evaluations under way in groups that changed.
+    /// the evaluations under way in groups that changed; whoever drops it before it is done ends all
+    /// groups it had not come to.
     ///
     /// # Errors
     /// The groups cannot be run; the old ones go on.
@@ -188,7 +190,7 @@ impl Handle {
                 Some(task) if *task.group == group => task,
                 Some(task) => {
                     let mut state = self.shared.state(Arc::new(group), false);
-                    task.removed.cancel();
+                    drop(task.removed);
                     if let Ok(before) = task.state.await {
                         state.inherit(before);
                     }
@@ -200,7 +202,7 @@ impl Handle {
         }
         *self.live.lock() = tasks.iter().map(|task| Arc::clone(&task.live)).collect();
         for task in old {
-            task.removed.cancel();
+            drop(task.removed);
             let shared = Arc::clone(&self.shared);
             self.shared.tasks.spawn(async move {
                 if let Ok(state) = task.state.await {

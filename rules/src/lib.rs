@@ -173,7 +173,7 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         resend_delay_ms: options.resend_delay_ms,
         outage_tolerance_ms: options.for_outage_tolerance_ms,
         grace_period_ms: options.for_grace_period_ms,
-        cancelled: QueryCancelled::new(),
+        cancelled: Arc::new(QueryCancelled::new()),
         counters: Counters::default(),
     };
     let shared = Arc::new(Shared {

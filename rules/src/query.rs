@@ -20,7 +20,7 @@ pub(crate) struct Environment {
     pub(crate) outage_tolerance_ms: i64,
     pub(crate) grace_period_ms: i64,
     /// Set when nobody waits for results any more.
-    pub(crate) cancelled: QueryCancelled,
+    pub(crate) cancelled: Arc<QueryCancelled>,
     pub(crate) counters: Counters,
 }
 
@@ -77,9 +77,11 @@ impl Environment {
     /// The `query` function of templates at one time.
     pub(crate) fn lookup(&self, at: Timestamp) -> Lookup {
         let (engine, db) = (Arc::clone(&self.engine), Arc::clone(&self.db));
+        let cancelled = Arc::clone(&self.cancelled);
         Arc::new(move |text| {
+            let options = QueryOptions { cancelled: Some(&cancelled), ..QueryOptions::default() };
             let expr = promql::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
-            let outcome = engine.instant(&db.snapshot(), &expr, at, &QueryOptions::default());
+            let outcome = engine.instant(&db.snapshot(), &expr, at, &options);
             match outcome.map_err(|error| error.to_string())?.value {
                 QueryValue::Vector(samples) => Ok(samples
                     .into_iter()

@@ -32,7 +32,7 @@ impl Bench {
             resend_delay_ms: MINUTE,
             outage_tolerance_ms: 60 * MINUTE,
             grace_period_ms: 10 * MINUTE,
-            cancelled: QueryCancelled::new(),
+            cancelled: Arc::new(QueryCancelled::new()),
             counters: Counters::default(),
         };
         Self { env, _dir: dir }
@@ -267,4 +267,68 @@ fn a_changed_group_keeps_what_stays_and_ends_the_rest() {
     new.end(&bench.env, 5 * MINUTE);
     assert_eq!(bench.ask("ALERTS", 5 * MINUTE), [""; 0]);
     assert_eq!(bench.ask("kept", 5 * MINUTE), ["kept 9"]);
+}
+
+#[test]
+fn texts_may_ask_the_store() {
+    let bench = Bench::new();
+    bench.put("up{job=a}", 0, 1.0);
+    bench.put("weight{job=a}", 0, 2_500.0);
+    let mut state = state(
+        "  - alert: A\n    expr: up\n    annotations:\n      \
+         good: '{{ printf \"weight{job=%q}\" $labels.job | query | first | value | humanize }}'\n      \
+         bad: '{{ query \"sum(\" }}'\n      none: '{{ with query \"nothing\" }}x{{ else }}y{{ end }}'\n      \
+         outside: '{{ $externalLabels.cluster }} {{ externalURL }}'\n",
+    );
+    let alerts = state.evaluate(&bench.env, 0);
+    let texts = &alerts[0].annotations;
+    assert_eq!(texts["good"], "2.5k");
+    assert_eq!(texts["none"], "y");
+    assert_eq!(texts["outside"], "eu http://here:9090");
+    assert!(texts["bad"].starts_with("<error expanding template: "), "{}", texts["bad"]);
+    assert!(texts["bad"].contains("parse error"), "{}", texts["bad"]);
+}
+
+#[test]
+fn histograms_are_recorded_and_end() {
+    let bench = Bench::new();
+    let histogram = model::FloatHistogram {
+        count: 3.0,
+        sum: 4.0,
+        positive_spans: vec![model::Span { offset: 0, length: 2 }],
+        positive: vec![1.0, 2.0],
+        ..model::FloatHistogram::default()
+    };
+    let put = |ts, sum| {
+        let mut appender = bench.env.db.appender();
+        let series = appender.series(&labels("latency")).unwrap();
+        let value = model::FloatHistogram { sum, ..histogram.clone() };
+        appender.append_histogram(series, ts, &model::HistogramValue::Float(value)).unwrap();
+        appender.commit().unwrap();
+    };
+    put(0, 4.0);
+    let mut state = state("  - {record: seen, expr: latency}\n");
+    state.evaluate(&bench.env, MINUTE);
+    assert_eq!(state.live.lock().rules[0].last_error, None);
+    assert_eq!(bench.ask("seen", MINUTE), ["seen histogram"]);
+    assert_eq!(bench.ask("histogram_count(seen)", MINUTE), ["{} 3"]);
+    put(MINUTE + 1, model::stale_nan());
+    state.evaluate(&bench.env, 2 * MINUTE);
+    assert_eq!(bench.ask("seen", 2 * MINUTE), [""; 0]);
+}
+
+#[test]
+fn a_failing_query_leaves_alerts_as_they_are() {
+    let bench = Bench::new();
+    bench.put("up{job=a}", 0, 1.0);
+    bench.put("side{job=a}", 0, 1.0);
+    let mut state = state("  - {alert: A, expr: up * on(job) side}\n");
+    assert_eq!(state.evaluate(&bench.env, 0).len(), 1);
+    bench.put("up{job=a,other=b}", MINUTE, 1.0);
+    bench.put("side{job=a,other=c}", MINUTE, 1.0);
+    assert_eq!(state.evaluate(&bench.env, MINUTE).len(), 0);
+    assert_eq!(state.live.lock().rules[0].health, Health::Err);
+    assert_eq!(states(&state), [AlertState::Firing]);
+    // Nothing was written, the state's series least of all ended.
+    assert_eq!(bench.ask("ALERTS", MINUTE).len(), 1);
 }

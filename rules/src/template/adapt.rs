@@ -4,11 +4,13 @@
 //!   and what `printf` is given for a `%v`, therefore passes through a function that writes floats.
 //! - Go refuses a function that does not exist when it reads the text, not when it comes to it.
 //! - Go refuses an `{{end}}` too many; the crate stops there.
+//! - A label that is not there is an empty text in Go, which knows that labels are texts; the crate has no
+//!   value then. Labels are therefore looked up by a function.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gotmpl::parse::{CommandNode, Expr, ListNode, Node, PipeNode};
+use gotmpl::parse::{CommandNode, Expr, ListNode, Node, PipeNode, SmolStr};
 use gotmpl::{FuncMap, Template, Value};
 
 /// Stands at the end of a text while it is parsed, to see that all of it was.
@@ -16,6 +18,9 @@ pub(super) const END: char = '\0';
 
 /// The function that writes floats; not a name that a text could contain.
 pub(super) const SHOWN: &str = "\0shown";
+
+/// The function that looks up a label.
+pub(super) const LABEL: &str = "\0label";
 
 /// Functions of the language itself.
 const BUILT_IN: [&str; 18] = [
@@ -96,9 +101,46 @@ fn expr(arg: &mut Expr, functions: &FuncMap) -> Result<(), String> {
             if known { Ok(()) } else { Err(format!("function {name:?} not defined")) }
         }
         Expr::Pipe(_, inner) => pipe(inner, functions),
-        Expr::Chain(_, inner, _) => expr(inner, functions),
+        Expr::Chain(_, inner, fields) => {
+            expr(inner, functions)?;
+            if let Some(name) = take_label(fields, false) {
+                *arg = label(arg, &name);
+            }
+            Ok(())
+        }
+        Expr::Field(_, fields) => {
+            if let Some(name) = take_label(fields, false) {
+                *arg = label(arg, &name);
+            }
+            Ok(())
+        }
+        Expr::Variable(_, variable, fields) => {
+            let is_labels = matches!(variable.as_str(), "$labels" | "$externalLabels");
+            if let Some(name) = take_label(fields, is_labels) {
+                *arg = label(arg, &name);
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+/// Takes the last of the fields, if it is a label. `is_labels`: what the fields belong to is a label set.
+fn take_label(fields: &mut Vec<SmolStr>, is_labels: bool) -> Option<SmolStr> {
+    let found = match fields.as_slice() {
+        [_] => is_labels,
+        [.., set, _] => set == "Labels" || set == "ExternalLabels",
+        [] => false,
+    };
+    if found { fields.pop() } else { None }
+}
+
+/// The look-up of a label in `set`.
+fn label(set: &Expr, name: &str) -> Expr {
+    let pos = set.pos();
+    let args = vec![Expr::Identifier(pos, LABEL.into()), set.clone(), Expr::String(pos, name.into())];
+    let commands = vec![CommandNode { pos, args }];
+    Expr::Pipe(pos, PipeNode { pos, decl: Vec::new(), commands, is_assign: false })
 }
 
 /// Has the arguments of a `printf` that are printed by `%v` written before; says whether that goes for the

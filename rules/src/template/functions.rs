@@ -32,6 +32,9 @@ pub(super) fn all(ts: Timestamp, external_url: &str, lookup: Lookup) -> FuncMap 
     #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
     let now = ts as f64 / 1_000.0;
     put(&mut functions, "now", 0, move |_| Ok(Value::Float(now)));
+    put(&mut functions, adapt::LABEL, 2, |args| {
+        Ok(args[0].field(text(&args[1])?).cloned().unwrap_or_else(|| Value::from("")))
+    });
     put(&mut functions, adapt::SHOWN, 1, |args| Ok(adapt::show(&args[0])));
     functions.insert("print".into(), Arc::new(|args: &[Value]| Ok(Value::from(adapt::print(args)))));
     functions.insert("println".into(), Arc::new(|args: &[Value]| Ok(Value::from(adapt::println(args)))));

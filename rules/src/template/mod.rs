@@ -17,6 +17,9 @@ pub(crate) use functions::table_link;
 /// Loops may turn this often in one text.
 const LOOPS_MAX: u64 = 100_000;
 
+/// At most this many `{{else}}` in one text: a chain of them is nested as deep as it is long.
+const ELSE_MAX: usize = 200;
+
 /// Prometheus' names for the parts of the data.
 const VARIABLES: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}\
                          {{$externalURL := .ExternalURL}}{{$value := .Value}}";
@@ -95,6 +98,11 @@ impl<'a> Expander<'a> {
 }
 
 fn prepare(name: &str, text: &str, functions: FuncMap) -> Result<Template, String> {
+    let actions =
+        text.split("{{").skip(1).map(|action| action.trim_start_matches(['-', ' ', '\t', '\n', '\r']));
+    if actions.filter(|action| action.starts_with("else")).count() > ELSE_MAX {
+        return Err(format!("template: {name}: more than {ELSE_MAX} {{{{else}}}}"));
+    }
     let names = functions.clone();
     let template = Template::new(name)
         .missing_key(MissingKey::ZeroValue)
@@ -165,6 +173,12 @@ mod tests {
             ("{{ now }} {{ print 1e8 }} {{ print 1 2 \"a\" \"b\" 3 }}", "1.435065584128e+09 1e+08 1 2ab3"),
             ("{{ printf \"%v|%.1e\" 1e7 1e7 }} {{ 1e7 | printf \"%d %v\" 1 }}", "1e+07|1.0e+07 1 1e+07"),
             ("{{ define \"T\" }}[{{ . }}]{{ end }}{{ template \"T\" 1e6 }}", "[1e+06]"),
+            (
+                "{{ if eq $labels.no \"\" }}y{{ end }}{{ if .Labels.no }}n{{ end }}|{{ printf \"%s|%q\" $labels.no .Labels.no }}",
+                "y||\"\"",
+            ),
+            ("{{ range query \"q\" }}{{ printf \"%s%s;\" .Labels.x .Labels.no }}{{ end }}", "b;a;"),
+            ("{{ (query \"q\" | first).Labels.x }}{{ len (query \"q\" | first).Labels.no }}", "b0"),
             ("{{ $labels }}", "map[instance:db.example.com:9090 job:node]"),
             ("{{- \" trim \" -}} x {{/* c */}} y", " trim x  y"),
             ("{{ if gt $value 1.0 }}high{{ else }}low{{ end }}", "high"),
@@ -218,6 +232,19 @@ mod tests {
             ),
         ] {
             assert_eq!(run(text, 1_234_567.0), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_or_text_but_no_crash() {
+        for depth in [50, 95, 195, 1_000, 20_000] {
+            for (open, close) in [("{{ if true }}", "{{ end }}"), ("{{ with 1 }}", "{{ else }}{{ end }}")] {
+                let text = format!("{}{}", open.repeat(depth), close.repeat(depth));
+                let _ = run(&text, 1.0);
+            }
+            let _ = run(&format!("{{{{ {}1{} }}}}", "(".repeat(depth), ")".repeat(depth)), 1.0);
+            let _ =
+                run(&format!("{{{{ if true }}}}{}{{{{ end }}}}", "{{ else if true }}".repeat(depth)), 1.0);
         }
     }
 
