@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(crate) fn tree(expr: &Expr) -> Value {
     match &expr.kind {
         ExprKind::Number(number) => {
-            json!({"type": "numberLiteral", "val": model::float::format_general(number.value)})
+            json!({"type": "numberLiteral", "val": model::float::format_fixed(number.value)})
         }
         ExprKind::String(text) => json!({"type": "stringLiteral", "val": text}),
         ExprKind::Vector(vector) => selector("vectorSelector", vector),

@@ -13,12 +13,12 @@ pub fn format_fixed(value: f64) -> String {
     out
 }
 
-/// Go's `'g'` with the shortest digits, as used by `%v`: exponent if below -4 or at least 21.
+/// Go's `'g'` with the shortest digits, as used by `%v`: an exponent if below -4 or at least 6.
 #[must_use]
 pub fn format_general(value: f64) -> String {
     let mut out = String::with_capacity(24);
     match Decimal::of(value) {
-        Ok(decimal) if (-4..21).contains(&decimal.exponent()) => decimal.push_fixed(&mut out),
+        Ok(decimal) if (-4..6).contains(&decimal.exponent()) => decimal.push_fixed(&mut out),
         Ok(decimal) => decimal.push_scientific(&mut out),
         Err(special) => out.push_str(special),
     }
@@ -58,16 +58,9 @@ pub fn push_fixed(out: &mut String, value: f64) {
 /// and otherwise always with a point, so that it shows that it is a float (`1` becomes `1.0`).
 #[must_use]
 pub fn format_open_metrics(value: f64) -> String {
-    let mut out = String::with_capacity(24);
-    match Decimal::of(value) {
-        Ok(decimal) if value == 0.0 || (-4..6).contains(&decimal.exponent()) => {
-            decimal.push_fixed(&mut out);
-            if !out.contains('.') {
-                out.push_str(".0");
-            }
-        }
-        Ok(decimal) => decimal.push_scientific(&mut out),
-        Err(special) => out.push_str(special),
+    let mut out = format_general(value);
+    if value.is_finite() && !out.contains(['.', 'e']) {
+        out.push_str(".0");
     }
     out
 }
@@ -223,8 +216,9 @@ mod tests {
         assert_eq!(format_scientific(1234.5), "1.2345e+03");
         assert_eq!(format_general(1e-5), "1e-05");
         assert_eq!(format_general(0.0001), "0.0001");
-        assert_eq!(format_general(1e20), "100000000000000000000");
-        assert_eq!(format_general(1e21), "1e+21");
+        assert_eq!(format_general(123_456.0), "123456");
+        assert_eq!(format_general(1_234_567.0), "1.234567e+06");
+        assert_eq!(format_general(0.0), "0");
     }
 
     #[test]
