@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use model::{Labels, Matcher, Querier as _, Samples, Selection, TimeRange};
+use proptest::prelude::*;
 use prost::Message as _;
 use tsdb::Db;
 
@@ -168,5 +169,41 @@ fn headers_decide() {
         [(Some("text/plain"), None), (Some("application/x-protobuf;proto=x"), None), (None, Some("gzip"))]
     {
         assert!(matches!(encoding(kind, compression), Err(ReceiveError::Unsupported(_))));
+    }
+}
+
+proptest! {
+    /// What `prost` encodes, the walk in place reads: every label, every sample, bit for bit.
+    #[test]
+    fn the_walk_reads_what_prost_writes(
+        all in prop::collection::vec(
+            (prop::collection::vec((".{0,8}", ".{0,8}"), 0..5), prop::collection::vec((any::<i64>(), any::<u64>()), 0..5)),
+            0..5,
+        )
+    ) {
+        let timeseries: Vec<v1::TimeSeries> = all
+            .iter()
+            .map(|(labels, samples)| {
+                let pairs: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                let samples: Vec<_> = samples.iter().map(|(ts, bits)| (*ts, f64::from_bits(*bits))).collect();
+                series(&pairs, &samples)
+            })
+            .collect();
+        let message = v1::WriteRequest { timeseries }.encode_to_vec();
+        let mut read = Vec::new();
+        super::request::visit_v1(&message, |series| {
+            let pairs = series.labels()?.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            let mut samples = Vec::new();
+            series.visit(|item| {
+                if let super::request::Item::Sample(sample) = item {
+                    samples.push((sample.ts, sample.value.to_bits()));
+                }
+                Ok(())
+            })?;
+            read.push((pairs, samples));
+            Ok(())
+        })
+        .unwrap();
+        prop_assert_eq!(read, all);
     }
 }
