@@ -202,8 +202,9 @@ fn series_chunks<'a>(
         });
         return chunks.collect();
     }
-    // Of two samples of one time the one that came in order stays.
-    all.sort_by_key(|(chunk, source, _)| (block_of(*source).meta.is_out_of_order(), chunk.min));
+    // Of two samples of one time the one that came in order stays, then that of the first block, as
+    // readers have it.
+    all.sort_by_key(|(_, source, _)| (block_of(*source).meta.is_out_of_order(), *source));
     let mut samples: Vec<(Timestamp, Value)> = Vec::new();
     for (meta, source, id) in &all {
         let block = block_of(*source);

@@ -364,6 +364,31 @@ fn late_samples_within_the_window() {
 }
 
 #[test]
+fn of_two_late_samples_of_one_time_the_first_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { retention_ms: None, out_of_order_window_ms: 2 * HOUR, ..Options::default() };
+    let open = || Db::open(dir.path(), options.clone()).unwrap();
+    let mut db = open();
+    append(&db, "m", 1, HOUR, 0.0);
+    append(&db, "m", 1, 2 * HOUR, 0.0);
+    append(&db, "m", 1, HOUR + HOUR / 2, 1.0);
+    db.cut_head().unwrap();
+    // The first is in a block now, and the head does not know of it.
+    append(&db, "m", 1, 2 * HOUR + 1, 0.0);
+    append(&db, "m", 1, HOUR + HOUR / 2, 2.0);
+    let check = |db: &Db| {
+        let content = all(&db.snapshot());
+        let samples = &content[r#"m{job="test", n="0"}"#];
+        assert_eq!(samples.len(), 4);
+        assert_eq!(samples[1], (HOUR + HOUR / 2, 1.0_f64.to_bits()));
+    };
+    check(&db);
+    drop(db);
+    db = open();
+    check(&db);
+}
+
+#[test]
 fn the_oldest_blocks_make_room() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { retention_ms: None, retention_bytes: Some(150_000), ..Options::default() };
