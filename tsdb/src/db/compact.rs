@@ -92,17 +92,24 @@ impl Inner {
             if chosen.is_empty() {
                 return Ok(());
             }
-            self.compact_blocks(&chosen, done)?;
+            if !self.compact_blocks(&chosen, done)? {
+                return Ok(());
+            }
         }
     }
 
-    /// Replaces blocks by one that has their samples without the deleted ones.
+    /// Replaces blocks by one that has their samples without the deleted ones. False if they stay, since
+    /// nothing would be left to tell the next start how far the head has been cut: the log still has their
+    /// samples, and those would be back.
     pub(super) fn compact_blocks(
         &self,
         parents: &[Arc<Block>],
         done: &mut Maintained,
-    ) -> Result<(), IoError> {
+    ) -> Result<bool, IoError> {
         let written = self.write_compacted(&self.dir, parents)?;
+        if written.is_none() && self.have_the_edge(parents) {
+            return Ok(false);
+        }
         let block = match written {
             Some(ulid) => {
                 done.blocks_written += 1;
@@ -121,7 +128,15 @@ impl Inner {
             self.delete_block_dir(parent.dir())?;
             done.blocks_deleted += 1;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether no other block reaches as far as `parents` do in order.
+    fn have_the_edge(&self, parents: &[Arc<Block>]) -> bool {
+        let published = self.published.read();
+        let in_order = published.blocks.iter().filter(|block| !block.meta.is_out_of_order());
+        let newest = in_order.max_by_key(|block| block.meta.max_time);
+        newest.is_some_and(|newest| parents.iter().any(|parent| Arc::ptr_eq(parent, newest)))
     }
 
     fn write_compacted(&self, dir: &Path, parents: &[Arc<Block>]) -> Result<Option<ulid::Ulid>, IoError> {
