@@ -14,6 +14,7 @@ use crate::block::meta::{Meta, Parent};
 use crate::block::writer::Writer;
 use crate::chunk::{self, Chunk, Encoder, Value};
 use crate::codec::Malformed;
+use crate::disk::Disk;
 use crate::error::IoError;
 use crate::index::ChunkMeta;
 use crate::select::LabelIndex as _;
@@ -162,7 +163,7 @@ impl Inner {
         let block_of = |source: u32| &parents[source as usize];
         let merged = merge(sources, |source, id| block_of(source).labels(id)).map_err(invalid)?;
         let in_order = symbols.iter().map(String::as_str);
-        let mut writer = Writer::create(&self.disk, dir, compacted_meta(parents), in_order)?;
+        let mut writer = Writer::create(&self.disk, dir, compacted_meta(&*self.disk, parents), in_order)?;
         drop(symbols);
         for index in 0..merged.len() {
             let entries = merged.entries(index);
@@ -176,11 +177,11 @@ impl Inner {
 }
 
 /// What the block made of `parents` is.
-fn compacted_meta(parents: &[Arc<Block>]) -> Meta {
+fn compacted_meta(disk: &dyn Disk, parents: &[Arc<Block>]) -> Meta {
     let metas = parents.iter().map(|block| &block.meta);
     let min = metas.clone().map(|meta| meta.min_time).min().unwrap_or(0);
     let max = metas.clone().map(|meta| meta.max_time).max().unwrap_or(0);
-    let mut meta = Meta::first_level(new_ulid(max), min, max);
+    let mut meta = Meta::first_level(new_ulid(disk, max), min, max);
     let compaction = &mut meta.compaction;
     compaction.level = metas.clone().map(|meta| meta.compaction.level).max().unwrap_or(0) + 1;
     let sources: BTreeSet<_> = metas.clone().flat_map(|meta| meta.compaction.sources.clone()).collect();
@@ -248,7 +249,9 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     fn blocks(spans: &[(i64, i64)]) -> Vec<Meta> {
-        let meta = |&(min, max): &(i64, i64)| Meta::first_level(new_ulid(max), min * HOUR, max * HOUR);
+        let meta = |&(min, max): &(i64, i64)| {
+            Meta::first_level(new_ulid(&crate::disk::memory::Memory::new(), max), min * HOUR, max * HOUR)
+        };
         spans.iter().map(meta).collect()
     }
 
