@@ -14,6 +14,7 @@ use crate::block::meta::{Meta, Parent};
 use crate::block::writer::Writer;
 use crate::chunk::{self, Chunk, Encoder, Value};
 use crate::codec::Malformed;
+use crate::disk::Disk;
 use crate::error::IoError;
 use crate::index::ChunkMeta;
 use crate::select::LabelIndex as _;
@@ -92,17 +93,24 @@ impl Inner {
             if chosen.is_empty() {
                 return Ok(());
             }
-            self.compact_blocks(&chosen, done)?;
+            if !self.compact_blocks(&chosen, done)? {
+                return Ok(());
+            }
         }
     }
 
-    /// Replaces blocks by one that has their samples without the deleted ones.
+    /// Replaces blocks by one that has their samples without the deleted ones. False if they stay, since
+    /// nothing would be left to tell the next start how far the head has been cut: the log still has their
+    /// samples, and those would be back.
     pub(super) fn compact_blocks(
         &self,
         parents: &[Arc<Block>],
         done: &mut Maintained,
-    ) -> Result<(), IoError> {
+    ) -> Result<bool, IoError> {
         let written = self.write_compacted(&self.dir, parents)?;
+        if written.is_none() && self.have_the_edge(parents) {
+            return Ok(false);
+        }
         let block = match written {
             Some(ulid) => {
                 done.blocks_written += 1;
@@ -121,7 +129,15 @@ impl Inner {
             self.delete_block_dir(parent.dir())?;
             done.blocks_deleted += 1;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether no other block reaches as far as `parents` do in order.
+    fn have_the_edge(&self, parents: &[Arc<Block>]) -> bool {
+        let published = self.published.read();
+        let in_order = published.blocks.iter().filter(|block| !block.meta.is_out_of_order());
+        let newest = in_order.max_by_key(|block| block.meta.max_time);
+        newest.is_some_and(|newest| parents.iter().any(|parent| Arc::ptr_eq(parent, newest)))
     }
 
     fn write_compacted(&self, dir: &Path, parents: &[Arc<Block>]) -> Result<Option<ulid::Ulid>, IoError> {
@@ -147,7 +163,7 @@ impl Inner {
         let block_of = |source: u32| &parents[source as usize];
         let merged = merge(sources, |source, id| block_of(source).labels(id)).map_err(invalid)?;
         let in_order = symbols.iter().map(String::as_str);
-        let mut writer = Writer::create(&self.disk, dir, compacted_meta(parents), in_order)?;
+        let mut writer = Writer::create(&self.disk, dir, compacted_meta(&*self.disk, parents), in_order)?;
         drop(symbols);
         for index in 0..merged.len() {
             let entries = merged.entries(index);
@@ -161,11 +177,11 @@ impl Inner {
 }
 
 /// What the block made of `parents` is.
-fn compacted_meta(parents: &[Arc<Block>]) -> Meta {
+fn compacted_meta(disk: &dyn Disk, parents: &[Arc<Block>]) -> Meta {
     let metas = parents.iter().map(|block| &block.meta);
     let min = metas.clone().map(|meta| meta.min_time).min().unwrap_or(0);
     let max = metas.clone().map(|meta| meta.max_time).max().unwrap_or(0);
-    let mut meta = Meta::first_level(new_ulid(max), min, max);
+    let mut meta = Meta::first_level(new_ulid(disk, max), min, max);
     let compaction = &mut meta.compaction;
     compaction.level = metas.clone().map(|meta| meta.compaction.level).max().unwrap_or(0) + 1;
     let sources: BTreeSet<_> = metas.clone().flat_map(|meta| meta.compaction.sources.clone()).collect();
@@ -202,8 +218,9 @@ fn series_chunks<'a>(
         });
         return chunks.collect();
     }
-    // Of two samples of one time the one that came in order stays.
-    all.sort_by_key(|(chunk, source, _)| (block_of(*source).meta.is_out_of_order(), chunk.min));
+    // Of two samples of one time the one that came in order stays, then that of the first block, as
+    // readers have it.
+    all.sort_by_key(|(_, source, _)| (block_of(*source).meta.is_out_of_order(), *source));
     let mut samples: Vec<(Timestamp, Value)> = Vec::new();
     for (meta, source, id) in &all {
         let block = block_of(*source);
@@ -232,7 +249,9 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     fn blocks(spans: &[(i64, i64)]) -> Vec<Meta> {
-        let meta = |&(min, max): &(i64, i64)| Meta::first_level(new_ulid(max), min * HOUR, max * HOUR);
+        let meta = |&(min, max): &(i64, i64)| {
+            Meta::first_level(new_ulid(&crate::disk::memory::Memory::new(), max), min * HOUR, max * HOUR)
+        };
         spans.iter().map(meta).collect()
     }
 

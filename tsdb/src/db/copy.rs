@@ -33,7 +33,7 @@ impl Db {
             inner.copy_late(dir)?;
             let start = inner.head.min_ts().unwrap_or(end).max(view.from);
             if start < end {
-                let meta = Meta::first_level(new_ulid(end), start, end);
+                let meta = Meta::first_level(new_ulid(&*inner.disk, end), start, end);
                 inner.write_head(dir, meta, view, TimeRange::new(start, end - 1))?;
             }
         }

@@ -13,6 +13,7 @@ use crate::block::Block;
 use crate::block::meta::Meta;
 use crate::block::writer::Writer;
 use crate::codec::Malformed;
+use crate::disk::Disk;
 use crate::error::{IoError, OpenError};
 use crate::head::{View, mapped};
 
@@ -26,7 +27,7 @@ impl Inner {
             self.head.min_valid.fetch_max(end, Ordering::AcqRel);
         }
         let range = TimeRange::new(start, end - 1);
-        let meta = Meta::first_level(new_ulid(end), start, end);
+        let meta = Meta::first_level(new_ulid(&*self.disk, end), start, end);
         let view = View { snapshot: u64::MAX, from: i64::MIN };
         let written = self.write_head(&self.dir, meta, view, range)?;
         let block = match written {
@@ -101,8 +102,7 @@ impl Inner {
 }
 
 /// A name for a block that ends at `end`. It sorts by that time, as there is no other clock here.
-pub(super) fn new_ulid(end: Timestamp) -> Ulid {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = |salt: u8| u128::from(RandomState::new().hash_one((salt, end)));
-    Ulid::from_parts(u64::try_from(end).unwrap_or(0), random(0) << 64 | random(1))
+pub(super) fn new_ulid(disk: &dyn Disk, end: Timestamp) -> Ulid {
+    let random = u128::from(disk.random()) << 64 | u128::from(disk.random());
+    Ulid::from_parts(u64::try_from(end).unwrap_or(0), random)
 }

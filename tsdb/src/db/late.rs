@@ -158,7 +158,7 @@ impl Inner {
             let pairs = ids.iter().flat_map(|&id| catalog.pairs(id));
             pairs.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
         };
-        let mut meta = Meta::first_level(new_ulid(end), start, end);
+        let mut meta = Meta::first_level(new_ulid(&*self.disk, end), start, end);
         meta.compaction.hints = vec!["from-out-of-order".to_owned()];
         let in_order = symbols.iter().map(String::as_str);
         let mut writer = Writer::create(&self.disk, dir, meta, in_order)?;

@@ -172,13 +172,19 @@ impl SeriesSet for Set<'_> {
         let entries = self.merged.entries(index);
         let mut unordered = entries.len() > 1;
         let is_late = |source| self.snapshot.block(source).is_some_and(|block| block.meta.is_out_of_order());
-        // Of two samples of one time the one that came in order counts, and is read first.
+        // Of two samples of one time the one that came first counts, and is read first: those in order,
+        // late ones that are in blocks already, late ones that wait for theirs. A block may be written
+        // between two late samples, which then do not know of each other.
         let in_order = entries.iter().filter(|(source, _)| !is_late(*source));
         for &(source, id) in in_order.chain(entries.iter().filter(|(source, _)| is_late(*source))) {
             match self.snapshot.block(source) {
                 Some(block) => block.samples(id, range, &mut scratch, into)?,
-                None => unordered |= self.snapshot.head_samples(id, range, into)?,
+                None => self.snapshot.head_samples(id, range, into)?,
             }
+        }
+        for &(_, id) in entries.iter().filter(|(source, _)| self.snapshot.block(*source).is_none()) {
+            let late = &self.snapshot.inner.head.late;
+            unordered |= late.samples(id, range, self.snapshot.view.snapshot, into);
         }
         if unordered || !into.histogram_ts.is_empty() {
             crate::samples::order(into);
@@ -188,8 +194,8 @@ impl SeriesSet for Set<'_> {
 }
 
 impl Snapshot {
-    /// Appends the head's samples of a series; true if late ones are among them.
-    fn head_samples(&self, id: u32, whole: TimeRange, into: &mut Samples) -> Result<bool, StorageError> {
+    /// Appends the head's samples of a series that came in order.
+    fn head_samples(&self, id: u32, whole: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
         let from: Timestamp = whole.start.max(self.view.from);
         let range = TimeRange::new(from, whole.end);
         let visible = self.inner.head.visible(id, self.view, range);
@@ -203,8 +209,7 @@ impl Snapshot {
             let labels = self.inner.head.catalog.read_recursive().labels(id);
             let what = format!("{what}; cannot read {labels} until the next restart replays the log");
             StorageError::Corrupt { path: self.inner.dir.join(mapped::DIR), what }
-        })?;
-        Ok(self.inner.head.late.samples(id, whole, self.view.snapshot, into))
+        })
     }
 }
 

@@ -48,6 +48,8 @@ struct State {
     durable: BTreeMap<PathBuf, NodeRef>,
     locked: BTreeSet<PathBuf>,
     faults: Faults,
+    /// How many random numbers were drawn.
+    drawn: u64,
 }
 
 /// The disk. Clones share one content.
@@ -100,7 +102,7 @@ impl Memory {
     #[must_use]
     pub fn after_power_cut(&self, random: &mut dyn FnMut() -> u64) -> Self {
         let state = self.0.lock();
-        let mut next = State { dirs: state.dirs.clone(), ..State::default() };
+        let mut next = State { dirs: state.dirs.clone(), drawn: state.drawn, ..State::default() };
         let names: BTreeSet<&PathBuf> = state.files.keys().chain(state.durable.keys()).collect();
         for path in names {
             let (seen, durable) = (state.files.get(path), state.durable.get(path));
@@ -126,7 +128,7 @@ impl Memory {
     #[must_use]
     pub fn after_kill(&self) -> Self {
         let state = self.0.lock();
-        let mut next = State { dirs: state.dirs.clone(), ..State::default() };
+        let mut next = State { dirs: state.dirs.clone(), drawn: state.drawn, ..State::default() };
         for (path, node) in &state.files {
             let node = node.lock();
             let copy = Arc::new(Mutex::new(Node { data: node.data.clone(), synced: node.synced }));
@@ -305,6 +307,16 @@ impl Disk for Memory {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(Box::new(MemoryLock(self.clone(), path.to_owned())))
+    }
+
+    fn random(&self) -> u64 {
+        let mut state = self.0.lock();
+        state.drawn += 1;
+        // The finalizer of SplitMix64.
+        let mut z = state.drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 }
 

@@ -51,6 +51,11 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Locks a file, creating it, until the guard is dropped; `WouldBlock` if it is locked.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// A number for a name that nothing else has. A simulated disk yields the same ones in every run.
+    fn random(&self) -> u64 {
+        use std::hash::{BuildHasher as _, RandomState};
+        RandomState::new().hash_one(0)
+    }
 }
 
 /// A file that grows at its end.

@@ -135,6 +135,8 @@ impl Late {
                 }
             }
         }
+        // The log has them in an order that does not depend on chance.
+        left.sort_by_key(|&(id, ts, _)| (id, ts));
         (taken, left)
     }
 

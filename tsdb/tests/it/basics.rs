@@ -364,6 +364,55 @@ fn late_samples_within_the_window() {
 }
 
 #[test]
+fn deleted_samples_stay_deleted_when_nothing_of_the_newest_block_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    append(&db, "m", 2, HOUR, 1.0);
+    db.cut_head().unwrap();
+    append(&db, "m", 2, 3 * HOUR, 2.0);
+    db.delete(&[], TimeRange::new(0, 2 * HOUR)).unwrap();
+    db.clean_tombstones().unwrap();
+    db.maintain(0).unwrap();
+    let before = all(&db.snapshot());
+    assert!(before.values().all(|samples| samples.len() == 1));
+    drop(db);
+    let db = open(&dir);
+    assert_eq!(all(&db.snapshot()), before);
+    // Once another block tells where the head begins, the empty one goes.
+    db.cut_head().unwrap();
+    db.clean_tombstones().unwrap();
+    assert_eq!(db.blocks().len(), 1);
+    assert_eq!(all(&db.snapshot()), before);
+    drop(db);
+    assert_eq!(all(&open(&dir).snapshot()), before);
+}
+
+#[test]
+fn of_two_late_samples_of_one_time_the_first_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { retention_ms: None, out_of_order_window_ms: 2 * HOUR, ..Options::default() };
+    let open = || Db::open(dir.path(), options.clone()).unwrap();
+    let mut db = open();
+    append(&db, "m", 1, HOUR, 0.0);
+    append(&db, "m", 1, 2 * HOUR, 0.0);
+    append(&db, "m", 1, HOUR + HOUR / 2, 1.0);
+    db.cut_head().unwrap();
+    // The first is in a block now, and the head does not know of it.
+    append(&db, "m", 1, 2 * HOUR + 1, 0.0);
+    append(&db, "m", 1, HOUR + HOUR / 2, 2.0);
+    let check = |db: &Db| {
+        let content = all(&db.snapshot());
+        let samples = &content[r#"m{job="test", n="0"}"#];
+        assert_eq!(samples.len(), 4);
+        assert_eq!(samples[1], (HOUR + HOUR / 2, 1.0_f64.to_bits()));
+    };
+    check(&db);
+    drop(db);
+    db = open();
+    check(&db);
+}
+
+#[test]
 fn the_oldest_blocks_make_room() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { retention_ms: None, retention_bytes: Some(150_000), ..Options::default() };

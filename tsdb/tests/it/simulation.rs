@@ -5,7 +5,7 @@
 //! `SIMULATION_SEEDS=n SIMULATION_FROM=s SIMULATION_STEPS=m cargo test -p tsdb simulation::crashes` runs
 //! others than the usual seeds; `SIMULATION_TRACE=1` tells the steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,9 @@ struct Simulation {
     durable: Model,
     /// Samples of commits that failed: they may appear after a restart.
     unsure: Model,
+    /// What was deleted. The newest sample of a series may be among it; repeating that one is accepted
+    /// and does nothing, so that it stays deleted.
+    deleted: BTreeSet<(String, i64)>,
     /// Bugs that stay planted.
     planted: Faults,
 }
@@ -85,6 +88,7 @@ impl Simulation {
             acknowledged: Model::new(),
             durable: Model::new(),
             unsure: Model::new(),
+            deleted: BTreeSet::new(),
             planted,
         }
     }
@@ -186,7 +190,13 @@ impl Simulation {
         for model in [&mut self.acknowledged, &mut self.unsure, &mut self.durable] {
             for (series, samples) in model {
                 if series.contains(&format!(" n=\"{number}\"")) {
-                    samples.retain(|&ts, _| !range.contains(ts));
+                    samples.retain(|&ts, _| {
+                        let gone = range.contains(ts);
+                        if gone {
+                            self.deleted.insert((series.clone(), ts));
+                        }
+                        !gone
+                    });
                 }
             }
         }
@@ -244,8 +254,9 @@ impl Simulation {
             }
         }
         let result = batch.commit();
-        let into = if result.is_ok() { &mut self.acknowledged } else { &mut self.unsure };
         for (series, ts, bits) in accepted {
+            let sure = result.is_ok() && !self.deleted.contains(&(series.clone(), ts));
+            let into = if sure { &mut self.acknowledged } else { &mut self.unsure };
             // A repetition, or a late sample at a time that is taken, is accepted and changes nothing.
             into.entry(series).or_default().entry(ts).or_insert(bits);
         }
@@ -303,7 +314,7 @@ impl Simulation {
             for &(ts, bits) in samples {
                 let is = |model: &Model| model.get(series).and_then(|s| s.get(&ts)) == Some(&bits);
                 if !is(&self.acknowledged) && !is(&self.unsure) {
-                    return Err(format!("{series} at {ts} was invented"));
+                    return Err(format!("{series} at {ts} was invented, with bits {bits}"));
                 }
             }
         }
