@@ -138,7 +138,7 @@ async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) 
                 Asked::Stop => break,
                 Asked::Reload => {
                     if let Err(error) = reload.run().await {
-                        tracing::error!("the configuration in force stays: {error}");
+                        tracing::error!("the configuration in force stays: {}", crate::describe(&error));
                     }
                 }
             },
@@ -344,7 +344,7 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
         // Demands come on blocking threads.
         api::Demand::Reload => tokio::runtime::Handle::current()
             .block_on(reload.run())
-            .map_err(|error| format!("failed to reload config: {error:#}")),
+            .map_err(|error| format!("failed to reload config: {}", crate::describe(&error))),
         api::Demand::Quit => {
             stop.cancel();
             Ok(())
