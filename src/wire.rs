@@ -330,8 +330,11 @@ impl Reload {
             "{}: other Alertmanagers come into force with a restart only",
             path.display()
         );
+        // Both parts are judged before either is changed.
+        let scraping = self.jobs.config(&loaded);
+        scraping.validate()?;
         self.rules.reload(loaded.rules.clone()).await?;
-        self.scraper.reload(self.jobs.config(&loaded))?;
+        self.scraper.reload(scraping)?;
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
         Ok(())

@@ -1,12 +1,15 @@
 //! What this server is and how it is doing.
 
+use std::sync::Arc;
+
 use axum::extract::State as Shared;
 use axum::http::Uri;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::State;
 use crate::envelope::{ApiError, ErrorKind, success};
+use crate::params::{Params, invalid};
 use crate::targets::rfc3339;
 
 /// The Prometheus release whose API this is; clients decide by it what they may ask.
@@ -61,20 +64,37 @@ pub(crate) async fn flags(Shared(state): Shared<State>) -> Response {
     success(&state.options().flags)
 }
 
-pub(crate) async fn tsdb(Shared(state): Shared<State>) -> Result<Response, ApiError> {
-    let store = state.running()?.store.stats();
+/// Entries of each list unless `limit` says otherwise, and at most.
+const TOP: usize = 10;
+const TOP_MAX: usize = 10_000;
+
+pub(crate) async fn tsdb(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let limit = match params.get("limit") {
+        None => TOP,
+        Some(_) => params.limit()?,
+    };
+    if !(1..=TOP_MAX).contains(&limit) {
+        return Err(invalid("limit", &format!("must be between 1 and {TOP_MAX}")));
+    }
+    let store = Arc::clone(&state.running()?.store);
+    // Counting walks the whole index.
+    let counted = tokio::task::spawn_blocking(move || (store.stats(), store.cardinality(limit))).await;
+    let (stats, top) = counted.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+    let list = |entries: Vec<(String, u64)>| -> Vec<Value> {
+        entries.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+    };
     Ok(success(&json!({
         "headStats": {
-            "numSeries": store.head_series,
-            "numLabelPairs": 0,
-            "chunkCount": store.head_chunks,
-            "minTime": store.head_min_ts.unwrap_or(0),
-            "maxTime": store.head_max_ts.unwrap_or(0),
+            "numSeries": stats.head_series,
+            "numLabelPairs": top.label_pairs,
+            "chunkCount": stats.head_chunks,
+            "minTime": stats.head_min_ts.unwrap_or(i64::MAX),
+            "maxTime": stats.head_max_ts.unwrap_or(i64::MIN),
         },
-        "seriesCountByMetricName": [],
-        "labelValueCountByLabelName": [],
-        "memoryInBytesByLabelName": [],
-        "seriesCountByLabelValuePair": [],
+        "seriesCountByMetricName": list(top.series_by_metric),
+        "labelValueCountByLabelName": list(top.values_by_label),
+        "memoryInBytesByLabelName": list(top.bytes_by_label),
+        "seriesCountByLabelValuePair": list(top.series_by_pair),
     })))
 }
 

@@ -192,6 +192,10 @@ fn the_page_and_its_files_are_served() {
         assert_eq!(server.get(file).0, 200, "{file}");
     }
     assert_eq!(server.get("/no-such-file").0, 404);
+    let tsdb = server.json("/api/v1/status/tsdb?limit=2")["data"].clone();
+    assert!(tsdb["headStats"]["numLabelPairs"].as_u64().unwrap() > 50, "{tsdb}");
+    assert_eq!(tsdb["seriesCountByMetricName"].as_array().unwrap().len(), 2, "{tsdb}");
+    assert_eq!(server.get("/api/v1/status/tsdb?limit=0").0, 400);
     assert_eq!(server.get("/-/ready").0, 200);
     let (status, body) = server.get("/api/v1/query?query=sum(");
     assert_eq!(status, 400);
