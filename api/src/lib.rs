@@ -38,7 +38,8 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use axum::Router;
 use axum::routing::{any, get, post};
-use model::Timestamp;
+use model::regex::AnchoredRegex;
+use model::{Labels, Timestamp};
 use promql::Engine;
 use tsdb::Db;
 
@@ -70,6 +71,18 @@ pub struct Options {
     pub flags: BTreeMap<String, String>,
     /// Whether `/-/reload` and `/-/quit` may be used.
     pub lifecycle: bool,
+    /// Whether `/api/v1/admin` may be used.
+    pub admin: bool,
+    /// Origins of pages that may read the API; all if none.
+    pub cors_origin: Option<Arc<AnchoredRegex>>,
+    /// The address under which users know this server; no slash at its end.
+    pub external_url: String,
+    /// Labels added to what leaves this process.
+    pub external_labels: Labels,
+    /// The folder that relative paths are relative to.
+    pub working_dir: String,
+    /// The machine's name.
+    pub host_name: String,
     /// The retention as `/api/v1/status/runtimeinfo` shows it.
     pub retention: String,
 }
@@ -83,6 +96,12 @@ impl Default for Options {
             grammar: promql::ParseOptions::default(),
             flags: BTreeMap::new(),
             lifecycle: false,
+            admin: false,
+            cors_origin: None,
+            external_url: String::new(),
+            external_labels: Labels::empty(),
+            working_dir: String::new(),
+            host_name: String::new(),
             retention: String::new(),
         }
     }
@@ -218,6 +237,11 @@ impl State {
     }
 }
 
+/// Only `/metrics`.
+pub fn metrics_router(state: State) -> Router {
+    Router::new().route("/metrics", get(metrics::metrics)).with_state(state)
+}
+
 /// All routes.
 pub fn router(state: State) -> Router {
     let v1 = Router::new()
@@ -256,7 +280,7 @@ pub fn router(state: State) -> Router {
         router = router.route(path, get(page::file));
     }
     router
-        .layer(axum::middleware::from_fn(page::cors))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), page::cors))
         .layer(axum::middleware::from_fn_with_state(state.clone(), requests::count))
         .with_state(state)
 }

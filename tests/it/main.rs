@@ -9,6 +9,7 @@ mod configured;
 mod exchange;
 mod first_light;
 mod golden;
+mod guarded;
 mod process;
 mod promqltest;
 mod refusals;
