@@ -15,6 +15,7 @@ use scraper::config::TargetGroup;
 use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 use tsdb::Db;
 
 use crate::cli::{self, Cli, CommandLine, Kubernetes};
@@ -213,6 +214,11 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         external_labels: loaded.external_labels.clone(),
         working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
         host_name: place.host_name.clone(),
+        remote_read: api::RemoteRead {
+            samples_max: cli.storage.read_samples_max,
+            slots: (cli.storage.read_concurrency > 0)
+                .then(|| Arc::new(Semaphore::new(cli.storage.read_concurrency))),
+        },
         retention: model::duration::format_ms(retention_ms),
     }
 }

@@ -207,7 +207,7 @@ mod tests {
             ("basic_auth_users:\n  alice: secret\n", "alice"),
             ("http_server_config:\n  headers:\n    Server: x\n", "Server"),
             ("tls_server_config:\n  cert_file: none.pem\n  key_file: none.key\n", "none.pem"),
-            ("tls_server_config:\n  cert_file: none.pem\n", "key"),
+            ("tls_server_config:\n  cert: a\n", "key"),
             ("tls_server_config:\n  min_version: TLS14\n  cert: a\n  key: b\n", "TLS14"),
         ] {
             let error = load(text).err().expect(text).to_string();
