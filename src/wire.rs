@@ -183,11 +183,11 @@ async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) 
 
 fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, place: &Place) -> api::Options {
     let defaults = promql::EngineOptions::default();
-    let (grammar, features) = cli.query_features();
+    let crate::tools::Features { grammar, meaning } = cli::query_features(&cli.features);
     let engine = promql::Engine::new(promql::EngineOptions {
         lookback_ms: cli.query.lookback.0,
         subquery_step_ms: loaded.evaluation_interval_ms,
-        features,
+        features: meaning,
         limits: promql::Limits {
             samples_max: cli.query.samples_max,
             concurrency: cli.query.concurrency,

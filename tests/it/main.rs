@@ -18,3 +18,4 @@ mod refusals;
 mod restart;
 mod rules;
 mod tidy;
+mod tools;
