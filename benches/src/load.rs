@@ -46,6 +46,18 @@ impl Load {
         Self { series, random: 0x9e37_79b9_7f4a_7c15 ^ first as u64 }
     }
 
+    /// How many series there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
     /// The bodies of the requests that carry one sample of every series at `ts`, one after the other.
     pub fn requests(&mut self, ts: i64) -> impl Iterator<Item = Vec<u8>> + '_ {
         let random = &mut self.random;
