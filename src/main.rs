@@ -5,28 +5,30 @@
 mod cli;
 mod config;
 mod local;
-mod serve;
+mod place;
 mod terminal;
+mod web;
 mod wire;
 
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use cli::{Check, Cli, Command};
+use cli::{Check, Cli, Command, CommandLine};
 
 /// Returns freed pages soon and never builds huge pages: half the resident memory of the default.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (cli, flags) = Cli::read();
-    let outcome = match &cli.command {
+    let line = CommandLine::read();
+    let outcome = match &line.cli.command {
         Some(Command::Check(Check::Config { files })) => config::check(files),
         Some(Command::Check(Check::Rules { files })) => config::check_rules(files),
+        Some(Command::Check(Check::WebConfig { files })) => web::check(files),
         None => {
-            log_to_stderr(&cli);
-            wire::run(&cli, flags)
+            log_to_stderr(&line.cli);
+            wire::run(line)
         }
     };
     match outcome {

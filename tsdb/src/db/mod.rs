@@ -203,6 +203,12 @@ impl Db {
         Ok(Self { inner, syncer, _lock: lock })
     }
 
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
     /// A new batch.
     #[must_use]
     pub fn appender(&self) -> Appender<'_> {
