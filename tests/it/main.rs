@@ -6,6 +6,7 @@
 
 mod answers;
 mod configured;
+mod differential;
 mod exchange;
 mod first_light;
 mod golden;
