@@ -132,38 +132,6 @@ impl<'a> BitReader<'a> {
         Ok(value)
     }
 
-    /// Takes the next bit if it is there and zero.
-    #[inline]
-    pub(crate) fn skip_zero(&mut self) -> bool {
-        if self.valid == 0 {
-            self.refill();
-        }
-        let zero = self.valid > 0 && self.window >> 63 == 0;
-        self.window <<= u32::from(zero);
-        self.valid -= u32::from(zero);
-        zero
-    }
-
-    /// The next bits, left-aligned, at least 57 of them if the data has them; zeros beyond its end.
-    #[inline]
-    pub(crate) fn peek(&mut self) -> u64 {
-        if self.valid < 57 {
-            self.refill();
-        }
-        self.window
-    }
-
-    /// Takes bits that were looked at by [`BitReader::peek`].
-    #[inline]
-    pub(crate) fn skip(&mut self, count: u32) -> Result<(), Malformed> {
-        if self.valid < count {
-            return Err(PAST_END);
-        }
-        self.window <<= count;
-        self.valid -= count;
-        Ok(())
-    }
-
     /// Counts one-bits up to a zero-bit, which is consumed, or up to `max` ones, `max` in 1..=8.
     #[inline]
     pub(crate) fn ones(&mut self, max: u32) -> Result<u32, Malformed> {
@@ -184,27 +152,6 @@ impl<'a> BitReader<'a> {
     /// The next eight bits.
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.bits(8)?.to_be_bytes()[7])
-    }
-
-    /// An unsigned LEB128 number.
-    pub(crate) fn uvarint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.byte()?;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("variable-length number too long"))
-    }
-
-    /// A zig-zag LEB128 number.
-    pub(crate) fn varint(&mut self) -> Result<i64, Malformed> {
-        Ok(super::bytes::unzigzag(self.uvarint()?))
     }
 }
 
