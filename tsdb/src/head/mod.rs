@@ -75,6 +75,9 @@ pub(crate) fn shard_of(id: u32) -> usize {
     id as usize % SHARDS
 }
 
+/// How many series are locked, copied and written in one go where chunks are mapped.
+const SERIES_MAPPED_AT_ONCE: usize = 1024;
+
 fn slot_of(id: u32) -> usize {
     id as usize / SHARDS
 }
@@ -459,35 +462,42 @@ impl Head {
     /// Writes closed chunks to files and maps them, so that they leave the heap.
     pub(crate) fn map_closed(&self) -> Result<(), IoError> {
         for shard in &self.shards {
-            let (mut waiting, mut chunks) = (Vec::new(), Vec::new());
-            {
-                let mut shard = shard.lock();
-                let mut closed = std::mem::take(&mut shard.closed);
-                closed.sort_unstable();
-                closed.dedup();
-                for series in closed {
-                    let Some(found) = shard.resolve(series) else { continue };
-                    let before = chunks.len();
-                    chunks.extend(found.unmapped());
-                    waiting.push((series, chunks.len() - before));
-                }
-            }
-            // The disk may be slow: appends go on meanwhile.
-            let written = self.files.write(&chunks);
-            let mut shard = shard.lock();
-            let written = match written {
-                Ok(written) => written,
-                Err(error) => {
-                    shard.closed.extend(waiting.iter().map(|(series, _)| *series));
+            let mut closed = std::mem::take(&mut shard.lock().closed);
+            closed.sort_unstable();
+            closed.dedup();
+            while !closed.is_empty() {
+                let part = closed.split_off(closed.len().saturating_sub(SERIES_MAPPED_AT_ONCE));
+                if let Err(error) = self.map_chunks_of(shard, &part) {
+                    shard.lock().closed.extend(closed.into_iter().chain(part));
                     return Err(error);
                 }
-            };
-            let mut written = written.into_iter();
-            for (series, count) in waiting {
-                for reference in written.by_ref().take(count).flatten() {
-                    if let Some(mut found) = shard.resolve(series) {
-                        found.set_mapped(reference);
-                    }
+            }
+            let mut shard = shard.lock();
+            let Shard { lines, store, .. } = &mut *shard;
+            store.compact(lines.iter_mut());
+        }
+        Ok(())
+    }
+
+    /// Maps the closed chunks of some series of a shard.
+    fn map_chunks_of(&self, shard: &Mutex<Shard>, all: &[SeriesRef]) -> Result<(), IoError> {
+        let (mut waiting, mut chunks) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        {
+            let mut shard = shard.lock();
+            for &series in all {
+                let Some(found) = shard.resolve(series) else { continue };
+                let before = chunks.len();
+                chunks.extend(found.unmapped());
+                waiting.push((series, chunks.len() - before));
+            }
+        }
+        // The disk may be slow: appends go on meanwhile.
+        let mut written = self.files.write(&chunks)?.into_iter();
+        let mut shard = shard.lock();
+        for (series, count) in waiting {
+            for reference in written.by_ref().take(count).flatten() {
+                if let Some(mut found) = shard.resolve(series) {
+                    found.set_mapped(reference);
                 }
             }
         }

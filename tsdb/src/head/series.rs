@@ -244,6 +244,27 @@ impl Line {
 }
 
 impl Store {
+    /// Where most blocks are free, since many chunks were full at the same time, moves the others together and
+    /// gives the rest back to the allocator.
+    pub(super) fn compact<'a>(&mut self, lines: impl Iterator<Item = &'a mut Line>) {
+        if self.free.len() == self.closed.len() {
+            (self.free, self.closed) = (Vec::new(), Slab::default());
+        }
+        if !self.blocks.is_sparse() {
+            return;
+        }
+        let old = std::mem::take(&mut self.blocks);
+        for line in lines.filter(|line| line.count > 0 && line.flags & HISTOGRAMS == 0) {
+            let moved = self.blocks.copy(&old, line.floats().0);
+            line.chain = (moved.first, moved.last);
+        }
+        for chunk in self.closed.iter_mut().flatten() {
+            if let ClosedBytes::Xor(chain, _) = &mut chunk.bytes {
+                *chain = self.blocks.copy(&old, *chain);
+            }
+        }
+    }
+
     /// A chunk of floats as it is written.
     fn xor_chunk(&self, count: u16, chain: Chain, pending: Pending) -> Vec<u8> {
         let mut data = Vec::with_capacity(2 + usize::from(chain.words) * 8 + 8);
