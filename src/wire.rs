@@ -364,8 +364,9 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::R
     }
     if let Some(access) = k8s::find(kubernetes_mode(mode), &kubernetes_environment())? {
         let origin = match &access.origin {
-            k8s::Origin::ServiceAccount => "its service account".to_owned(),
+            k8s::Origin::ServiceAccount { .. } => "its service account".to_owned(),
             k8s::Origin::Kubeconfig { path, context } => format!("context {context:?} of {}", path.display()),
+            k8s::Origin::Given(_) => "its address".to_owned(),
         };
         scrapes.push_str(&format!("; not yet the cluster {} found by {origin}", access.server));
         tokio::spawn(async move {
