@@ -288,7 +288,7 @@ impl Jobs {
         if address.ip().is_unspecified() {
             address.set_ip([127, 0, 0, 1].into());
         }
-        job.targets = vec![TargetGroup { targets: vec![address.to_string()], labels: Labels::empty() }];
+        job.targets = vec![TargetGroup::of_addresses([address.to_string()], Labels::empty())];
         job
     }
 }
@@ -362,7 +362,7 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::R
             loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
         scrapes.push_str(&format!(", and {targets} targets of {}", path.display()));
     }
-    if let Some(access) = k8s::find(kubernetes_mode(mode), &kubernetes_environment())? {
+    if let Some(access) = k8s::find(kubernetes_mode(mode), &config::cluster::environment())? {
         let origin = match &access.origin {
             k8s::Origin::ServiceAccount { .. } => "its service account".to_owned(),
             k8s::Origin::Kubeconfig { path, context } => format!("context {context:?} of {}", path.display()),
@@ -398,16 +398,6 @@ fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {
         Kubernetes::Off => k8s::Mode::Off,
         Kubernetes::InCluster => k8s::Mode::InCluster,
         Kubernetes::Kubeconfig => k8s::Mode::Kubeconfig,
-    }
-}
-
-fn kubernetes_environment() -> k8s::Environment {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let home = set("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
-    k8s::Environment {
-        kubeconfig: set("KUBECONFIG").map(PathBuf::from).or(home),
-        service: set("KUBERNETES_SERVICE_HOST").zip(set("KUBERNETES_SERVICE_PORT")),
-        service_account_dir: PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount"),
     }
 }
 
