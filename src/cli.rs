@@ -70,6 +70,19 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
 
+    /// Certificate authority (PEM) that signs kubelets' certificates, if it is not the cluster's own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_certificate_authority: Option<PathBuf>,
+
+    /// Trust a kubelet's certificate that nobody has signed from its first use on, remember it in this file,
+    /// and refuse another one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_pins: Option<PathBuf>,
+
+    /// Take any certificate from kubelets. The last resort: whoever stands in between can say anything.
+    #[arg(long)]
+    pub(crate) kubelet_insecure_tls: bool,
+
     /// Least severe messages to print.
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
     pub(crate) log_level: String,

@@ -19,6 +19,7 @@ use tsdb::Db;
 
 use crate::cli::{Cli, Kubernetes};
 use crate::config::{self, Loaded};
+use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
 use crate::serve::serve;
 use crate::terminal::{Greeting, ProgressLine};
@@ -87,7 +88,8 @@ async fn start(
     let receiver =
         cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
-    let jobs = Jobs { local, own_address };
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let jobs = Jobs::new(cli, local, own_address, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
@@ -108,7 +110,7 @@ async fn start(
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
-    greet(cli, &loaded, &reload.jobs, cli.kubernetes)?;
+    greet(cli, &loaded, &reload.jobs);
 
     until_stopped(&mut signals, &reload, &stop).await;
     state.set_stopping();
@@ -249,16 +251,45 @@ impl LocalMachine {
 struct Jobs {
     local: Arc<LocalMachine>,
     own_address: SocketAddr,
+    cluster: Option<k8s::Access>,
+    /// Those of the cluster this process runs in, if no configuration file says what to scrape.
+    of_cluster: Vec<ScrapeJob>,
+    kubelet_pins: Option<Arc<scraper::config::Pins>>,
 }
 
 impl Jobs {
+    fn new(
+        cli: &Cli,
+        local: Arc<LocalMachine>,
+        own_address: SocketAddr,
+        cluster: Option<k8s::Access>,
+    ) -> anyhow::Result<Self> {
+        let trust = KubeletTrust {
+            authority: cli.kubelet_certificate_authority.clone(),
+            insecure: cli.kubelet_insecure_tls,
+        };
+        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
+        let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
+        let kubelet_pins = match &cli.kubelet_pins {
+            Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
+            None => None,
+        };
+        Ok(Self { local, own_address, cluster, of_cluster, kubelet_pins })
+    }
+
     fn config(&self, loaded: &Loaded) -> scraper::Config {
         let mut config = scraper::Config::new(Arc::new(now));
         config.seed.host_name.clone_from(&self.local.node_name);
         config.seed.external_labels = loaded.external_labels.clone();
         config.system_roots_pem = system_roots();
+        config.kubelet_pins.clone_from(&self.kubelet_pins);
         config.jobs.clone_from(&loaded.jobs);
-        let own = [local::kubelet_job(&self.local.node_name, self.local.address), self.own_job()];
+        config.jobs.extend(self.of_cluster.iter().cloned());
+        let mut own = vec![self.own_job()];
+        // In a cluster the nodes' kubelets know more than a look around from inside a pod.
+        if self.of_cluster.is_empty() {
+            own.push(local::kubelet_job(&self.local.node_name, self.local.address));
+        }
         for job in own {
             if config.jobs.iter().any(|other| other.name == job.name) {
                 tracing::warn!("job {:?} of the configuration stands for the built-in one", job.name);
@@ -355,30 +386,27 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
     });
 }
 
-fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::Result<()> {
-    let mut scrapes = format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name);
+fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
+    let mut scrapes = if jobs.of_cluster.is_empty() {
+        format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
+    } else {
+        "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
+    };
     if let Some(path) = &cli.config_file {
-        let targets: usize =
-            loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
-        scrapes.push_str(&format!(", and {targets} targets of {}", path.display()));
+        scrapes.push_str(&format!(", and {} jobs of {}", loaded.jobs.len(), path.display()));
     }
-    if let Some(access) = k8s::find(kubernetes_mode(mode), &config::cluster::environment())? {
-        let origin = match &access.origin {
-            k8s::Origin::ServiceAccount { .. } => "its service account".to_owned(),
-            k8s::Origin::Kubeconfig { path, context } => format!("context {context:?} of {}", path.display()),
-            k8s::Origin::Given(_) => "its address".to_owned(),
-        };
-        scrapes.push_str(&format!("; not yet the cluster {} found by {origin}", access.server));
+    if let Some(access) = jobs.cluster.clone() {
+        if let k8s::Origin::Kubeconfig { path, context } = &access.origin {
+            let place = format!("context {context:?} of {}", path.display());
+            scrapes.push_str(&format!(
+                "; not the cluster {} of {place}, whose nodes may be out of reach",
+                access.server
+            ));
+        }
         tokio::spawn(async move {
-            let server = &access.server;
             match access.reach(CLUSTER_PATIENCE).await {
-                Ok(version) => tracing::warn!(
-                    "the cluster at {server} ({version}) answers, but its nodes and pods are not discovered yet: \
-                     only this machine is scraped"
-                ),
-                Err(error) => {
-                    tracing::warn!("no cluster is reachable, only this machine is scraped: {error}");
-                }
+                Ok(version) => tracing::info!("the cluster at {} ({version}) answers", access.server),
+                Err(error) => tracing::warn!("the cluster does not answer yet: {error}"),
             }
         });
     }
@@ -389,7 +417,11 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::R
         data_dir: cli.storage_path.display().to_string(),
     };
     greeting.print();
-    Ok(())
+}
+
+/// Whether this process runs in the cluster.
+fn is_inside(access: &k8s::Access) -> bool {
+    matches!(access.origin, k8s::Origin::ServiceAccount { .. })
 }
 
 fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {

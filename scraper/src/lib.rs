@@ -38,6 +38,10 @@ mod target;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+#[path = "../../k8s/tests/fake/mod.rs"]
+#[expect(dead_code, reason = "k8s tests more of it")]
+mod fake;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use model::{Matcher, Querier as _, Samples, Selection, TimeRange, is_stale_nan};
 
+mod discovered;
 mod encrypted;
 
 use super::*;

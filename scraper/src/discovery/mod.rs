@@ -13,7 +13,7 @@ mod http;
 mod kubernetes;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
