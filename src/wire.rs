@@ -15,17 +15,22 @@ use scraper::config::TargetGroup;
 use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 use tsdb::Db;
 
-use crate::cli::{Cli, Kubernetes};
+use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
-use crate::serve::serve;
+use crate::place::Place;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::web::{self, serve};
 
 /// How long an API server may take to answer when we look whether it is there.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections to the machine's own kubelet-like endpoint: our scraper has one.
+const LOCAL_CONNECTIONS_MAX: usize = 16;
+const LOCAL_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often the store is looked after.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Samples are kept this long unless a flag says otherwise.
@@ -38,45 +43,72 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Runs until a signal or `/-/quit`.
-pub(crate) fn run(cli: &Cli, flags: BTreeMap<String, String>) -> anyhow::Result<()> {
+pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
+    let CommandLine { cli, flags, without_effect } = line;
+    for (name, why) in without_effect {
+        tracing::info!("--{name} has no effect: {why}");
+    }
     let loaded = match &cli.config_file {
         Some(path) => config::load(path)?,
         None => Loaded::default(),
     };
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
+    let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
+    let listening = Listening { addresses, guard };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(start(cli, flags, loaded, &addresses));
+    let outcome = runtime.block_on(start(&cli, flags, loaded, &listening));
     // Whatever still runs is a query that nobody waits for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
+}
+
+/// Where and behind what to serve.
+struct Listening {
+    addresses: Vec<SocketAddr>,
+    guard: Option<Arc<web::Guard>>,
+}
+
+impl Listening {
+    async fn bind(&self) -> anyhow::Result<Vec<TcpListener>> {
+        let mut listeners = Vec::new();
+        for address in &self.addresses {
+            let listener = TcpListener::bind(address).await;
+            listeners.push(listener.with_context(|| format!("cannot listen on {address}"))?);
+        }
+        Ok(listeners)
+    }
 }
 
 async fn start(
     cli: &Cli,
     flags: BTreeMap<String, String>,
     loaded: Loaded,
-    addresses: &[SocketAddr],
+    listening: &Listening,
 ) -> anyhow::Result<()> {
     let stop = Shutdown::new();
     // Signals count from here on, also while the store is being opened.
     let mut signals = Signals::new()?;
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        listeners.push(listener);
-    }
+    let listeners = listening.bind().await?;
     let own_address = listeners[0].local_addr()?;
 
-    let local = LocalMachine::start(stop.clone()).await?;
     let store = Arc::new(OnceLock::new());
-    let options = api_options(cli, flags, &loaded);
+    let place = Place::new(cli, own_address, listening.guard.as_deref())?;
+    let options = api_options(cli, flags, &loaded, &place);
     let state = api::State::new(options.clone());
+    let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_config(&state, &loaded);
-    let router = api::router(state.clone()).merge(metrics_api::router(local.metrics_state(&store)));
+    let router =
+        place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
+    let limits = web::Limits::new(
+        cli.web.connections_max,
+        Duration::from_millis(cli.web.read_timeout.0.unsigned_abs()),
+    );
     let servers: Vec<_> = listeners
         .into_iter()
-        .map(|listener| tokio::spawn(serve(listener, router.clone(), stop.clone())))
+        .map(|listener| {
+            let (guard, limits) = (listening.guard.clone(), limits.clone());
+            tokio::spawn(serve(listener, router.clone(), guard, limits, stop.clone()))
+        })
         .collect();
 
     let db = tokio::select! {
@@ -85,11 +117,13 @@ async fn start(
     };
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver =
-        cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    let receiver = cli
+        .web
+        .enable_remote_write_receiver
+        .then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let jobs = Jobs::new(cli, local, own_address, cluster)?;
+    let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
@@ -149,22 +183,22 @@ async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) 
     }
 }
 
-fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> api::Options {
+fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, place: &Place) -> api::Options {
     let defaults = promql::EngineOptions::default();
-    let (grammar, features) = cli.query_features();
+    let crate::tools::Features { grammar, meaning } = cli::query_features(&cli.features);
     let engine = promql::Engine::new(promql::EngineOptions {
-        lookback_ms: cli.lookback.0,
+        lookback_ms: cli.query.lookback.0,
         subquery_step_ms: loaded.evaluation_interval_ms,
-        features,
+        features: meaning,
         limits: promql::Limits {
-            samples_max: cli.query_samples_max,
-            concurrency: cli.query_concurrency,
-            timeout: Duration::from_millis(cli.query_timeout.0.unsigned_abs()),
+            samples_max: cli.query.samples_max,
+            concurrency: cli.query.concurrency,
+            timeout: Duration::from_millis(cli.query.timeout.0.unsigned_abs()),
             ..defaults.limits
         },
         ..defaults
     });
-    let retention_ms = cli.retention_time.map_or(DEFAULT_RETENTION_MS, |time| time.0);
+    let retention_ms = cli.storage.retention_time.map_or(DEFAULT_RETENTION_MS, |time| time.0);
     api::Options {
         build: api::Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -175,7 +209,18 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> a
         engine: Arc::new(engine),
         grammar,
         flags,
-        lifecycle: cli.enable_lifecycle,
+        lifecycle: cli.web.enable_lifecycle,
+        admin: cli.web.enable_admin_api,
+        cors_origin: Some(Arc::clone(&place.cors_origin)),
+        external_url: place.external_url.clone(),
+        external_labels: loaded.external_labels.clone(),
+        working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
+        host_name: place.host_name.clone(),
+        remote_read: api::RemoteRead {
+            samples_max: cli.storage.read_samples_max,
+            slots: (cli.storage.read_concurrency > 0)
+                .then(|| Arc::new(Semaphore::new(cli.storage.read_concurrency))),
+        },
         retention: model::duration::format_ms(retention_ms),
     }
 }
@@ -186,16 +231,21 @@ fn set_config(state: &api::State, loaded: &Loaded) {
 }
 
 async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
-    let dir = cli.storage_path.clone();
-    let retention_ms = match (cli.retention_time, cli.retention_size) {
+    let dir = cli.storage.path.clone();
+    let retention_ms = match (cli.storage.retention_time, cli.storage.retention_size) {
         (Some(time), _) => Some(time.0).filter(|ms| *ms > 0),
         (None, Some(_)) => None,
         (None, None) => Some(DEFAULT_RETENTION_MS),
     };
     let options = tsdb::Options {
-        wal_sync_interval: Duration::from_millis(cli.wal_sync_interval.0.unsigned_abs()),
+        wal_compression: match (cli.storage.wal_compression, cli.storage.wal_compression_type) {
+            (false, _) => tsdb::Compression::None,
+            (true, cli::Compression::Snappy) => tsdb::Compression::Snappy,
+            (true, cli::Compression::Zstd) => tsdb::Compression::Zstd,
+        },
+        wal_sync_interval: Duration::from_millis(cli.storage.wal_sync_interval.0.unsigned_abs()),
         retention_ms,
-        retention_bytes: cli.retention_size.map(|size| size.0).filter(|bytes| *bytes > 0),
+        retention_bytes: cli.storage.retention_size.map(|size| size.0).filter(|bytes| *bytes > 0),
         ..tsdb::Options::default()
     };
     let state = state.clone();
@@ -208,7 +258,7 @@ async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
             line.show(progress);
         })
     });
-    opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage_path.display()))
+    opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage.path.display()))
 }
 
 /// The machine as a kubelet, served to our own scraper on a loopback port of its own: what a kubelet
@@ -220,7 +270,7 @@ struct LocalMachine {
 }
 
 impl LocalMachine {
-    async fn start(stop: Shutdown) -> anyhow::Result<Arc<Self>> {
+    async fn start(own_metrics: axum::Router, stop: Shutdown) -> anyhow::Result<Arc<Self>> {
         let node_name =
             std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let node_name = if node_name.is_empty() { "localhost".to_owned() } else { node_name };
@@ -232,7 +282,8 @@ impl LocalMachine {
         let agent = Agent::new(options).context("cannot read this machine")?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        tokio::spawn(serve(listener, agent.router(), stop));
+        let limits = web::Limits::new(LOCAL_CONNECTIONS_MAX, LOCAL_READ_TIMEOUT);
+        tokio::spawn(serve(listener, agent.router().merge(own_metrics), None, limits, stop));
         Ok(Arc::new(Self { agent, node_name, address }))
     }
 
@@ -250,7 +301,7 @@ impl LocalMachine {
 /// What is scraped without a word in the configuration, and with it.
 struct Jobs {
     local: Arc<LocalMachine>,
-    own_address: SocketAddr,
+    place: Place,
     cluster: Option<k8s::Access>,
     /// Those of the cluster this process runs in, if no configuration file says what to scrape.
     of_cluster: Vec<ScrapeJob>,
@@ -261,20 +312,17 @@ impl Jobs {
     fn new(
         cli: &Cli,
         local: Arc<LocalMachine>,
-        own_address: SocketAddr,
+        place: Place,
         cluster: Option<k8s::Access>,
     ) -> anyhow::Result<Self> {
-        let trust = KubeletTrust {
-            authority: cli.kubelet_certificate_authority.clone(),
-            insecure: cli.kubelet_insecure_tls,
-        };
+        let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
         let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
         let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
-        let kubelet_pins = match &cli.kubelet_pins {
+        let kubelet_pins = match &cli.kubelet.pins {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
-        Ok(Self { local, own_address, cluster, of_cluster, kubelet_pins })
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins })
     }
 
     fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -306,7 +354,7 @@ impl Jobs {
             evaluation_interval_ms: loaded.evaluation_interval_ms,
             query_offset_ms: loaded.rule_query_offset_ms,
             external_labels: loaded.external_labels.clone(),
-            external_url: format!("http://{}", self.own_address),
+            external_url: self.place.external_url.clone(),
             alertmanagers: loaded.alertmanagers.clone(),
             ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
         }
@@ -315,11 +363,19 @@ impl Jobs {
     fn own_job(&self) -> ScrapeJob {
         let mut job = ScrapeJob::new("pyrometer");
         (job.interval_ms, job.timeout_ms) = (15_000, 10_000);
-        let mut address = self.own_address;
+        let mut address = self.place.address;
         if address.ip().is_unspecified() {
             address.set_ip([127, 0, 0, 1].into());
         }
-        job.targets = vec![TargetGroup::of_addresses([address.to_string()], Labels::empty())];
+        let mut group = TargetGroup::of_addresses([address.to_string()], Labels::empty());
+        if self.place.guarded {
+            // We have no password of our own, so we go in by the back door, under the front's name.
+            let labels = Labels::from_pairs([("instance", address.to_string())]);
+            group = TargetGroup::of_addresses([self.local.address.to_string()], labels);
+        } else {
+            job.metrics_path = format!("{}/metrics", self.place.prefix);
+        }
+        job.targets = vec![group];
         job
     }
 }
@@ -393,7 +449,13 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
         "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
     };
     if let Some(path) = &cli.config_file {
-        scrapes.push_str(&format!(", and {} jobs of {}", loaded.jobs.len(), path.display()));
+        let fixed: usize =
+            loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
+        scrapes.push_str(&format!(", and {fixed} targets of {}", path.display()));
+        let discoveries: usize = loaded.jobs.iter().map(|job| job.discoveries.len()).sum();
+        if discoveries > 0 {
+            scrapes.push_str(&format!(" and what its {discoveries} service discoveries find"));
+        }
     }
     if let Some(access) = jobs.cluster.clone() {
         if let k8s::Origin::Kubeconfig { path, context } = &access.origin {
@@ -413,8 +475,8 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
     let greeting = Greeting {
         version: env!("CARGO_PKG_VERSION"),
         scrapes,
-        url: format!("http://{}", jobs.own_address),
-        data_dir: cli.storage_path.display().to_string(),
+        url: jobs.place.url(),
+        data_dir: cli.storage.path.display().to_string(),
     };
     greeting.print();
 }

@@ -7,7 +7,8 @@ mod values;
 
 use model::Value;
 
-use crate::ast::{Aggregate, AggregateOp, Expr, Position};
+use crate::annotations::Site;
+use crate::ast::{Aggregate, AggregateOp, Expr};
 use crate::engine::QueryError;
 use crate::eval::column::Column;
 use crate::eval::source::Series;
@@ -53,7 +54,7 @@ pub(super) struct Aggregation<'a> {
 /// The remarks of an accumulator, which stand at what is aggregated.
 pub(super) struct Remarks<'a> {
     evaluator: &'a Evaluator<'a>,
-    at: Position,
+    at: Site,
 }
 
 impl total::Remarks for Remarks<'_> {
@@ -72,7 +73,7 @@ impl total::Remarks for Remarks<'_> {
 
 impl Aggregation<'_> {
     pub(super) fn remarks(&self) -> Remarks<'_> {
-        Remarks { evaluator: self.evaluator, at: self.aggregate.expr.position }
+        Remarks { evaluator: self.evaluator, at: Site::new(self.expr, &self.aggregate.expr) }
     }
 
     /// An aggregation of constant memory for each group and step.
@@ -120,8 +121,8 @@ impl Aggregation<'_> {
         }
     }
 
-    pub(super) fn param_position(&self) -> Position {
-        self.aggregate.param.as_ref().map_or(self.expr.position, |param| param.position)
+    pub(super) fn param_site(&self) -> Site {
+        Site::new(self.expr, self.aggregate.param.as_ref().unwrap_or(self.expr))
     }
 
     pub(super) fn param_text(&self) -> Result<&str, QueryError> {
@@ -130,8 +131,12 @@ impl Aggregation<'_> {
 
     fn quantile(&self) -> Result<Vec<Series>, QueryError> {
         let q = self.param()?;
-        for bad in q.iter().filter(|q| quantile::is_invalid(**q)) {
-            self.evaluator.annotations.warn(self.param_position(), &quantile::invalid(*bad));
+        let (lowest, highest) = rank::extremes(&q);
+        let nan = q.iter().copied().find(|q| q.is_nan());
+        let low = Some(lowest).filter(|q| *q < 0.0);
+        let high = Some(highest).filter(|q| *q > 1.0);
+        for bad in nan.into_iter().chain(low).chain(high) {
+            self.evaluator.annotations.warn(self.param_site(), &quantile::invalid(bad));
         }
         let (groups, mut values) = self.collected()?;
         let mut out = Vec::new();

@@ -361,10 +361,19 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
-        let (grid, range) = self.times.instant(selector, grid)?;
-        let lookback_ms = self.times.lookback_ms;
+        let (mut grid, range) = self.times.instant(selector, grid)?;
+        let mut lookback_ms = self.times.lookback_ms;
         let set = self.select(selector, range)?;
         let names_unique = is_name_fixed(selector, set.as_ref());
+        if let (Some(at), Some(_)) = (selector.at, &selector.offset)
+            && yields != Yield::Value
+        {
+            // With both, the reference reads the time moved by the offset, but looks at it from the pinned
+            // one: it sees what both see.
+            let pinned = self.times.at_ms(at);
+            lookback_ms = lookback_ms.saturating_sub(grid.start.saturating_sub(pinned).saturating_abs());
+            grid.start = grid.start.min(pinned);
+        }
         if selector.extension == Some(Extension::Smoothed) {
             return Ok(Box::new(SmoothedSelector {
                 evaluator: self,

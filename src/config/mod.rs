@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::Location;
 
 pub(crate) use redact::redact;
+pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
 
 /// What a configuration file says, checked and with defaults applied.
@@ -98,7 +99,32 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigError> {
     parse(path, &text)
 }
 
+/// Reads and checks a file, but not the rule files that it names.
+pub(crate) fn load_syntax(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse_file(path, &text).map(|(loaded, _)| loaded)
+}
+
 fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let (mut loaded, patterns) = parse_file(path, text)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for pattern in patterns {
+        let files = rule_files::matching(folder, &pattern.value);
+        let files = files.map_err(|what| ConfigError::Invalid {
+            path: path.to_owned(),
+            location: Some(pattern.referenced),
+            what,
+        })?;
+        for path in files {
+            loaded.rules.extend(rule_files::load(&path)?);
+        }
+    }
+    Ok(loaded)
+}
+
+/// The file itself, and the patterns of its rule files.
+fn parse_file(path: &Path, text: &str) -> Result<(Loaded, Vec<serde_saphyr::Spanned<String>>), ConfigError> {
     let invalid = |location, what| ConfigError::Invalid { path: path.to_owned(), location, what };
     if text.trim().is_empty() {
         return Err(invalid(None, "the file is empty".to_owned()));
@@ -131,14 +157,8 @@ fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
             location: fault.location,
             what: fault.what,
         })?;
-    for pattern in patterns {
-        let files = rule_files::matching(folder, &pattern.value);
-        for path in files.map_err(|what| invalid(Some(pattern.referenced), what))? {
-            loaded.rules.extend(rule_files::load(&path)?);
-        }
-    }
     loaded.redacted = redact(text);
-    Ok(loaded)
+    Ok((loaded, patterns))
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
@@ -154,46 +174,6 @@ fn first_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.split(" at line ").next().unwrap_or(line);
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
-}
-
-/// `pyrometer check config`: says of each file whether it can be run.
-pub(crate) fn check(files: &[PathBuf]) -> anyhow::Result<()> {
-    let mut failed = 0;
-    for path in files {
-        match load(path) {
-            Ok(loaded) => println!(
-                "{}: valid, {} scrape jobs, {} rule groups",
-                path.display(),
-                loaded.jobs.len(),
-                loaded.rules.len()
-            ),
-            Err(error) => {
-                eprintln!("{error}");
-                failed += 1;
-            }
-        }
-    }
-    anyhow::ensure!(failed == 0, "{failed} of {} files cannot be used", files.len());
-    Ok(())
-}
-
-/// `pyrometer check rules`: says of each file how many rules it has.
-pub(crate) fn check_rules(files: &[PathBuf]) -> anyhow::Result<()> {
-    let mut failed = 0;
-    for path in files {
-        match rule_files::load(path) {
-            Ok(groups) => {
-                let count: usize = groups.iter().map(|group| group.rules.len()).sum();
-                println!("{}: {count} rules found", path.display());
-            }
-            Err(error) => {
-                eprintln!("{error}");
-                failed += 1;
-            }
-        }
-    }
-    anyhow::ensure!(failed == 0, "{failed} of {} files cannot be used", files.len());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use super::Evaluator;
 use super::column::{Column, histogram_samples};
 use super::grid::Grid;
 use super::source::{NameRule, Scratch, Source, goes_with_name};
-use crate::ast::{Expr, Extension, Position};
+use crate::annotations::Site;
+use crate::ast::{Expr, Extension};
 use crate::engine::QueryError;
 
 /// The samples of one series in one window, which is open at the left.
@@ -40,8 +41,8 @@ impl Window<'_> {
 /// What a range function may say about its input.
 pub(crate) struct Remarks<'a> {
     pub(crate) evaluator: &'a Evaluator<'a>,
-    /// Where the range vector stands.
-    pub(crate) at: Position,
+    /// Where the first argument of the function stands.
+    pub(crate) at: Site,
     name: &'a dyn Fn() -> String,
     /// Whether the name of this series has been looked at.
     name_checked: Cell<bool>,
@@ -108,6 +109,8 @@ pub(crate) struct Ranged<'a> {
     pub(crate) evaluator: &'a Evaluator<'a>,
     /// The range vector.
     pub(crate) expr: &'a Expr,
+    /// Where remarks are made: at the first argument of the function.
+    pub(crate) at: Site,
     pub(crate) input: Input<'a>,
     pub(crate) names_unique: bool,
     pub(crate) windows: Windows,
@@ -303,12 +306,8 @@ impl Source for Ranged<'_> {
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.windows.times.count);
         let name = || self.metric_name(at);
-        let remarks = Remarks {
-            evaluator: self.evaluator,
-            at: self.expr.position,
-            name: &name,
-            name_checked: Cell::new(false),
-        };
+        let remarks =
+            Remarks { evaluator: self.evaluator, at: self.at, name: &name, name_checked: Cell::new(false) };
         let samples = match &self.input {
             Input::Store { set, range } => {
                 self.evaluator.read(self.expr, set.as_ref(), at, *range, &mut scratch.samples)?;

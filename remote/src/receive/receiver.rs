@@ -23,7 +23,7 @@ pub struct Written {
     pub samples: u64,
     /// Histograms.
     pub histograms: u64,
-    /// Exemplars; none are kept yet.
+    /// Exemplars.
     pub exemplars: u64,
 }
 
@@ -146,12 +146,12 @@ impl Batch<'_, '_> {
             },
         };
         series.visit(|item| {
-            let mut outcome = self.append(reference, &item)?;
+            let mut outcome = self.append(reference, &item, series.version)?;
             if outcome == Err(AppendError::UnknownSeries) {
                 // The series has left the head since it was cached.
                 let Some(fresh) = self.resolve(&series, key)? else { return Ok(()) };
                 reference = fresh;
-                outcome = self.append(reference, &item)?;
+                outcome = self.append(reference, &item, series.version)?;
             }
             if let Err(error) = outcome {
                 self.refuse(&series, &error.to_string());
@@ -205,6 +205,7 @@ impl Batch<'_, '_> {
         &mut self,
         series: SeriesRef,
         item: &Item<'_>,
+        version: Version<'_>,
     ) -> Result<Result<(), AppendError>, ReceiveError> {
         Ok(match item {
             Item::Sample(sample) => {
@@ -218,7 +219,16 @@ impl Batch<'_, '_> {
                 self.written.histograms += u64::from(outcome.is_ok());
                 outcome
             }
-            Item::Exemplar => Ok(()),
+            Item::Exemplar(message) => {
+                let exemplar = version.exemplar(message)?;
+                let outcome = self.appender.append_exemplar(series, &exemplar);
+                self.written.exemplars += u64::from(outcome.is_ok());
+                match outcome {
+                    // An exemplar is no sample: one that is too late is dropped, and the samples stand.
+                    Err(AppendError::UnknownSeries) => outcome,
+                    _ => Ok(()),
+                }
+            }
         })
     }
 

@@ -1,5 +1,8 @@
 //! The messages of both protocol versions, walked in place.
 
+use model::Labels;
+use tsdb::Exemplar;
+
 use super::ReceiveError;
 use crate::wire::{Content, Fields, WireError, packed, take_varint};
 
@@ -30,6 +33,17 @@ impl<'a> Symbols<'a> {
         symbol
             .ok_or_else(|| ReceiveError::Malformed(format!("symbol {at} of {} is referred to", self.0.len())))
     }
+
+    /// Appends the labels that `refs`, names and values in turn, refer to.
+    fn push_pairs(&self, refs: &[u64], labels: &mut Vec<Pair<'a>>) -> Result<(), ReceiveError> {
+        if !refs.len().is_multiple_of(2) {
+            return Err(ReceiveError::Malformed("labels_refs has an odd length".to_owned()));
+        }
+        for pair in refs.chunks_exact(2) {
+            labels.push((self.get(pair[0])?, self.get(pair[1])?));
+        }
+        Ok(())
+    }
 }
 
 /// A sample of either version.
@@ -43,7 +57,7 @@ pub(super) struct SampleMessage {
 pub(super) enum Item<'a> {
     Sample(SampleMessage),
     Histogram(&'a [u8]),
-    Exemplar,
+    Exemplar(&'a [u8]),
 }
 
 /// Field numbers: those of 1.0 and 2.0 differ by one place.
@@ -95,12 +109,7 @@ impl<'a> TimeSeries<'a> {
             }
         }
         if let Version::V2 { symbols } = self.version {
-            if !refs.len().is_multiple_of(2) {
-                return Err(ReceiveError::Malformed("labels_refs has an odd length".to_owned()));
-            }
-            for pair in refs.chunks_exact(2) {
-                labels.push((symbols.get(pair[0])?, symbols.get(pair[1])?));
-            }
+            symbols.push_pairs(&refs, &mut labels)?;
         }
         Ok(labels)
     }
@@ -118,11 +127,32 @@ impl<'a> TimeSeries<'a> {
             } else if found == numbers.histograms {
                 visit(Item::Histogram(content.bytes()?))?;
             } else if found == numbers.exemplars {
-                content.bytes()?;
-                visit(Item::Exemplar)?;
+                visit(Item::Exemplar(content.bytes()?))?;
             }
         }
         Ok(())
+    }
+}
+
+impl Version<'_> {
+    /// Reads an exemplar: `{labels = 1, value = 2, timestamp = 3}`, where 2.0 refers to its symbols.
+    pub(super) fn exemplar(&self, message: &[u8]) -> Result<Exemplar, ReceiveError> {
+        let (mut labels, mut refs) = (Vec::new(), Vec::new());
+        let (mut ts, mut value) = (0, 0.0);
+        let mut fields = Fields::new(message);
+        while let Some((number, content)) = fields.next()? {
+            match (number, self) {
+                (1, Version::V1) => labels.push(label(content.bytes()?)?),
+                (1, Version::V2 { .. }) => packed(content, &mut refs, |at| at)?,
+                (2, _) => value = content.double()?,
+                (3, _) => ts = content.int64()?,
+                _ => {}
+            }
+        }
+        if let Version::V2 { symbols } = self {
+            symbols.push_pairs(&refs, &mut labels)?;
+        }
+        Ok(Exemplar { labels: Labels::from_pairs(labels), ts, value })
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 /// Dropping it syncs the log and releases the directory, as [`Db::close`] does, but cannot report
 /// errors.
 pub struct Db {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     /// Ends the sync thread, if there is one.
     syncer: Option<sync::Syncer>,
     /// The directory is ours while this lives. Snapshots may live longer: they only read.
@@ -201,6 +201,12 @@ impl Db {
         let inner = Arc::new(inner);
         let syncer = sync::Syncer::start(&inner).map_err(|source| OpenError::io(dir, source))?;
         Ok(Self { inner, syncer, _lock: lock })
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
     }
 
     /// A new batch.
