@@ -4,6 +4,7 @@
 
 mod cli;
 mod config;
+mod in_cluster;
 mod local;
 mod place;
 mod terminal;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub(crate) use flags::Compression;
-use flags::{Query, Rules, Storage, Web};
+use flags::{Kubelet, Query, Rules, Storage, Web};
 
 use crate::tools::Features;
 
@@ -51,6 +51,10 @@ pub(crate) struct Cli {
     /// Which cluster to look for.
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
+
+    /// How kubelets are trusted.
+    #[command(flatten)]
+    pub(crate) kubelet: Kubelet,
 
     /// Least severe messages to print.
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]

@@ -1,7 +1,10 @@
 //! The configuration file, in Prometheus' format: read whole, checked whole, or refused with the file,
 //! line, column and key.
 
+pub(crate) mod cluster;
+mod discovery;
 mod file;
+mod http;
 mod redact;
 mod resolve;
 mod rule_files;
@@ -126,15 +129,44 @@ fn parse_file(path: &Path, text: &str) -> Result<(Loaded, Vec<serde_saphyr::Span
     if text.trim().is_empty() {
         return Err(invalid(None, "the file is empty".to_owned()));
     }
-    let file: file::File = serde_saphyr::from_str(text).map_err(|error| {
-        let location = error.location();
-        invalid(location, first_line(&error.without_snippet().to_string()))
-    })?;
+    let file: file::File = read(path, text)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let patterns = file.rule_files.clone();
-    let mut loaded = resolve::resolve(file, folder).map_err(|fault| invalid(fault.location, fault.what))?;
+    let mut parts = Vec::new();
+    for (at, pattern) in file.scrape_config_files.iter().enumerate() {
+        if file.scrape_config_files[..at].iter().any(|other| other.value == pattern.value) {
+            let what = format!("scrape_config_files: {:?} is named twice", pattern.value);
+            return Err(invalid(Some(pattern.referenced), what));
+        }
+        let files = rule_files::matching(folder, &pattern.value);
+        let files = files.map_err(|what| invalid(Some(pattern.referenced), what))?;
+        // As in Prometheus this is no error, but its jobs are not left out without a word.
+        if files.is_empty() {
+            tracing::warn!("{}: scrape_config_files: there is no file {:?}", path.display(), pattern.value);
+        }
+        for path in files {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            let part: file::ScrapeFile = read(&path, &text)?;
+            parts.push(resolve::Part { path, scrapes: part.scrape_configs });
+        }
+    }
+    let mut loaded =
+        resolve::resolve(file, parts, folder).map_err(|(other, fault)| ConfigError::Invalid {
+            path: other.unwrap_or_else(|| path.to_owned()),
+            location: fault.location,
+            what: fault.what,
+        })?;
     loaded.redacted = redact(text);
     Ok((loaded, patterns))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| ConfigError::Invalid {
+        path: path.to_owned(),
+        location: error.location(),
+        what: first_line(&error.without_snippet().to_string()),
+    })
 }
 
 /// The message without the place, which is shown in front of it.
