@@ -112,27 +112,26 @@ async fn start(
         .collect();
 
     let db = tokio::select! {
-        opened = open_store(cli, &state) => Arc::new(opened?),
+        opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
         () = signals.stop() => return Ok(()),
     };
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver = cli
-        .web
-        .enable_remote_write_receiver
-        .then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    let receiver = write_receiver(cli, &db);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
-    let rules = Arc::new(rules::start(jobs.rules(&loaded, engine, &db), stop.child_token())?);
+    let rules = Arc::new(rules::start(jobs.rules(&loaded, &cli.rules, engine, &db), stop.child_token())?);
+    let otlp = otlp_receiver(cli, &loaded, &db);
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
         receiver,
+        otlp,
     });
 
     let reload = Arc::new(Reload {
@@ -158,6 +157,16 @@ async fn start(
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
     Ok(())
+}
+
+fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
+    let enabled = cli.web.enable_remote_write_receiver;
+    enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
+}
+
+fn otlp_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<remote::otlp::Receiver>> {
+    let receiver = || Arc::new(remote::otlp::Receiver::new(Arc::clone(db), loaded.otlp.clone()));
+    cli.web.enable_otlp_receiver.then(receiver)
 }
 
 /// Seeds that nobody outside can know: the standard library's, drawn from the kernel.
@@ -230,13 +239,17 @@ fn set_config(state: &api::State, loaded: &Loaded) {
     state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
 }
 
-async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
+async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State) -> anyhow::Result<Db> {
     let dir = cli.storage.path.clone();
-    let retention_ms = match (cli.storage.retention_time, cli.storage.retention_size) {
-        (Some(time), _) => Some(time.0).filter(|ms| *ms > 0),
+    let time = file.retention_ms.or(cli.storage.retention_time.map(|time| time.0));
+    let size = file.retention_bytes.or(cli.storage.retention_size.map(|size| size.0));
+    let size = size.filter(|bytes| *bytes > 0);
+    let retention_ms = match (time, size) {
+        (Some(time), _) => Some(time).filter(|ms| *ms > 0),
         (None, Some(_)) => None,
         (None, None) => Some(DEFAULT_RETENTION_MS),
     };
+    let defaults = tsdb::Options::default();
     let options = tsdb::Options {
         wal_compression: match (cli.storage.wal_compression, cli.storage.wal_compression_type) {
             (false, _) => tsdb::Compression::None,
@@ -245,8 +258,11 @@ async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
         },
         wal_sync_interval: Duration::from_millis(cli.storage.wal_sync_interval.0.unsigned_abs()),
         retention_ms,
-        retention_bytes: cli.storage.retention_size.map(|size| size.0).filter(|bytes| *bytes > 0),
-        ..tsdb::Options::default()
+        retention_bytes: size,
+        out_of_order_window_ms: file.out_of_order_window_ms,
+        exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
+        series_max: cli.storage.series_max,
+        ..defaults
     };
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {
@@ -348,7 +364,13 @@ impl Jobs {
         config
     }
 
-    fn rules(&self, loaded: &Loaded, engine: Arc<promql::Engine>, db: &Arc<Db>) -> rules::Options {
+    fn rules(
+        &self,
+        loaded: &Loaded,
+        flags: &cli::Rules,
+        engine: Arc<promql::Engine>,
+        db: &Arc<Db>,
+    ) -> rules::Options {
         rules::Options {
             groups: loaded.rules.clone(),
             evaluation_interval_ms: loaded.evaluation_interval_ms,
@@ -356,6 +378,14 @@ impl Jobs {
             external_labels: loaded.external_labels.clone(),
             external_url: self.place.external_url.clone(),
             alertmanagers: loaded.alertmanagers.clone(),
+            resend_delay_ms: flags.resend_delay.0,
+            for_outage_tolerance_ms: flags.outage_tolerance.0,
+            for_grace_period_ms: flags.grace_period.0,
+            queue: rules::QueueOptions {
+                capacity: flags.queue_capacity,
+                batch: flags.batch_size,
+                drain: flags.drain_on_shutdown,
+            },
             ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
         }
     }

@@ -26,6 +26,7 @@ mod health;
 mod json;
 mod labels;
 mod metrics;
+mod otlp;
 mod page;
 mod params;
 mod process;
@@ -135,6 +136,8 @@ pub struct Running {
     pub rules: Arc<rules::Handle>,
     /// Takes remote-write requests, if that is enabled.
     pub receiver: Option<Arc<remote::receive::Receiver>>,
+    /// Takes OTLP metrics, if that is enabled.
+    pub otlp: Option<Arc<remote::otlp::Receiver>>,
 }
 
 /// What an operator may ask of the process from outside.
@@ -272,6 +275,7 @@ pub fn router(state: State) -> Router {
         .route("/series", get(labels::series).post(labels::series))
         .route("/write", post(write::write))
         .route("/read", post(read::read))
+        .route("/otlp/v1/metrics", post(otlp::write))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))

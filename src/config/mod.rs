@@ -9,6 +9,7 @@ mod redact;
 mod resolve;
 mod rule_files;
 mod scalars;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use serde_saphyr::Location;
 pub(crate) use redact::redact;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
+pub(crate) use storage::StorageOptions;
 
 /// What a configuration file says, checked and with defaults applied.
 #[derive(Clone, Debug)]
@@ -33,6 +35,10 @@ pub(crate) struct Loaded {
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
     pub(crate) alertmanagers: Vec<rules::Alertmanager>,
+    /// How samples are kept.
+    pub(crate) storage: storage::StorageOptions,
+    /// How OTLP metrics become series.
+    pub(crate) otlp: remote::otlp::Options,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
 }
@@ -46,6 +52,8 @@ impl Default for Loaded {
             rule_query_offset_ms: 0,
             rules: Vec::new(),
             alertmanagers: Vec::new(),
+            storage: storage::StorageOptions::default(),
+            otlp: remote::otlp::Options::default(),
             redacted: String::new(),
         }
     }
