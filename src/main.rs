@@ -4,9 +4,11 @@
 
 mod cli;
 mod config;
+mod in_cluster;
 mod local;
 mod place;
 mod terminal;
+mod tools;
 mod web;
 mod wire;
 
@@ -14,24 +16,22 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use cli::{Check, Cli, Command, CommandLine};
+use cli::{Cli, CommandLine};
 
 /// Returns freed pages soon and never builds huge pages: half the resident memory of the default.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let line = CommandLine::read();
-    let outcome = match &line.cli.command {
-        Some(Command::Check(Check::Config { files })) => config::check(files),
-        Some(Command::Check(Check::Rules { files })) => config::check_rules(files),
-        Some(Command::Check(Check::WebConfig { files })) => web::check(files),
-        None => {
-            log_to_stderr(&line.cli);
-            wire::run(line)
-        }
-    };
-    match outcome {
+    if let Some((command, features)) = cli::promtool() {
+        return tools::run(command, &features);
+    }
+    let mut line = CommandLine::read();
+    if let Some(command) = line.cli.command.take() {
+        return tools::run(command, &line.cli.features);
+    }
+    log_to_stderr(&line.cli);
+    match wire::run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pyrometer: {}", describe(&error));

@@ -20,6 +20,7 @@ use tsdb::Db;
 
 use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
+use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
 use crate::place::Place;
 use crate::terminal::{Greeting, ProgressLine};
@@ -121,7 +122,8 @@ async fn start(
         .enable_remote_write_receiver
         .then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
-    let jobs = Jobs { local, place };
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
@@ -142,7 +144,7 @@ async fn start(
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
-    greet(cli, &loaded, &reload.jobs, cli.kubernetes)?;
+    greet(cli, &loaded, &reload.jobs);
 
     until_stopped(&mut signals, &reload, &stop).await;
     state.set_stopping();
@@ -183,11 +185,11 @@ async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) 
 
 fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, place: &Place) -> api::Options {
     let defaults = promql::EngineOptions::default();
-    let (grammar, features) = cli.query_features();
+    let crate::tools::Features { grammar, meaning } = cli::query_features(&cli.features);
     let engine = promql::Engine::new(promql::EngineOptions {
         lookback_ms: cli.query.lookback.0,
         subquery_step_ms: loaded.evaluation_interval_ms,
-        features,
+        features: meaning,
         limits: promql::Limits {
             samples_max: cli.query.samples_max,
             concurrency: cli.query.concurrency,
@@ -300,16 +302,42 @@ impl LocalMachine {
 struct Jobs {
     local: Arc<LocalMachine>,
     place: Place,
+    cluster: Option<k8s::Access>,
+    /// Those of the cluster this process runs in, if no configuration file says what to scrape.
+    of_cluster: Vec<ScrapeJob>,
+    kubelet_pins: Option<Arc<scraper::config::Pins>>,
 }
 
 impl Jobs {
+    fn new(
+        cli: &Cli,
+        local: Arc<LocalMachine>,
+        place: Place,
+        cluster: Option<k8s::Access>,
+    ) -> anyhow::Result<Self> {
+        let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
+        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
+        let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
+        let kubelet_pins = match &cli.kubelet.pins {
+            Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
+            None => None,
+        };
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins })
+    }
+
     fn config(&self, loaded: &Loaded) -> scraper::Config {
         let mut config = scraper::Config::new(Arc::new(now));
         config.seed.host_name.clone_from(&self.local.node_name);
         config.seed.external_labels = loaded.external_labels.clone();
         config.system_roots_pem = system_roots();
+        config.kubelet_pins.clone_from(&self.kubelet_pins);
         config.jobs.clone_from(&loaded.jobs);
-        let own = [local::kubelet_job(&self.local.node_name, self.local.address), self.own_job()];
+        config.jobs.extend(self.of_cluster.iter().cloned());
+        let mut own = vec![self.own_job()];
+        // In a cluster the nodes' kubelets know more than a look around from inside a pod.
+        if self.of_cluster.is_empty() {
+            own.push(local::kubelet_job(&self.local.node_name, self.local.address));
+        }
         for job in own {
             if config.jobs.iter().any(|other| other.name == job.name) {
                 tracing::warn!("job {:?} of the configuration stands for the built-in one", job.name);
@@ -339,11 +367,11 @@ impl Jobs {
         if address.ip().is_unspecified() {
             address.set_ip([127, 0, 0, 1].into());
         }
-        let mut group = TargetGroup { targets: vec![address.to_string()], labels: Labels::empty() };
+        let mut group = TargetGroup::of_addresses([address.to_string()], Labels::empty());
         if self.place.guarded {
             // We have no password of our own, so we go in by the back door, under the front's name.
-            group.labels = Labels::from_pairs([("instance", &group.targets[0])]);
-            group.targets = vec![self.local.address.to_string()];
+            let labels = Labels::from_pairs([("instance", address.to_string())]);
+            group = TargetGroup::of_addresses([self.local.address.to_string()], labels);
         } else {
             job.metrics_path = format!("{}/metrics", self.place.prefix);
         }
@@ -414,29 +442,33 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
     });
 }
 
-fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::Result<()> {
-    let mut scrapes = format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name);
+fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
+    let mut scrapes = if jobs.of_cluster.is_empty() {
+        format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
+    } else {
+        "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
+    };
     if let Some(path) = &cli.config_file {
-        let targets: usize =
+        let fixed: usize =
             loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
-        scrapes.push_str(&format!(", and {targets} targets of {}", path.display()));
+        scrapes.push_str(&format!(", and {fixed} targets of {}", path.display()));
+        let discoveries: usize = loaded.jobs.iter().map(|job| job.discoveries.len()).sum();
+        if discoveries > 0 {
+            scrapes.push_str(&format!(" and what its {discoveries} service discoveries find"));
+        }
     }
-    if let Some(access) = k8s::find(kubernetes_mode(mode), &kubernetes_environment())? {
-        let origin = match &access.origin {
-            k8s::Origin::ServiceAccount => "its service account".to_owned(),
-            k8s::Origin::Kubeconfig { path, context } => format!("context {context:?} of {}", path.display()),
-        };
-        scrapes.push_str(&format!("; not yet the cluster {} found by {origin}", access.server));
+    if let Some(access) = jobs.cluster.clone() {
+        if let k8s::Origin::Kubeconfig { path, context } = &access.origin {
+            let place = format!("context {context:?} of {}", path.display());
+            scrapes.push_str(&format!(
+                "; not the cluster {} of {place}, whose nodes may be out of reach",
+                access.server
+            ));
+        }
         tokio::spawn(async move {
-            let server = &access.server;
             match access.reach(CLUSTER_PATIENCE).await {
-                Ok(version) => tracing::warn!(
-                    "the cluster at {server} ({version}) answers, but its nodes and pods are not discovered yet: \
-                     only this machine is scraped"
-                ),
-                Err(error) => {
-                    tracing::warn!("no cluster is reachable, only this machine is scraped: {error}");
-                }
+                Ok(version) => tracing::info!("the cluster at {} ({version}) answers", access.server),
+                Err(error) => tracing::warn!("the cluster does not answer yet: {error}"),
             }
         });
     }
@@ -447,7 +479,11 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::R
         data_dir: cli.storage.path.display().to_string(),
     };
     greeting.print();
-    Ok(())
+}
+
+/// Whether this process runs in the cluster.
+fn is_inside(access: &k8s::Access) -> bool {
+    matches!(access.origin, k8s::Origin::ServiceAccount { .. })
 }
 
 fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {
@@ -456,16 +492,6 @@ fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {
         Kubernetes::Off => k8s::Mode::Off,
         Kubernetes::InCluster => k8s::Mode::InCluster,
         Kubernetes::Kubeconfig => k8s::Mode::Kubeconfig,
-    }
-}
-
-fn kubernetes_environment() -> k8s::Environment {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let home = set("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
-    k8s::Environment {
-        kubeconfig: set("KUBECONFIG").map(PathBuf::from).or(home),
-        service: set("KUBERNETES_SERVICE_HOST").zip(set("KUBERNETES_SERVICE_PORT")),
-        service_account_dir: PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount"),
     }
 }
 

@@ -46,6 +46,18 @@ impl Load {
         Self { series, random: 0x9e37_79b9_7f4a_7c15 ^ first as u64 }
     }
 
+    /// How many series there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
     /// The bodies of the requests that carry one sample of every series at `ts`, one after the other.
     pub fn requests(&mut self, ts: i64) -> impl Iterator<Item = Vec<u8>> + '_ {
         let random = &mut self.random;
@@ -73,23 +85,29 @@ impl Load {
     }
 }
 
+/// The labels of series `id`, ascending by name.
+#[must_use]
+pub fn labels(id: usize) -> [(&'static str, String); 12] {
+    let pod = id / 100;
+    [
+        ("__name__", format!("container_metric_{}_total", id % 100)),
+        ("app", format!("app-{}", pod % 97)),
+        ("cluster", "production-1".to_owned()),
+        ("container", "main".to_owned()),
+        ("endpoint", "https-metrics".to_owned()),
+        ("image", format!("registry.example/app-{}:v1.{}", pod % 97, pod % 7)),
+        ("instance", format!("10.{}.{}.{}:10250", pod / 65_536, pod / 256 % 256, pod % 256)),
+        ("job", "kubelet".to_owned()),
+        ("namespace", format!("namespace-{}", pod % 31)),
+        ("node", format!("node-{}", pod / 70)),
+        ("pod", format!("app-{}-{:08x}", pod % 97, pod * 2_654_435_761 % 0xffff_ffff)),
+        ("service", format!("service-{}", pod % 97)),
+    ]
+}
+
 impl Series {
     fn new(id: usize) -> Self {
-        let pod = id / 100;
-        let text = [
-            ("__name__", format!("container_metric_{}_total", id % 100)),
-            ("app", format!("app-{}", pod % 97)),
-            ("cluster", "production-1".to_owned()),
-            ("container", "main".to_owned()),
-            ("endpoint", "https-metrics".to_owned()),
-            ("image", format!("registry.example/app-{}:v1.{}", pod % 97, pod % 7)),
-            ("instance", format!("10.{}.{}.{}:10250", pod / 65_536, pod / 256 % 256, pod % 256)),
-            ("job", "kubelet".to_owned()),
-            ("namespace", format!("namespace-{}", pod % 31)),
-            ("node", format!("node-{}", pod / 70)),
-            ("pod", format!("app-{}-{:08x}", pod % 97, pod * 2_654_435_761 % 0xffff_ffff)),
-            ("service", format!("service-{}", pod % 97)),
-        ];
+        let text = labels(id);
         let mut labels = Vec::with_capacity(300);
         for (name, value) in &text {
             let mut label = Vec::with_capacity(64);

@@ -21,6 +21,7 @@
 mod message;
 pub mod read;
 pub mod receive;
+pub mod send;
 mod wire;
 
 /// A part of the protocol that is not there yet.

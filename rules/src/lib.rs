@@ -39,6 +39,7 @@ mod rule;
 mod schedule;
 pub mod status;
 mod template;
+mod trial;
 
 #[cfg(test)]
 mod handle_tests;
@@ -59,6 +60,7 @@ pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
 };
 pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use trial::Trial;
 
 use handle::Shared;
 use notifier::Notifier;
@@ -165,17 +167,7 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
     check_groups(&options.groups)?;
     let notifier = Notifier::start(&options.alertmanagers)
         .map_err(|(url, what)| StartError::Alertmanager { url, what })?;
-    let env = Environment {
-        engine: options.engine,
-        db: options.db,
-        external_labels: options.external_labels,
-        external_url: options.external_url,
-        resend_delay_ms: options.resend_delay_ms,
-        outage_tolerance_ms: options.for_outage_tolerance_ms,
-        grace_period_ms: options.for_grace_period_ms,
-        cancelled: Arc::new(QueryCancelled::new()),
-        counters: Counters::default(),
-    };
+    let env = environment(&options);
     let shared = Arc::new(Shared {
         env,
         clock: options.clock,
@@ -186,4 +178,19 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         tasks: TaskTracker::new(),
     });
     Ok(Handle::start(shared, options.groups))
+}
+
+/// What all groups share.
+fn environment(options: &Options) -> Environment {
+    Environment {
+        engine: Arc::clone(&options.engine),
+        db: Arc::clone(&options.db),
+        external_labels: options.external_labels.clone(),
+        external_url: options.external_url.clone(),
+        resend_delay_ms: options.resend_delay_ms,
+        outage_tolerance_ms: options.for_outage_tolerance_ms,
+        grace_period_ms: options.for_grace_period_ms,
+        cancelled: Arc::new(QueryCancelled::new()),
+        counters: Counters::default(),
+    }
 }

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use model::{Matcher, Querier as _, Samples, Selection, TimeRange, is_stale_nan};
 
+mod discovered;
 mod encrypted;
 
 use super::*;
@@ -111,8 +112,7 @@ fn clock() -> config::Clock {
 fn job(name: &str, addresses: &[&str]) -> ScrapeJob {
     let mut job = ScrapeJob::new(name);
     (job.interval_ms, job.timeout_ms) = (INTERVAL_MS, INTERVAL_MS - 10);
-    let targets = addresses.iter().map(|&address| address.to_owned()).collect();
-    job.targets = vec![TargetGroup { targets, labels: model::Labels::empty() }];
+    job.targets = vec![TargetGroup::of_addresses(addresses, model::Labels::empty())];
     job
 }
 

@@ -74,6 +74,24 @@ pub(crate) struct Web {
     pub(crate) search_limit_max: usize,
 }
 
+/// How kubelets are trusted, in a cluster without a configuration file.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Kubelets")]
+pub(crate) struct Kubelet {
+    /// Certificate authority (PEM) that signs kubelets' certificates, if it is not the cluster's own.
+    #[arg(long = "kubelet-certificate-authority", value_name = "FILE")]
+    pub(crate) authority: Option<PathBuf>,
+
+    /// Trust a kubelet's certificate that nobody has signed from its first use on, remember it in this file,
+    /// and refuse another one.
+    #[arg(long = "kubelet-pins", value_name = "FILE")]
+    pub(crate) pins: Option<PathBuf>,
+
+    /// Take any certificate from kubelets. The last resort: whoever stands in between can say anything.
+    #[arg(long = "kubelet-insecure-tls")]
+    pub(crate) insecure: bool,
+}
+
 /// Where and how samples are kept.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Storage")]

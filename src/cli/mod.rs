@@ -2,6 +2,7 @@
 
 mod accepted;
 mod flags;
+pub(crate) mod tools;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +12,9 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub(crate) use flags::Compression;
-use flags::{Query, Rules, Storage, Web};
+use flags::{Kubelet, Query, Rules, Storage, Web};
+
+use crate::tools::Features;
 
 /// Scrapes, stores, answers PromQL and serves the Kubernetes metrics APIs.
 ///
@@ -42,12 +45,16 @@ pub(crate) struct Cli {
 
     /// Features to switch on, separated by commas: promql-experimental-functions,
     /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal.
-    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',', global = true)]
     pub(crate) features: Vec<String>,
 
     /// Which cluster to look for.
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
+
+    /// How kubelets are trusted.
+    #[command(flatten)]
+    pub(crate) kubelet: Kubelet,
 
     /// Least severe messages to print.
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
@@ -59,38 +66,7 @@ pub(crate) struct Cli {
 
     /// Kind of command, if it is not to serve.
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-}
-
-/// What to do instead of serving.
-#[derive(Clone, Debug, clap::Subcommand)]
-pub(crate) enum Command {
-    /// Check files for errors; exit status 0 if there are none, 1 otherwise.
-    #[command(subcommand)]
-    Check(Check),
-}
-
-/// What to check.
-#[derive(Clone, Debug, clap::Subcommand)]
-pub(crate) enum Check {
-    /// Check configuration files.
-    Config {
-        /// The files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
-    /// Check web configuration files: TLS, basic authentication, headers.
-    WebConfig {
-        /// The files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
-    /// Check rule files.
-    Rules {
-        /// The files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    pub(crate) command: Option<tools::Command>,
 }
 
 /// Which cluster to look for.
@@ -125,6 +101,49 @@ fn bytes(text: &str) -> Result<Bytes, String> {
 /// A flag that is on, off with `--no-` or `=false`, or absent.
 fn switch_of(arg: Arg) -> Arg {
     arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(["true", "false"])
+}
+
+/// What `--enable-feature` switches on: parts of the query language, and of its meaning.
+pub(crate) fn query_features(names: &[String]) -> Features {
+    let mut features = Features::default();
+    for name in names {
+        match name.as_str() {
+            "promql-experimental-functions" => features.grammar.experimental_functions = true,
+            "promql-extended-range-selectors" => features.grammar.extended_selectors = true,
+            "promql-binop-fill-modifiers" => features.grammar.fill_modifiers = true,
+            "promql-delayed-name-removal" => features.meaning.delayed_name_removal = true,
+            // Always on.
+            "native-histograms" | "ooo-native-histograms" | "promql-duration-expr" | "exemplar-storage" => {}
+            // As in Prometheus, a name that is not known does not keep the server from starting.
+            other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
+        }
+    }
+    features
+}
+
+/// The command line of promtool: our commands, with the flags that promtool has beside them.
+#[derive(Debug, Parser)]
+#[command(name = "promtool", version, max_term_width = 100)]
+struct Promtool {
+    /// Features to switch on, separated by commas.
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',', global = true)]
+    enabled: Vec<String>,
+
+    /// Allow experimental commands, as all are here.
+    #[arg(long, global = true)]
+    experimental: bool,
+
+    #[command(subcommand)]
+    command: tools::Command,
+}
+
+/// The command to run with its features, if this process was called as promtool.
+pub(crate) fn promtool() -> Option<(tools::Command, Vec<String>)> {
+    let name = PathBuf::from(std::env::args_os().next()?);
+    (name.file_name()? == "promtool").then(|| {
+        let Promtool { enabled, command, .. } = Promtool::parse();
+        (command, enabled)
+    })
 }
 
 /// What was read from the command line.
@@ -190,24 +209,6 @@ fn values(command: &clap::Command, matches: &ArgMatches) -> BTreeMap<String, Str
 }
 
 impl Cli {
-    /// What `--enable-feature` switches on: parts of the grammar, and of its meaning.
-    pub(crate) fn query_features(&self) -> (promql::ParseOptions, promql::Features) {
-        let (mut grammar, mut meaning) = (promql::ParseOptions::default(), promql::Features::default());
-        for name in &self.features {
-            match name.as_str() {
-                "promql-experimental-functions" => grammar.experimental_functions = true,
-                "promql-extended-range-selectors" => grammar.extended_selectors = true,
-                "promql-binop-fill-modifiers" => grammar.fill_modifiers = true,
-                "promql-delayed-name-removal" => meaning.delayed_name_removal = true,
-                // Always on.
-                "native-histograms" | "promql-duration-expr" => {}
-                // As in Prometheus, a name that is not known does not keep the server from starting.
-                other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
-            }
-        }
-        (grammar, meaning)
-    }
-
     /// The addresses to listen on.
     pub(crate) fn listen_addresses(&self) -> Result<Vec<SocketAddr>, String> {
         use std::net::ToSocketAddrs;

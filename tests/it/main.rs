@@ -19,3 +19,4 @@ mod refusals;
 mod restart;
 mod rules;
 mod tidy;
+mod tools;

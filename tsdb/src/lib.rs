@@ -37,6 +37,8 @@ pub mod fuzzing;
 mod head;
 mod index;
 mod options;
+#[doc(hidden)]
+pub mod probes;
 mod samples;
 mod select;
 mod wal;

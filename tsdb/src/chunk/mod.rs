@@ -157,6 +157,14 @@ impl Appender {
         }
     }
 
+    /// The number of samples, if they are floats.
+    fn float_count(&self) -> Option<u16> {
+        match self {
+            Self::Xor(appender) => Some(appender.count()),
+            Self::Histogram(_) => None,
+        }
+    }
+
     /// The time of the last sample.
     pub(crate) fn last_ts(&self) -> Timestamp {
         match self {
@@ -177,7 +185,7 @@ impl Encoder {
     pub(crate) fn push(&mut self, ts: Timestamp, value: &Value) {
         let mut reset = ResetHint::Unknown;
         if let Some((_, appender, data)) = &mut self.open {
-            let full = appender.encoding() == Encoding::Xor && count(data) >= SAMPLES_PER_CHUNK;
+            let full = appender.float_count().is_some_and(|count| count >= SAMPLES_PER_CHUNK);
             if !full {
                 match appender.append(data, ts, value) {
                     Ok(()) => return,
@@ -192,8 +200,11 @@ impl Encoder {
     }
 
     fn close(&mut self) {
-        if let Some((min, appender, data)) = self.open.take() {
+        if let Some((min, appender, mut data)) = self.open.take() {
             let (max, encoding) = (appender.last_ts(), appender.encoding());
+            if let Appender::Xor(appender) = appender {
+                appender.finish(&mut data);
+            }
             self.chunks.push(Chunk { min, max, encoding, data: data.into() });
         }
     }

@@ -40,10 +40,38 @@ impl BitWriter {
             self.free = 8 - left as u8;
         }
     }
+}
 
-    /// A writer that goes on after `free` unused bits of the last byte.
-    pub(crate) fn with_free(free: u8) -> Self {
-        Self { free }
+/// Bits that do not fill a word yet, for writers that hand on whole words of eight bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pending {
+    /// The bits, left-aligned; the others are zero.
+    pub(crate) bits: u64,
+    /// How many there are, below 64.
+    pub(crate) held: u32,
+}
+
+impl Pending {
+    /// Appends `count` bits (1 to 64) of `value`, which has no higher ones. A word that is full is passed
+    /// to `full`; its most significant byte comes first.
+    #[inline]
+    pub(crate) fn push(&mut self, value: u64, count: u32, full: &mut impl FnMut(u64)) {
+        debug_assert!((1..=64).contains(&count) && (count == 64 || value >> count == 0));
+        let room = 64 - self.held;
+        if count < room {
+            self.bits |= value << (room - count);
+            self.held += count;
+            return;
+        }
+        let left = count - room;
+        full(self.bits | value >> left);
+        self.bits = value.checked_shl(64 - left).unwrap_or(0);
+        self.held = left;
+    }
+
+    /// The bytes that hold the bits, the last one filled with zeros.
+    pub(crate) fn bytes(self) -> impl Iterator<Item = u8> {
+        self.bits.to_be_bytes().into_iter().take(self.held.div_ceil(8) as usize)
     }
 }
 
@@ -104,12 +132,6 @@ impl<'a> BitReader<'a> {
         Ok(value)
     }
 
-    /// The next bit.
-    #[inline]
-    pub(crate) fn bit(&mut self) -> Result<bool, Malformed> {
-        Ok(self.bits(1)? == 1)
-    }
-
     /// Counts one-bits up to a zero-bit, which is consumed, or up to `max` ones, `max` in 1..=8.
     #[inline]
     pub(crate) fn ones(&mut self, max: u32) -> Result<u32, Malformed> {
@@ -131,27 +153,6 @@ impl<'a> BitReader<'a> {
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.bits(8)?.to_be_bytes()[7])
     }
-
-    /// An unsigned LEB128 number.
-    pub(crate) fn uvarint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.byte()?;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("variable-length number too long"))
-    }
-
-    /// A zig-zag LEB128 number.
-    pub(crate) fn varint(&mut self) -> Result<i64, Malformed> {
-        Ok(super::bytes::unzigzag(self.uvarint()?))
-    }
 }
 
 #[cfg(test)]
@@ -172,6 +173,19 @@ mod tests {
                 prop_assert_eq!(reader.bits(count).unwrap(), value & mask);
             }
             prop_assert!(reader.bits(8).is_err());
+        }
+
+        #[test]
+        fn words_are_the_same_bits(items in prop::collection::vec((any::<u64>(), 1u32..=64), 0..60)) {
+            let (mut out, mut writer) = (Vec::new(), BitWriter::default());
+            let (mut words, mut pending) = (Vec::new(), Pending::default());
+            for &(value, count) in &items {
+                let value = value & u64::MAX >> (64 - count);
+                writer.bits(&mut out, value, count);
+                pending.push(value, count, &mut |word| words.extend_from_slice(&word.to_be_bytes()));
+            }
+            words.extend(pending.bytes());
+            prop_assert_eq!(words, out);
         }
     }
 }

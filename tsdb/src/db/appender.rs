@@ -84,7 +84,7 @@ impl<'a> Appender<'a> {
     /// See [`AppendError`]; [`AppendError::UnknownSeries`] asks for [`Appender::series`] anew.
     pub fn append(&mut self, series: SeriesRef, ts: Timestamp, value: f64) -> Result<(), AppendError> {
         let mut shard = self.inner.head.shard(series.id());
-        let found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
+        let mut found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
         if model::is_stale_nan(value)
             && let Some(last) = found.last_histogram()
         {
@@ -101,7 +101,9 @@ impl<'a> Appender<'a> {
         }
         let check = found.check(ts, value);
         let verdict = self.verdict((series, ts), check, || Value::Float(value))?;
-        found.pending |= verdict != Verdict::Skip;
+        if verdict != Verdict::Skip {
+            found.set_pending(true);
+        }
         drop(shard);
         let part = &mut self.batch.shards[shard_of(series.id())];
         match verdict {
@@ -126,10 +128,12 @@ impl<'a> Appender<'a> {
             return Err(AppendError::InvalidHistogram);
         }
         let mut shard = self.inner.head.shard(series.id());
-        let found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
+        let mut found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
         let check = found.check_histogram(ts, value);
         let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()))?;
-        found.pending |= verdict != Verdict::Skip;
+        if verdict != Verdict::Skip {
+            found.set_pending(true);
+        }
         drop(shard);
         let part = &mut self.batch.shards[shard_of(series.id())];
         match verdict {
@@ -224,8 +228,8 @@ impl<'a> Appender<'a> {
             applied += self.inner.apply(part);
         }
         for (series, labels, exemplar) in exemplars.drain(..) {
-            if let Some(found) = self.inner.head.shard(series.id()).resolve(series) {
-                found.logged = true;
+            if let Some(mut found) = self.inner.head.shard(series.id()).resolve(series) {
+                found.set_logged();
             }
             self.inner.exemplars.add(&labels, exemplar);
         }
@@ -256,8 +260,8 @@ impl Inner {
         part.floats.retain(|&(series, ts, value)| {
             let found = shard.resolve(series).filter(|_| ts >= min_valid);
             let Some(found) = found.filter(|found| found.check(ts, value).is_ok()) else { return false };
-            samples.push(found.wal_ref, ts, value);
-            if !found.logged {
+            samples.push(found.wal_ref(), ts, value);
+            if !found.is_logged() {
                 unlogged.push(series.id());
             }
             true
@@ -266,8 +270,8 @@ impl Inner {
             let found = shard.resolve(*series).filter(|_| *ts >= min_valid);
             let found = found.filter(|found| found.check_histogram(*ts, value).is_ok());
             let Some(found) = found else { return false };
-            histograms.push(found.wal_ref, *ts, value);
-            if !found.logged {
+            histograms.push(found.wal_ref(), *ts, value);
+            if !found.is_logged() {
                 unlogged.push(series.id());
             }
             true
@@ -289,10 +293,10 @@ impl Inner {
                 return false;
             }
             match value {
-                Value::Float(value) => samples.push(found.wal_ref, *ts, *value),
-                Value::Histogram(value) => histograms.push(found.wal_ref, *ts, value),
+                Value::Float(value) => samples.push(found.wal_ref(), *ts, *value),
+                Value::Histogram(value) => histograms.push(found.wal_ref(), *ts, value),
             }
-            if !found.logged {
+            if !found.is_logged() {
                 unlogged.push(series.id());
             }
             true
@@ -312,8 +316,8 @@ impl Inner {
             if self.exemplars.check(labels, exemplar) != Ok(true) {
                 return false;
             }
-            names.push(found.wal_ref);
-            if !found.logged {
+            names.push(found.wal_ref());
+            if !found.is_logged() {
                 unlogged.push(series.id());
             }
             true
@@ -333,7 +337,7 @@ impl Inner {
         let catalog = self.head.catalog.read_recursive();
         for &id in unlogged.iter() {
             if let Some(series) = self.head.shard(id).get(id) {
-                record.push(series.wal_ref, catalog.pairs(id));
+                record.push(series.wal_ref(), catalog.pairs(id));
             }
         }
         record
@@ -344,22 +348,22 @@ impl Inner {
         let Some(first) = part.first() else { return 0 };
         let (mut applied, mut min, mut max) = (0, i64::MAX, i64::MIN);
         let mut shard = self.head.shard(first.id());
-        let floats = part.floats.drain(..).map(|(series, ts, value)| (series, ts, Value::Float(value)));
-        let histograms = part.histograms.drain(..);
-        let histograms = histograms.map(|(series, ts, value)| (series, ts, Value::Histogram(value)));
-        for (series, ts, value) in floats.chain(histograms) {
-            if let Some(found) = shard.resolve(series) {
-                found.logged = true;
+        for (series, ts, value) in part.floats.drain(..) {
+            if self.head.apply(&mut shard, series, ts, value) {
+                applied += 1;
+                (min, max) = (min.min(ts), max.max(ts));
             }
-            if self.head.apply(&mut shard, series, ts, &value) {
+        }
+        for (series, ts, value) in part.histograms.drain(..) {
+            if self.head.apply_histogram(&mut shard, series, ts, &value) {
                 applied += 1;
                 (min, max) = (min.min(ts), max.max(ts));
             }
         }
         let next_snapshot = self.head.snapshots.next();
         for (series, ts, value) in part.late.drain(..) {
-            if let Some(found) = shard.resolve(series) {
-                (found.logged, found.pending) = (true, false);
+            if let Some(mut found) = shard.resolve(series) {
+                found.set_committed();
                 applied += usize::from(self.head.late.add(series.id(), ts, value, next_snapshot));
             }
         }
@@ -390,8 +394,8 @@ impl Drop for Appender<'_> {
             let histograms = part.histograms.drain(..).map(|histogram| histogram.0);
             let late = part.late.drain(..).map(|late| late.0);
             for series in floats.chain(histograms).chain(late) {
-                if let Some(series) = shard.resolve(series) {
-                    series.pending = false;
+                if let Some(mut series) = shard.resolve(series) {
+                    series.set_pending(false);
                 }
             }
         }

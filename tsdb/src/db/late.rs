@@ -115,7 +115,7 @@ impl Inner {
         let covered = log.segment();
         let (mut floats, mut histograms) = (SamplesRecord::default(), HistogramRecords::new());
         for (id, ts, value) in left {
-            let Some(wal_ref) = self.head.shard(id).get(id).map(|series| series.wal_ref) else { continue };
+            let Some(wal_ref) = self.head.shard(id).get(id).map(|series| series.wal_ref()) else { continue };
             match value {
                 Value::Float(value) => floats.push(wal_ref, ts, value),
                 Value::Histogram(value) => histograms.push(wal_ref, ts, &value),

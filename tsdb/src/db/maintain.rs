@@ -130,7 +130,7 @@ impl Inner {
         }
         let mut live = HashSet::new();
         self.head.for_each(|series| {
-            live.insert(series.wal_ref);
+            live.insert(series.wal_ref());
         });
         pending.dropped.retain(|_, segment| *segment > last);
         let keep = checkpoint::Keep {

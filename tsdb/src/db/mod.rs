@@ -41,7 +41,7 @@ pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 /// Dropping it syncs the log and releases the directory, as [`Db::close`] does, but cannot report
 /// errors.
 pub struct Db {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     /// Ends the sync thread, if there is one.
     syncer: Option<sync::Syncer>,
     /// The directory is ours while this lives. Snapshots may live longer: they only read.

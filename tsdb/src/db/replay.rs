@@ -71,7 +71,7 @@ pub(super) fn replay(
     }
     let mut names = replay.series;
     names.retain(|&name, &mut series| {
-        head.shard(series.id()).resolve(series).is_none_or(|series| series.wal_ref != name)
+        head.shard(series.id()).resolve(series).is_none_or(|series| series.wal_ref() != name)
     });
     Ok(Replayed { last, last_late, names: names.into_keys().collect() })
 }
@@ -216,7 +216,12 @@ impl Replay<'_> {
             if ts < self.from {
                 continue;
             }
-            if self.head.apply(&mut self.head.shard(series.id()), series, ts, &value) {
+            let mut shard = self.head.shard(series.id());
+            let applied = match &value {
+                Value::Float(value) => self.head.apply(&mut shard, series, ts, *value),
+                Value::Histogram(value) => self.head.apply_histogram(&mut shard, series, ts, value),
+            };
+            if applied {
                 (min, max) = (min.min(ts), max.max(ts));
             }
         }

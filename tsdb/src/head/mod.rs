@@ -15,6 +15,7 @@
 //! Locks, in the order in which they are taken: the commit lock of the database, the catalog, one
 //! shard. Nobody holds two shards.
 
+mod blocks;
 pub(crate) mod catalog;
 pub(crate) mod exemplars;
 pub(crate) mod late;
@@ -29,19 +30,18 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use croaring::Bitmap;
 use hashbrown::HashMap;
-use model::{Labels, TimeRange, Timestamp};
+use model::{HistogramValue, Labels, TimeRange, Timestamp};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
 use catalog::Catalog;
 use late::Late;
 use mapped::{Found, MappedChunks};
-use series::{Series, Visible};
+use series::{Line, Rest, Series, Store, Visible};
 use slab::Slab;
 use snapshots::Snapshots;
 
 use crate::block::tombstones::Intervals;
-use crate::chunk::Value;
 use crate::codec::Malformed;
 use crate::error::{AppendError, IoError};
 
@@ -75,6 +75,9 @@ pub(crate) fn shard_of(id: u32) -> usize {
     id as usize % SHARDS
 }
 
+/// How many series are locked, copied and written in one go where chunks are mapped.
+const SERIES_MAPPED_AT_ONCE: usize = 1024;
+
 fn slot_of(id: u32) -> usize {
     id as usize / SHARDS
 }
@@ -85,7 +88,9 @@ type Marks = SmallVec<[(u64, u32); 1]>;
 /// A sixteenth of the series.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    series: Slab<Option<Series>>,
+    lines: Slab<Line>,
+    rests: Slab<Rest>,
+    store: Store,
     /// Only series that were appended to while snapshots were alive; empty otherwise.
     marks: HashMap<u32, Marks>,
     /// Series with closed chunks that wait to be mapped; some more than once, some that are gone.
@@ -93,25 +98,46 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn get(&mut self, id: u32) -> Option<&mut Series> {
-        self.series.get_mut(slot_of(id))?.as_mut()
+    /// The series with this number.
+    #[inline]
+    pub(crate) fn get(&mut self, id: u32) -> Option<Series<'_>> {
+        self.find(id, |generation| generation != 0)
     }
 
     /// The series, unless it is gone.
-    pub(crate) fn resolve(&mut self, series: SeriesRef) -> Option<&mut Series> {
-        self.get(series.id()).filter(|found| found.generation == series.generation())
+    #[inline]
+    pub(crate) fn resolve(&mut self, series: SeriesRef) -> Option<Series<'_>> {
+        self.find(series.id(), |generation| generation != 0 && generation == series.generation())
     }
 
-    fn insert(&mut self, id: u32, series: Series) {
-        *self.series.grow_to(slot_of(id)) = Some(series);
+    #[inline]
+    fn find(&mut self, id: u32, wanted: impl FnOnce(u32) -> bool) -> Option<Series<'_>> {
+        let line = self.lines.get_mut(slot_of(id))?;
+        if !wanted(line.generation()) {
+            return None;
+        }
+        Some(Series::new(line, self.rests.get_mut(slot_of(id))?, &mut self.store))
+    }
+
+    fn insert(&mut self, id: u32, wal_ref: u64, generation: u32) {
+        let (line, rest) = (self.lines.grow_to(slot_of(id)), self.rests.grow_to(slot_of(id)));
+        Series::new(line, rest, &mut self.store).begin(wal_ref, generation);
     }
 
     /// The number of the newest samples of a series that are younger than snapshot `snapshot`.
-    fn hidden(&self, id: u32, snapshot: u64) -> u32 {
-        let Some(Some(series)) = self.series.get(slot_of(id)) else { return 0 };
+    fn hidden(&mut self, id: u32, snapshot: u64) -> u32 {
         let marks = self.marks.get(&id);
         let mark = marks.and_then(|marks| marks.iter().find(|&&(taken, _)| taken >= snapshot));
-        mark.map_or(0, |&(_, before)| series.appended.wrapping_sub(before))
+        let Some(&(_, before)) = mark else { return 0 };
+        self.get(id).map_or(0, |series| series.appended().wrapping_sub(before))
+    }
+
+    /// Calls `visit` with every series and its slot.
+    fn for_each(&mut self, mut visit: impl FnMut(usize, Series<'_>)) {
+        let pairs = self.lines.iter_mut().zip(self.rests.iter_mut()).enumerate();
+        for (slot, (line, rest)) in pairs.filter(|(_, (line, _))| line.generation() != 0) {
+            visit(slot, Series::new(line, rest, &mut self.store));
+        }
     }
 }
 
@@ -207,7 +233,7 @@ impl Head {
     fn create(&self, catalog: &mut Catalog, labels: &Labels, hash: u64, wal_ref: u64) -> SeriesRef {
         let id = catalog.add(labels, hash);
         let generation = catalog.generation(id);
-        self.shard(id).insert(id, Series::new(wal_ref, generation));
+        self.shard(id).insert(id, wal_ref, generation);
         SeriesRef::new(id, generation)
     }
 
@@ -223,10 +249,11 @@ impl Head {
             None => self.create(&mut catalog, labels, hash, wal_ref),
         };
         drop(catalog);
-        if let Some(series) = self.shard(series.id()).resolve(series) {
+        if let Some(mut series) = self.shard(series.id()).resolve(series) {
             // The newest name, so that chunks of names in order of their age are in order of time.
-            series.wal_ref = wal_ref;
-            (series.logged, series.spared) = (true, true);
+            series.set_wal_ref(wal_ref);
+            series.set_logged();
+            series.spare();
             if let Some(chunks) = found.remove(&wal_ref) {
                 series.adopt(&chunks, self.min_valid.load(Ordering::Acquire), &self.files);
                 if let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) {
@@ -242,19 +269,44 @@ impl Head {
         self.next_wal_ref.fetch_max(wal_ref.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Appends a sample to a series of `shard`; false if it may not follow what the series has.
-    pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: &Value) -> bool {
-        let newest_snapshot = self.snapshots.newest();
-        if newest_snapshot == 0 && !shard.marks.is_empty() {
-            shard.marks = HashMap::new();
-        }
-        let Some(found) = shard.resolve(series) else { return false };
-        found.pending = false;
-        if found.check_value(ts, value).is_err() {
+    /// Appends a sample that the log has to a series of `shard`; false if it may not follow what the
+    /// series has.
+    #[inline]
+    pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: f64) -> bool {
+        let Some(mut found) = shard.resolve(series) else { return false };
+        found.set_committed();
+        if found.check(ts, value).is_err() {
             return false;
         }
-        let before = found.appended;
+        let before = found.appended();
         let closed = found.append(ts, value, self.range_ms);
+        self.applied(shard, series, before, closed);
+        true
+    }
+
+    /// The same for a histogram.
+    pub(crate) fn apply_histogram(
+        &self,
+        shard: &mut Shard,
+        series: SeriesRef,
+        ts: Timestamp,
+        value: &HistogramValue,
+    ) -> bool {
+        let Some(mut found) = shard.resolve(series) else { return false };
+        found.set_committed();
+        if found.check_histogram(ts, value).is_err() {
+            return false;
+        }
+        let before = found.appended();
+        let closed = found.append_histogram(ts, value, self.range_ms);
+        self.applied(shard, series, before, closed);
+        true
+    }
+
+    /// A sample was appended to a series that had had `before` of them.
+    #[inline]
+    fn applied(&self, shard: &mut Shard, series: SeriesRef, before: u32, closed: bool) {
+        let newest_snapshot = self.snapshots.newest();
         if newest_snapshot != 0 {
             let marks = shard.marks.entry(series.id()).or_default();
             if marks.last().is_none_or(|&(taken, _)| taken < newest_snapshot) {
@@ -262,11 +314,12 @@ impl Head {
                 marks.retain(|&mut (taken, _)| taken >= oldest);
                 marks.push((newest_snapshot, before));
             }
+        } else if !shard.marks.is_empty() {
+            shard.marks = HashMap::new();
         }
         if closed {
             shard.closed.push(series);
         }
-        true
     }
 
     /// Tells of samples that were applied.
@@ -278,10 +331,9 @@ impl Head {
     /// The chunks of a series in `range`, as `view` may see them.
     pub(crate) fn visible(&self, id: u32, view: View, range: TimeRange) -> Result<Vec<Visible>, Malformed> {
         let range = TimeRange::new(range.start.max(view.from), range.end);
-        let shard = self.shard(id);
+        let mut shard = self.shard(id);
         let hidden = shard.hidden(id, view.snapshot);
-        let series = shard.series.get(slot_of(id)).and_then(Option::as_ref);
-        series.map_or(Ok(Vec::new()), |series| series.visible(range, hidden, &self.files))
+        shard.get(id).map_or(Ok(Vec::new()), |series| series.visible(range, hidden, &self.files))
     }
 
     /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
@@ -294,10 +346,10 @@ impl Head {
                 kept.push(id);
                 continue;
             }
-            let shard = self.shard(id);
-            let Some(Some(series)) = shard.series.get(slot_of(id)) else { continue };
-            let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
+            let mut shard = self.shard(id);
             let hidden = shard.hidden(id, view.snapshot);
+            let Some(series) = shard.get(id) else { continue };
+            let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
             let overlaps = range.overlaps(TimeRange::new(min, max));
             // A chunk that cannot be read is reported by whoever reads the samples.
             let some =
@@ -315,16 +367,14 @@ impl Head {
     pub(crate) fn truncate(&self, min: Timestamp) -> Vec<u64> {
         let (mut empty, mut oldest) = (Vec::new(), i64::MAX);
         for (number, shard) in self.shards.iter().enumerate() {
-            let mut shard = shard.lock();
-            for (slot, series) in shard.series.iter_mut().enumerate() {
-                let Some(series) = series else { continue };
+            shard.lock().for_each(|slot, mut series| {
                 series.truncate_before(min);
                 match series.min_ts() {
                     Some(ts) => oldest = oldest.min(ts),
-                    None if series.appended == 0 && !series.spared => series.spared = true,
+                    None if series.appended() == 0 && series.spare() => {}
                     None => empty.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX)),
                 }
-            }
+            });
         }
         // Appends that came meanwhile are newer than `min`, and lower the bound by themselves.
         let oldest = if oldest == i64::MAX { oldest } else { oldest.max(min) };
@@ -338,12 +388,11 @@ impl Head {
         let mut catalog = self.catalog.write();
         ids.retain(|&id| {
             let mut shard = self.shard(id);
-            let slot = &mut shard.series[slot_of(id)];
-            let gone = slot
-                .as_ref()
-                .is_some_and(|series| series.is_empty() && !series.pending && !self.late.has(id));
-            if gone && let Some(series) = slot.take() {
-                dropped.push(series.wal_ref);
+            let Some(mut series) = shard.get(id) else { return false };
+            let gone = series.is_empty() && !series.is_pending() && !self.late.has(id);
+            if gone {
+                dropped.push(series.wal_ref());
+                series.end();
             }
             gone
         });
@@ -376,7 +425,7 @@ impl Head {
             let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
             let span = TimeRange::new(range.start.max(min), range.end.min(max));
             if span.start <= span.end {
-                spans.push((id, series.wal_ref, span));
+                spans.push((id, series.wal_ref(), span));
             }
         }
         spans
@@ -405,7 +454,7 @@ impl Head {
     /// Closes the open chunk of a series.
     pub(crate) fn seal(&self, series: SeriesRef) {
         let mut shard = self.shard(series.id());
-        if shard.resolve(series).is_some_and(Series::close) {
+        if shard.resolve(series).is_some_and(|mut series| series.close()) {
             shard.closed.push(series);
         }
     }
@@ -413,35 +462,42 @@ impl Head {
     /// Writes closed chunks to files and maps them, so that they leave the heap.
     pub(crate) fn map_closed(&self) -> Result<(), IoError> {
         for shard in &self.shards {
-            let (mut waiting, mut chunks) = (Vec::new(), Vec::new());
-            {
-                let mut shard = shard.lock();
-                let mut closed = std::mem::take(&mut shard.closed);
-                closed.sort_unstable();
-                closed.dedup();
-                for series in closed {
-                    let Some(found) = shard.resolve(series) else { continue };
-                    let before = chunks.len();
-                    chunks.extend(found.unmapped());
-                    waiting.push((series, chunks.len() - before));
-                }
-            }
-            // The disk may be slow: appends go on meanwhile.
-            let written = self.files.write(&chunks);
-            let mut shard = shard.lock();
-            let written = match written {
-                Ok(written) => written,
-                Err(error) => {
-                    shard.closed.extend(waiting.iter().map(|(series, _)| *series));
+            let mut closed = std::mem::take(&mut shard.lock().closed);
+            closed.sort_unstable();
+            closed.dedup();
+            while !closed.is_empty() {
+                let part = closed.split_off(closed.len().saturating_sub(SERIES_MAPPED_AT_ONCE));
+                if let Err(error) = self.map_chunks_of(shard, &part) {
+                    shard.lock().closed.extend(closed.into_iter().chain(part));
                     return Err(error);
                 }
-            };
-            let mut written = written.into_iter();
-            for (series, count) in waiting {
-                for reference in written.by_ref().take(count).flatten() {
-                    if let Some(found) = shard.resolve(series) {
-                        found.set_mapped(reference);
-                    }
+            }
+            let mut shard = shard.lock();
+            let Shard { lines, store, .. } = &mut *shard;
+            store.compact(lines.iter_mut());
+        }
+        Ok(())
+    }
+
+    /// Maps the closed chunks of some series of a shard.
+    fn map_chunks_of(&self, shard: &Mutex<Shard>, all: &[SeriesRef]) -> Result<(), IoError> {
+        let (mut waiting, mut chunks) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        {
+            let mut shard = shard.lock();
+            for &series in all {
+                let Some(found) = shard.resolve(series) else { continue };
+                let before = chunks.len();
+                chunks.extend(found.unmapped());
+                waiting.push((series, chunks.len() - before));
+            }
+        }
+        // The disk may be slow: appends go on meanwhile.
+        let mut written = self.files.write(&chunks)?.into_iter();
+        let mut shard = shard.lock();
+        for (series, count) in waiting {
+            for reference in written.by_ref().take(count).flatten() {
+                if let Some(mut found) = shard.resolve(series) {
+                    found.set_mapped(reference);
                 }
             }
         }
@@ -454,9 +510,9 @@ impl Head {
     }
 
     /// Calls `visit` with every series.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Series)) {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Series<'_>)) {
         for shard in &self.shards {
-            shard.lock().series.iter().flatten().for_each(&mut visit);
+            shard.lock().for_each(|_, series| visit(&series));
         }
     }
 }

@@ -1,62 +1,145 @@
 //! The samples of one series in memory.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use model::{HistogramValue, ResetHint, Samples, TimeRange, Timestamp};
+use smallvec::SmallVec;
 
+use super::blocks::{Blocks, Chain, NONE};
 use super::mapped::{MappedChunk, MappedChunks, MappedRef, Unmapped};
+use super::slab::Slab;
 use crate::block::tombstones::Intervals;
-use crate::chunk::{self, Appender, Chunk, Encoding, SAMPLES_PER_CHUNK, Value};
+use crate::chunk::histogram::{Fit, HistogramAppender};
+use crate::chunk::xor::{XorState, XorValue};
+use crate::chunk::{
+    self, Chunk, Encoding, HISTOGRAM_BYTES_TARGET, HISTOGRAMS_MIN, SAMPLES_PER_CHUNK, XOR_BYTES_MAX,
+};
 use crate::codec::Malformed;
+use crate::codec::bits::Pending;
 use crate::wal::record::HistogramRecords;
 
-/// Growth steps of an open chunk, so that the average slack stays below 24 bytes.
-const GROWTH_BYTES: usize = 48;
-/// The most that one float adds to a chunk: 4 + 64 bits of time and 13 + 64 of value.
-const FLOAT_BYTES_MAX: usize = 19;
-
-/// A series of the head.
+/// What every append to a series touches: one cache line.
 ///
-/// 144 bytes, plus the bytes of the open chunk (about 100 on average at 1.6 bytes a sample), plus 16
-/// bytes for each mapped chunk (six of them in a 3 h head at 15 s).
+/// ```text
+/// 8  name in the log            4  first and last block   2  words in blocks
+/// 8  start of the open chunk    4    of the open chunk    2  samples in the open chunk
+/// 8  bits of the newest value   4  newest - start         1  leading zeros
+/// 8  bits not in a block yet    4  last step              1  trailing zeros
+///                               4  end - start            1  how many bits not in a block
+///                               4  generation             1  flags
+/// ```
 #[derive(Debug)]
-pub(crate) struct Series {
-    /// The series' name in the log. Never used twice within a directory.
-    pub(crate) wal_ref: u64,
-    pub(crate) generation: u32,
-    /// Samples ever appended, modulo 2^32: snapshots tell by it which of the newest are not theirs.
-    pub(crate) appended: u32,
-    /// Whether the log has the series record.
-    pub(crate) logged: bool,
-    /// Whether an appender holds a sample for it that is not committed.
-    pub(crate) pending: bool,
-    /// Whether it may leave the head although it never had a sample: its maker has had time to append.
-    pub(crate) spared: bool,
-    open: Option<Open>,
-    /// Chunks that take no more samples and are not on disk yet; usually none, and then 8 bytes. Younger
-    /// than `mapped`.
-    #[expect(clippy::box_collection, reason = "a thin pointer for what is nearly always empty")]
-    closed: Option<Box<Vec<Closed>>>,
+#[repr(align(64))]
+pub(super) struct Line {
+    wal_ref: u64,
+    /// The time of the open chunk's first sample. Without one, that of the newest sample.
+    start: Timestamp,
+    bits: u64,
+    pending: u64,
+    chain: (u32, u32),
+    newest: u32,
+    delta: u32,
+    /// The chunk is closed by a sample at or after this, counted from `start`.
+    end: u32,
+    /// 0: nobody uses this line.
+    generation: u32,
+    words: u16,
+    /// 0: there is no open chunk.
+    count: u16,
+    leading: u8,
+    trailing: u8,
+    held: u8,
+    flags: u8,
+}
+
+/// The log has the series record.
+const LOGGED: u8 = 1;
+/// An appender holds a sample for the series that is not committed.
+const PENDING: u8 = 2;
+/// The series may leave the head although it never had a sample: its maker has had time to append.
+const SPARED: u8 = 4;
+/// There is a newest sample.
+const BEGUN: u8 = 8;
+/// `bits` are those of the newest sample, which is a float.
+const VALUED: u8 = 16;
+/// The open chunk is one of histograms.
+const HISTOGRAMS: u8 = 32;
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            wal_ref: 0,
+            start: 0,
+            bits: 0,
+            pending: 0,
+            chain: (NONE, NONE),
+            newest: 0,
+            delta: 0,
+            end: 0,
+            generation: 0,
+            words: 0,
+            count: 0,
+            leading: 0,
+            trailing: 0,
+            held: 0,
+            flags: 0,
+        }
+    }
+}
+
+/// The rest of a series: 40 bytes, and 16 for each mapped chunk (six of them in a 3 h head at 15 s).
+#[derive(Debug, Default)]
+pub(super) struct Rest {
     mapped: Vec<MappedRef>,
+    /// The open chunk, if it is one of histograms.
+    histograms: Option<Box<OpenHistograms>>,
+    /// The oldest closed chunk in [`Store::closed`], plus 1; 0: there is none.
+    closed: u32,
+    /// Samples ever appended before the open chunk, modulo 2^32.
+    before: u32,
 }
 
 #[derive(Debug)]
-struct Open {
-    appender: Appender,
+struct OpenHistograms {
+    appender: HistogramAppender,
     data: Vec<u8>,
-    min: Timestamp,
-    /// The chunk is closed by a sample at or after this.
-    cut_at: Timestamp,
 }
 
-/// A chunk that takes no more samples.
-#[derive(Clone, Debug)]
+/// A chunk that takes no more samples and is not on disk yet. Younger than mapped ones.
+#[derive(Debug)]
 struct Closed {
     min: Timestamp,
     max: Timestamp,
-    encoding: Encoding,
-    /// The open chunk's bytes, cut to size in place: moving them would leave holes in the heap.
-    data: Box<[u8]>,
+    count: u16,
+    bytes: ClosedBytes,
+    /// The next younger one of the series, plus 1; 0: there is none.
+    next: u32,
+}
+
+#[derive(Debug)]
+enum ClosedBytes {
+    /// The blocks of the open chunk that it was, with the bits that filled none.
+    Xor(Chain, Pending),
+    Other(Encoding, Box<[u8]>),
+}
+
+/// What the series of a shard share.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    blocks: Blocks,
+    closed: Slab<Option<Closed>>,
+    free: Vec<u32>,
+}
+
+/// A series of the head: its parts, for as long as its shard is locked.
+///
+/// 104 bytes, plus the blocks of the open chunk: 192 at 1.6 bytes a sample before it is full, half of
+/// that on average, and half a block of slack.
+pub(crate) struct Series<'a> {
+    line: &'a mut Line,
+    rest: &'a mut Rest,
+    store: &'a mut Store,
 }
 
 /// Why a sample cannot follow the samples of its series.
@@ -70,135 +153,382 @@ pub(crate) enum Refusal {
     Repeated,
 }
 
-impl Series {
-    pub(crate) fn new(wal_ref: u64, generation: u32) -> Self {
-        Self {
-            wal_ref,
-            generation,
-            appended: 0,
-            logged: false,
-            pending: false,
-            spared: false,
-            open: None,
-            closed: None,
-            mapped: Vec::new(),
+impl Line {
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn newest(&self) -> Timestamp {
+        self.start.saturating_add(i64::from(self.newest))
+    }
+
+    /// Whether a float may follow.
+    #[inline]
+    fn check(&self, ts: Timestamp, value: f64) -> Result<(), Refusal> {
+        if self.flags & BEGUN == 0 {
+            return Ok(());
+        }
+        match ts.cmp(&self.newest()) {
+            Ordering::Greater => Ok(()),
+            Ordering::Less => Err(Refusal::OutOfOrder),
+            Ordering::Equal if self.flags & VALUED != 0 && self.bits == value.to_bits() => {
+                Err(Refusal::Repeated)
+            }
+            Ordering::Equal => Err(Refusal::Duplicate),
         }
     }
 
-    fn closed(&self) -> &[Closed] {
-        self.closed.as_ref().map_or(&[], |closed| closed)
+    /// Appends to an open chunk of floats, if there is one and it is not to end before `ts`, which is
+    /// later than the newest sample.
+    #[inline]
+    fn append(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64) -> bool {
+        let since = ts.wrapping_sub(self.start);
+        let full = self.count >= 2 * SAMPLES_PER_CHUNK || usize::from(self.words) * 8 > XOR_BYTES_MAX - 8;
+        if self.count == 0 || since >= i64::from(self.end) || full || self.flags & HISTOGRAMS != 0 {
+            return false;
+        }
+        let since = u32::try_from(since).unwrap_or(u32::MAX);
+        let step = since - self.newest;
+        let value_state = XorValue { bits: self.bits, leading: self.leading, trailing: self.trailing };
+        let pending = Pending { bits: self.pending, held: u32::from(self.held) };
+        let mut state = XorState { delta: u64::from(self.delta), value: value_state, pending };
+        let mut chain = Chain { first: self.chain.0, last: self.chain.1, words: self.words };
+        let second = self.count == 1;
+        state.append(second, u64::from(step), value, &mut |word| blocks.push(&mut chain, word));
+        self.count += 1;
+        (self.newest, self.delta) = (since, step);
+        self.set(&state, chain);
+        if self.count == SAMPLES_PER_CHUNK / 4 {
+            self.end = predicted_end(since, self.end);
+        }
+        true
     }
 
-    fn closed_mut(&mut self) -> &mut Vec<Closed> {
-        self.closed.get_or_insert_default()
+    /// Takes over the state of the encoder.
+    #[inline]
+    fn set(&mut self, state: &XorState, chain: Chain) {
+        (self.bits, self.leading, self.trailing) =
+            (state.value.bits, state.value.leading, state.value.trailing);
+        self.pending = state.pending.bits;
+        // Fewer than 64 bits are held back.
+        self.held = state.pending.held.to_le_bytes()[0];
+        (self.chain, self.words) = ((chain.first, chain.last), chain.words);
+    }
+
+    /// Begins a chunk of floats. `end` is where it has to be closed.
+    fn begin(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64, end: Timestamp) {
+        let mut chain = Chain::EMPTY;
+        let state = XorState::start(ts, value, &mut |word| blocks.push(&mut chain, word));
+        self.set(&state, chain);
+        (self.count, self.delta) = (1, 0);
+        self.flags = self.flags & !HISTOGRAMS | VALUED;
+        self.begin_at(ts, end);
+    }
+
+    fn begin_at(&mut self, ts: Timestamp, end: Timestamp) {
+        (self.start, self.newest) = (ts, 0);
+        self.end = u32::try_from(end.saturating_sub(ts)).unwrap_or(u32::MAX);
+        self.flags |= BEGUN;
+    }
+
+    /// Whether the next sample will come too late for the open chunk, if it keeps the pace.
+    fn is_about_to_end(&self) -> bool {
+        self.flags & HISTOGRAMS == 0 && self.count > 1 && self.newest.saturating_add(self.delta) >= self.end
+    }
+
+    /// What there is of the open chunk of floats.
+    fn floats(&self) -> (Chain, Pending) {
+        let chain = Chain { first: self.chain.0, last: self.chain.1, words: self.words };
+        (chain, Pending { bits: self.pending, held: u32::from(self.held) })
+    }
+}
+
+impl Store {
+    /// Where most blocks are free, since many chunks were full at the same time, moves the others together and
+    /// gives the rest back to the allocator.
+    pub(super) fn compact<'a>(&mut self, lines: impl Iterator<Item = &'a mut Line>) {
+        if self.free.len() == self.closed.len() {
+            (self.free, self.closed) = (Vec::new(), Slab::default());
+        }
+        if !self.blocks.is_sparse() {
+            return;
+        }
+        let old = std::mem::take(&mut self.blocks);
+        for line in lines.filter(|line| line.count > 0 && line.flags & HISTOGRAMS == 0) {
+            let moved = self.blocks.copy(&old, line.floats().0);
+            line.chain = (moved.first, moved.last);
+        }
+        for chunk in self.closed.iter_mut().flatten() {
+            if let ClosedBytes::Xor(chain, _) = &mut chunk.bytes {
+                *chain = self.blocks.copy(&old, *chain);
+            }
+        }
+    }
+
+    /// A chunk of floats as it is written.
+    fn xor_chunk(&self, count: u16, chain: Chain, pending: Pending) -> Vec<u8> {
+        let mut data = Vec::with_capacity(2 + usize::from(chain.words) * 8 + 8);
+        data.extend_from_slice(&count.to_be_bytes());
+        self.blocks.read(chain, &mut data);
+        data.extend(pending.bytes());
+        data
+    }
+
+    fn closed_chunk(&self, chunk: &Closed) -> (Encoding, Vec<u8>) {
+        match &chunk.bytes {
+            ClosedBytes::Xor(chain, pending) => {
+                (Encoding::Xor, self.xor_chunk(chunk.count, *chain, *pending))
+            }
+            ClosedBytes::Other(encoding, data) => (*encoding, data.to_vec()),
+        }
+    }
+
+    /// The chunk with number `at` - 1.
+    fn closed(&self, at: u32) -> Option<&Closed> {
+        self.closed.get(at.checked_sub(1)? as usize)?.as_ref()
+    }
+
+    fn add_closed(&mut self, chunk: Closed) -> u32 {
+        let at = self.free.pop().unwrap_or_else(|| u32::try_from(self.closed.len()).unwrap_or(u32::MAX));
+        *self.closed.grow_to(at as usize) = Some(chunk);
+        at + 1
+    }
+
+    /// Takes a closed chunk out; returns the next one.
+    fn remove_closed(&mut self, at: u32) -> u32 {
+        let Some(slot) = at.checked_sub(1) else { return 0 };
+        let Some(chunk) = self.closed.get_mut(slot as usize).and_then(Option::take) else { return 0 };
+        if let ClosedBytes::Xor(chain, _) = chunk.bytes {
+            self.blocks.free(chain);
+        }
+        self.free.push(slot);
+        chunk.next
+    }
+}
+
+impl<'a> Series<'a> {
+    pub(super) fn new(line: &'a mut Line, rest: &'a mut Rest, store: &'a mut Store) -> Self {
+        Self { line, rest, store }
+    }
+
+    /// Makes an unused entry a series.
+    pub(super) fn begin(&mut self, wal_ref: u64, generation: u32) {
+        *self.line = Line { wal_ref, generation, ..Line::default() };
+        *self.rest = Rest::default();
+    }
+
+    /// Frees what the series has, and its entry.
+    pub(super) fn end(&mut self) {
+        self.drop_open();
+        while self.rest.closed != 0 {
+            self.rest.closed = self.store.remove_closed(self.rest.closed);
+        }
+        (*self.line, *self.rest) = (Line::default(), Rest::default());
+    }
+
+    /// The series' name in the log. Never used twice within a directory.
+    pub(crate) fn wal_ref(&self) -> u64 {
+        self.line.wal_ref
+    }
+
+    pub(crate) fn set_wal_ref(&mut self, wal_ref: u64) {
+        self.line.wal_ref = wal_ref;
+    }
+
+    /// Whether the log has the series record.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.line.flags & LOGGED != 0
+    }
+
+    pub(crate) fn set_logged(&mut self) {
+        self.line.flags |= LOGGED;
+    }
+
+    /// Whether an appender holds a sample for it that is not committed.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.line.flags & PENDING != 0
+    }
+
+    pub(crate) fn set_pending(&mut self, pending: bool) {
+        self.line.flags = self.line.flags & !PENDING | if pending { PENDING } else { 0 };
+    }
+
+    /// The log has the series record and the sample that was pending.
+    #[inline]
+    pub(crate) fn set_committed(&mut self) {
+        self.line.flags = self.line.flags & !PENDING | LOGGED;
+    }
+
+    /// Spares a series that has no sample yet; false if it has been spared before.
+    pub(crate) fn spare(&mut self) -> bool {
+        let first = self.line.flags & SPARED == 0;
+        self.line.flags |= SPARED;
+        first
+    }
+
+    /// Samples ever appended, modulo 2^32: snapshots tell by it which of the newest are not theirs.
+    pub(crate) fn appended(&self) -> u32 {
+        self.rest.before.wrapping_add(u32::from(self.line.count))
+    }
+
+    /// The closed chunks, oldest first.
+    fn closed(&self) -> impl Iterator<Item = &Closed> {
+        let first = self.store.closed(self.rest.closed);
+        std::iter::successors(first, |chunk| self.store.closed(chunk.next))
+    }
+
+    fn has_open(&self) -> bool {
+        self.line.count > 0
     }
 
     /// The time of the newest sample.
     pub(crate) fn max_ts(&self) -> Option<Timestamp> {
-        let open = self.open.as_ref().map(|open| open.appender.last_ts());
-        open.or_else(|| self.closed().last().map(|chunk| chunk.max))
-            .or_else(|| self.mapped.last().map(|chunk| chunk.max()))
+        (self.line.flags & BEGUN != 0).then(|| self.line.newest())
     }
 
     /// The time of the oldest sample.
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
-        let mapped = self.mapped.first().map(|chunk| chunk.min());
+        let mapped = self.rest.mapped.first().map(|chunk| chunk.min());
         mapped
-            .or_else(|| self.closed().first().map(|chunk| chunk.min))
-            .or_else(|| self.open.as_ref().map(|open| open.min))
+            .or_else(|| self.closed().next().map(|chunk| chunk.min))
+            .or_else(|| self.has_open().then_some(self.line.start))
     }
 
     /// The kind of the newest sample, if it is a histogram.
     pub(crate) fn last_histogram(&self) -> Option<&HistogramValue> {
-        match &self.open.as_ref()?.appender {
-            Appender::Histogram(appender) => Some(appender.last()),
-            Appender::Xor(_) => None,
-        }
+        self.rest.histograms.as_ref().map(|open| open.appender.last())
     }
 
     /// Whether a float may follow.
+    #[inline]
     pub(crate) fn check(&self, ts: Timestamp, value: f64) -> Result<(), Refusal> {
-        self.check_time(ts, || match &self.open.as_ref()?.appender {
-            Appender::Xor(appender) => Some(appender.last_value().to_bits() == value.to_bits()),
-            Appender::Histogram(_) => Some(false),
-        })
+        self.line.check(ts, value)
     }
 
     /// Whether a histogram may follow.
     pub(crate) fn check_histogram(&self, ts: Timestamp, value: &HistogramValue) -> Result<(), Refusal> {
-        self.check_time(ts, || self.last_histogram().map(|last| same_histogram(last, value)))
-    }
-
-    /// Whether a sample of any kind may follow.
-    pub(crate) fn check_value(&self, ts: Timestamp, value: &Value) -> Result<(), Refusal> {
-        match value {
-            Value::Float(value) => self.check(ts, *value),
-            Value::Histogram(value) => self.check_histogram(ts, value),
-        }
-    }
-
-    fn check_time(&self, ts: Timestamp, same: impl FnOnce() -> Option<bool>) -> Result<(), Refusal> {
         match self.max_ts() {
             Some(newest) if ts < newest => Err(Refusal::OutOfOrder),
             Some(newest) if ts == newest => {
-                Err(if same() == Some(true) { Refusal::Repeated } else { Refusal::Duplicate })
+                let same = self.last_histogram().is_some_and(|last| same_histogram(last, value));
+                Err(if same { Refusal::Repeated } else { Refusal::Duplicate })
             }
             _ => Ok(()),
         }
     }
 
-    /// Appends a sample that [`Series::check_value`] accepts. `range_ms` is the length of a block: a
-    /// chunk never crosses a multiple of it. Returns whether a chunk was closed.
-    pub(crate) fn append(&mut self, ts: Timestamp, value: &Value, range_ms: i64) -> bool {
-        self.appended = self.appended.wrapping_add(1);
+    /// Appends a float that [`Series::check`] accepts. `range_ms` is the length of a block: a chunk never
+    /// crosses a multiple of it. Returns whether a chunk was closed.
+    #[inline]
+    pub(crate) fn append(&mut self, ts: Timestamp, value: f64, range_ms: i64) -> bool {
+        let mut closed = false;
+        if !self.line.append(&mut self.store.blocks, ts, value) {
+            closed = self.close();
+            self.line.begin(&mut self.store.blocks, ts, value, block_end(ts, range_ms));
+        }
+        if self.line.is_about_to_end() {
+            closed |= self.close();
+        }
+        closed
+    }
+
+    /// The same for a histogram that [`Series::check_histogram`] accepts.
+    pub(crate) fn append_histogram(&mut self, ts: Timestamp, value: &HistogramValue, range_ms: i64) -> bool {
         let mut reset = ResetHint::Unknown;
-        if let Some(open) = &mut self.open {
+        let since = ts.saturating_sub(self.line.start);
+        if let Some(open) = &mut self.rest.histograms
+            && since < i64::from(self.line.end)
+            && self.line.count < 2 * SAMPLES_PER_CHUNK
+        {
             match open.append(ts, value) {
-                Ok(()) => return false,
+                Ok(()) => {
+                    self.line.count += 1;
+                    self.line.newest = u32::try_from(since).unwrap_or(u32::MAX);
+                    return false;
+                }
                 Err(hint) => reset = hint,
             }
         }
         let closed = self.close();
-        let mut data = Vec::with_capacity(GROWTH_BYTES);
-        let appender = Appender::start(&mut data, ts, value, reset);
-        let cut_at = (ts.div_euclid(range_ms) + 1).saturating_mul(range_ms);
-        self.open = Some(Open { appender, data, min: ts, cut_at });
+        let mut data = Vec::new();
+        let appender = HistogramAppender::start(&mut data, ts, value, reset);
+        self.rest.histograms = Some(Box::new(OpenHistograms { appender, data }));
+        self.line.count = 1;
+        self.line.flags = self.line.flags & !VALUED | HISTOGRAMS;
+        self.line.begin_at(ts, block_end(ts, range_ms));
         closed
     }
 
     /// Closes the open chunk; false if there is none.
     pub(crate) fn close(&mut self) -> bool {
-        let Some(open) = self.open.take() else { return false };
-        self.closed_mut().push(Closed {
-            min: open.min,
-            max: open.appender.last_ts(),
-            encoding: open.appender.encoding(),
-            data: open.data.into_boxed_slice(),
-        });
+        if !self.has_open() {
+            return false;
+        }
+        let (min, max, count) = (self.line.start, self.line.newest(), self.line.count);
+        let bytes = match self.rest.histograms.take() {
+            Some(open) => ClosedBytes::Other(open.appender.encoding(), open.data.into()),
+            None => {
+                let (chain, pending) = self.line.floats();
+                ClosedBytes::Xor(chain, pending)
+            }
+        };
+        self.push_closed(Closed { min, max, count, bytes, next: 0 });
+        self.forget_open(max);
         true
+    }
+
+    /// There is no open chunk any more; the newest sample is at `newest`.
+    fn forget_open(&mut self, newest: Timestamp) {
+        self.rest.before = self.rest.before.wrapping_add(u32::from(self.line.count));
+        let Line { chain, words, count, held, pending, flags, .. } = &mut *self.line;
+        (*chain, *words, *count, *held, *pending) = ((NONE, NONE), 0, 0, 0, 0);
+        *flags &= !HISTOGRAMS;
+        (self.line.start, self.line.newest) = (newest, 0);
+    }
+
+    fn drop_open(&mut self) {
+        if self.has_open() {
+            let newest = self.line.newest();
+            if self.rest.histograms.take().is_none() {
+                self.store.blocks.free(self.line.floats().0);
+            }
+            self.forget_open(newest);
+        }
+    }
+
+    fn push_closed(&mut self, chunk: Closed) {
+        let at = self.store.add_closed(chunk);
+        let mut last = self.rest.closed;
+        if last == 0 {
+            self.rest.closed = at;
+            return;
+        }
+        while let Some(chunk) = self.store.closed[last as usize - 1].as_mut() {
+            if chunk.next == 0 {
+                chunk.next = at;
+                return;
+            }
+            last = chunk.next;
+        }
     }
 
     /// The closed chunks that can be mapped now. A chunk that cannot keeps all later ones in memory, so
     /// that the mapped ones are always the oldest.
-    pub(crate) fn unmapped(&self) -> impl Iterator<Item = Unmapped> + '_ {
-        let mappable = self.closed().iter().take_while(|chunk| MappedRef::can_hold(chunk.min, chunk.max));
-        mappable.map(|chunk| Unmapped {
-            wal_ref: self.wal_ref,
-            min: chunk.min,
-            max: chunk.max,
-            encoding: chunk.encoding,
-            data: chunk.data.clone(),
+    pub(crate) fn unmapped(&self) -> impl Iterator<Item = Unmapped> {
+        let mappable = self.closed().take_while(|chunk| MappedRef::can_hold(chunk.min, chunk.max));
+        mappable.map(|chunk| {
+            let (encoding, data) = self.store.closed_chunk(chunk);
+            let (min, max) = (chunk.min, chunk.max);
+            Unmapped { wal_ref: self.line.wal_ref, min, max, encoding, data: data.into() }
         })
     }
 
     /// Replaces the oldest closed chunk, which begins at the reference's time, by the mapped one.
     pub(crate) fn set_mapped(&mut self, reference: MappedRef) {
-        if self.closed().first().is_some_and(|chunk| chunk.min == reference.min()) {
-            self.closed_mut().remove(0);
-            self.mapped.push(reference);
-            if self.closed().is_empty() {
-                self.closed = None;
-            }
+        if self.closed().next().is_some_and(|chunk| chunk.min == reference.min()) {
+            self.rest.closed = self.store.remove_closed(self.rest.closed);
+            let at = self.rest.mapped.len();
+            push_exact(&mut self.rest.mapped, at, reference);
         }
     }
 
@@ -207,43 +537,53 @@ impl Series {
     /// log may lack samples that chunks have.
     pub(crate) fn adopt(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
         for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
-            let at = self.mapped.partition_point(|other| other.min() < chunk.min());
-            let follows = at == 0 || self.mapped[at - 1].max() < chunk.min();
-            let memory = self.closed().first().map(|closed| closed.min);
-            let memory = memory.or_else(|| self.open.as_ref().map(|open| open.min));
-            let next = self.mapped.get(at).map(|next| next.min()).or(memory);
+            let at = self.rest.mapped.partition_point(|other| other.min() < chunk.min());
+            let follows = at == 0 || self.rest.mapped[at - 1].max() < chunk.min();
+            let memory = self.closed().next().map(|closed| closed.min);
+            let memory = memory.or_else(|| self.has_open().then_some(self.line.start));
+            let next = self.rest.mapped.get(at).map(|next| next.min()).or(memory);
             if follows && next.is_none_or(|next| chunk.max() < next) {
-                self.mapped.insert(at, chunk);
+                push_exact(&mut self.rest.mapped, at, chunk);
+                if next.is_none() {
+                    self.line.flags = self.line.flags & !VALUED | BEGUN;
+                    (self.line.start, self.line.newest) = (chunk.max(), 0);
+                }
             } else if self.max_ts().is_some_and(|newest| newest < chunk.min())
                 && let Ok(found) = files.chunk(chunk)
             {
                 // Mapped chunks must be older than those in memory, so this one joins the latter.
                 self.close();
-                let (min, max, data) = (chunk.min(), chunk.max(), found.data().into());
-                self.closed_mut().push(Closed { min, max, encoding: found.encoding, data });
+                let (min, max, data) = (chunk.min(), chunk.max(), found.data());
+                let bytes = ClosedBytes::Other(found.encoding, data.into());
+                self.push_closed(Closed { min, max, count: chunk::count(data), bytes, next: 0 });
+                self.line.flags = self.line.flags & !VALUED | BEGUN;
+                (self.line.start, self.line.newest) = (max, 0);
             }
         }
     }
 
     /// Drops closed chunks whose samples are all before `min`; and an open one, too.
     pub(crate) fn truncate_before(&mut self, min: Timestamp) {
-        self.mapped.retain(|chunk| chunk.max() >= min);
-        self.mapped.shrink_to_fit();
-        if let Some(closed) = &mut self.closed {
-            closed.retain(|chunk| chunk.max >= min);
+        self.rest.mapped.retain(|chunk| chunk.max() >= min);
+        self.rest.mapped.shrink_to_fit();
+        while self.closed().next().is_some_and(|chunk| chunk.max < min) {
+            self.rest.closed = self.store.remove_closed(self.rest.closed);
         }
-        if self.open.as_ref().is_some_and(|open| open.appender.last_ts() < min) {
-            self.open = None;
+        if self.has_open() && self.line.newest() < min {
+            self.drop_open();
+        }
+        if self.is_empty() {
+            self.line.flags &= !(BEGUN | VALUED);
         }
     }
 
     /// Whether there is no sample.
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunk_count() == 0
+        self.rest.mapped.is_empty() && self.rest.closed == 0 && !self.has_open()
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
-        self.mapped.len() + self.closed().len() + usize::from(self.open.is_some())
+        self.rest.mapped.len() + self.closed().count() + usize::from(self.has_open())
     }
 
     /// The chunks that overlap `range`, without the newest `hidden` samples.
@@ -254,34 +594,57 @@ impl Series {
         files: &MappedChunks,
     ) -> Result<Vec<Visible>, Malformed> {
         let mut hidden = hidden as usize;
-        let mut chunks = Vec::with_capacity(self.chunk_count());
-        let mut take = |min, max, bytes: ChunkBytes| {
-            let count = usize::from(chunk::count(bytes.data()));
-            let limit = count.saturating_sub(hidden);
-            hidden = hidden.saturating_sub(count);
+        let mut chunks = Vec::new();
+        let mut take = |min, max, count: u16, bytes: &dyn Fn() -> Result<ChunkBytes, Malformed>| {
+            let limit = usize::from(count).saturating_sub(hidden);
+            hidden = hidden.saturating_sub(usize::from(count));
             if limit > 0 && range.overlaps(TimeRange::new(min, max)) {
-                chunks.push(Visible { min, max, bytes, limit });
+                chunks.push(Visible { min, max, bytes: bytes()?, limit });
             }
-            hidden > 0
+            Ok(hidden > 0)
         };
         let mut more = true;
-        if let Some(open) = &self.open {
-            let bytes = ChunkBytes::Memory(open.appender.encoding(), open.data.as_slice().into());
-            more = take(open.min, open.appender.last_ts(), bytes);
+        if self.has_open() {
+            let (line, store) = (&*self.line, &*self.store);
+            more = take(line.start, line.newest(), line.count, &|| {
+                Ok(match &self.rest.histograms {
+                    Some(open) => ChunkBytes::Memory(open.appender.encoding(), open.data.as_slice().into()),
+                    None => {
+                        let (chain, pending) = line.floats();
+                        ChunkBytes::Memory(Encoding::Xor, store.xor_chunk(line.count, chain, pending).into())
+                    }
+                })
+            })?;
         }
-        for closed in self.closed().iter().rev() {
-            let bytes = ChunkBytes::Memory(closed.encoding, Arc::from(&*closed.data));
-            more = take(closed.min, closed.max, bytes);
+        let closed: SmallVec<[&Closed; 2]> = self.closed().collect();
+        for chunk in closed.into_iter().rev() {
+            more = take(chunk.min, chunk.max, chunk.count, &|| {
+                let (encoding, data) = self.store.closed_chunk(chunk);
+                Ok(ChunkBytes::Memory(encoding, data.into()))
+            })?;
         }
-        for &reference in self.mapped.iter().rev() {
+        for &reference in self.rest.mapped.iter().rev() {
             let span = TimeRange::new(reference.min(), reference.max());
             if more || range.overlaps(span) {
-                more = take(span.start, span.end, ChunkBytes::Mapped(files.chunk(reference)?));
+                let chunk = files.chunk(reference)?;
+                let count = chunk::count(chunk.data());
+                more = take(span.start, span.end, count, &|| Ok(ChunkBytes::Mapped(chunk.clone())))?;
             }
         }
         chunks.reverse();
         Ok(chunks)
     }
+}
+
+/// Inserts without room for more: a series gets a mapped chunk twice an hour, and keeps it for three.
+fn push_exact(mapped: &mut Vec<MappedRef>, at: usize, chunk: MappedRef) {
+    mapped.reserve_exact(1);
+    mapped.insert(at, chunk);
+}
+
+/// The end of the block that `ts` falls into.
+fn block_end(ts: Timestamp, range_ms: i64) -> Timestamp {
+    (ts.div_euclid(range_ms) + 1).saturating_mul(range_ms)
 }
 
 /// Whether two histograms are the same, NaNs by their bits. The log's form is the measure.
@@ -348,30 +711,27 @@ impl Visible {
     }
 }
 
-impl Open {
+impl OpenHistograms {
     /// Appends, or says what is known about a counter reset at this place.
-    fn append(&mut self, ts: Timestamp, value: &Value) -> Result<(), ResetHint> {
-        if ts >= self.cut_at || chunk::count(&self.data) >= 2 * SAMPLES_PER_CHUNK {
-            return Err(ResetHint::Unknown);
+    fn append(&mut self, ts: Timestamp, value: &HistogramValue) -> Result<(), ResetHint> {
+        let full = self.data.len() >= HISTOGRAM_BYTES_TARGET && chunk::count(&self.data) >= HISTOGRAMS_MIN;
+        match self.appender.fit(value) {
+            Fit::Fits if !full => {
+                self.appender.append(&mut self.data, ts, value);
+                Ok(())
+            }
+            Fit::Fits => Err(ResetHint::NotReset),
+            Fit::Reset => Err(ResetHint::Reset),
+            Fit::Differs => Err(ResetHint::Unknown),
         }
-        if self.data.capacity() - self.data.len() < FLOAT_BYTES_MAX {
-            self.data.reserve_exact(GROWTH_BYTES);
-        }
-        self.appender.append(&mut self.data, ts, value)?;
-        let quarter = SAMPLES_PER_CHUNK / 4;
-        if chunk::count(&self.data) == quarter && self.appender.encoding() == Encoding::Xor {
-            self.cut_at = predicted_end(self.min, ts, self.cut_at);
-        }
-        Ok(())
     }
 }
 
-/// Evens out the chunks of a block: after a quarter of a chunk the number of chunks up to `end` is
-/// foreseen, and each gets an equal part of the time that is left.
-fn predicted_end(start: Timestamp, now: Timestamp, end: Timestamp) -> Timestamp {
-    let quarter = now.saturating_sub(start).saturating_add(1).max(1);
-    let chunks = end.saturating_sub(start) / quarter.saturating_mul(4);
-    if chunks <= 1 { end } else { start + (end - start) / chunks }
+/// Evens out the chunks of a block: after a quarter of a chunk, which took `quarter`, the number of chunks
+/// up to `end` is foreseen, and each gets an equal part of the time that is left.
+fn predicted_end(quarter: u32, end: u32) -> u32 {
+    let chunks = end / quarter.saturating_add(1).saturating_mul(4);
+    if chunks <= 1 { end } else { end / chunks }
 }
 
 #[cfg(test)]
@@ -385,16 +745,33 @@ mod tests {
         MappedChunks::open(Arc::new(Memory::new()), std::path::Path::new("/c")).unwrap().0
     }
 
+    /// One series on its own.
+    #[derive(Default)]
+    struct Lone(Line, Rest, Store);
+
+    impl Lone {
+        fn new() -> Self {
+            let mut lone = Self::default();
+            lone.series().begin(1, 1);
+            lone
+        }
+
+        fn series(&mut self) -> Series<'_> {
+            Series::new(&mut self.0, &mut self.1, &mut self.2)
+        }
+    }
+
     #[test]
     fn a_series_takes_the_memory_its_documentation_says() {
-        assert!(size_of::<Option<Series>>() <= 144, "{}", size_of::<Option<Series>>());
+        assert_eq!((size_of::<Line>(), size_of::<Rest>()), (64, 40));
     }
 
     #[test]
     fn chunks_are_even_and_respect_the_edge_of_a_block() {
-        let mut series = Series::new(1, 1);
+        let mut lone = Lone::new();
+        let mut series = lone.series();
         for step in 0..=480 {
-            series.append(step * 15_000, &Value::Float(step as f64), RANGE);
+            series.append(step * 15_000, step as f64, RANGE);
         }
         let chunks = series.visible(TimeRange::ALL, 0, &no_files()).unwrap();
         let counts: Vec<_> = chunks.iter().map(|chunk| chunk.limit).collect();
@@ -405,9 +782,10 @@ mod tests {
 
     #[test]
     fn hidden_samples_are_taken_from_the_end() {
-        let mut series = Series::new(1, 1);
+        let mut lone = Lone::new();
+        let mut series = lone.series();
         for step in 0..300 {
-            series.append(step, &Value::Float(0.0), RANGE);
+            series.append(step, 0.0, RANGE);
         }
         let mut samples = Samples::default();
         for chunk in series.visible(TimeRange::ALL, 250, &no_files()).unwrap() {
@@ -418,8 +796,9 @@ mod tests {
 
     #[test]
     fn order_and_duplicates() {
-        let mut series = Series::new(1, 1);
-        series.append(10, &Value::Float(f64::NAN), RANGE);
+        let mut lone = Lone::new();
+        let mut series = lone.series();
+        series.append(10, f64::NAN, RANGE);
         assert_eq!(series.check(10, f64::NAN), Err(Refusal::Repeated));
         assert_eq!(series.check(10, model::stale_nan()), Err(Refusal::Duplicate));
         assert_eq!(series.check(9, 1.0), Err(Refusal::OutOfOrder));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{AppendFile, Disk, SyncFile};
-use page::Compression;
+use page::{Compression, Framer};
 use smallvec::SmallVec;
 
 /// A segment is not grown beyond this.
@@ -42,7 +42,7 @@ pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(u64, u64)
 pub(crate) struct Wal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    compression: Compression,
+    framer: Framer,
     segment: u64,
     file: Box<dyn AppendFile>,
     sync: Arc<dyn SyncFile>,
@@ -70,7 +70,7 @@ impl Wal {
             sync: file.syncer()?,
             disk,
             dir: dir.to_owned(),
-            compression,
+            framer: Framer::new(compression),
             segment,
             file,
             offset: 0,
@@ -128,7 +128,7 @@ impl Wal {
         }
         for record in records {
             let end = self.offset + self.frames.len() as u64;
-            page::frame(&mut self.frames, end, record, self.compression);
+            self.framer.frame(&mut self.frames, end, record);
         }
         self.write_frames()
     }

@@ -45,10 +45,54 @@ fn page_offset(offset: u64) -> usize {
     usize::try_from(offset % PAGE_BYTES as u64).unwrap_or(0)
 }
 
-/// Appends `record`, packed if that makes it smaller, to `out`, whose end is at `offset` of the segment.
-pub(super) fn frame(out: &mut Vec<u8>, offset: u64, record: &[u8], compression: Compression) {
-    let packed = pack(record, compression).filter(|(_, packed)| packed.len() < record.len());
-    let (flag, mut rest) = packed.as_ref().map_or((0, record), |(flag, packed)| (*flag, packed.as_slice()));
+/// Cuts records into fragments, packed where that makes them smaller. It keeps what packing needs, which is more
+/// than a small record.
+pub(super) struct Framer {
+    compression: Compression,
+    snappy: snap::raw::Encoder,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    packed: Vec<u8>,
+}
+
+impl Framer {
+    pub(super) fn new(compression: Compression) -> Self {
+        Self { compression, snappy: snap::raw::Encoder::new(), zstd: None, packed: Vec::new() }
+    }
+
+    /// Appends `record` to `out`, whose end is at `offset` of the segment.
+    pub(super) fn frame(&mut self, out: &mut Vec<u8>, offset: u64, record: &[u8]) {
+        match self.pack(record) {
+            Some((flag, bytes)) if bytes < record.len() => split(out, offset, flag, &self.packed[..bytes]),
+            _ => split(out, offset, 0, record),
+        }
+        // A batch with one enormous scrape shall not pin its memory.
+        self.packed.truncate(1 << 20);
+        self.packed.shrink_to(1 << 20);
+    }
+
+    /// Packs into `packed`; the flag and the number of bytes.
+    fn pack(&mut self, record: &[u8]) -> Option<(u8, usize)> {
+        let most = match self.compression {
+            Compression::None => return None,
+            Compression::Snappy => snap::raw::max_compress_len(record.len()),
+            Compression::Zstd => zstd::zstd_safe::compress_bound(record.len()),
+        };
+        if self.packed.len() < most {
+            self.packed.resize(most, 0);
+        }
+        if self.compression == Compression::Snappy {
+            return Some((SNAPPY, self.snappy.compress(record, &mut self.packed).ok()?));
+        }
+        if self.zstd.is_none() {
+            self.zstd = zstd::bulk::Compressor::new(1).ok();
+        }
+        Some((ZSTD, self.zstd.as_mut()?.compress_to_buffer(record, &mut self.packed).ok()?))
+    }
+}
+
+/// Appends fragments of `record`, which is packed as `flag` says, to `out`.
+fn split(out: &mut Vec<u8>, offset: u64, flag: u8, record: &[u8]) {
+    let mut rest = record;
     let start = out.len();
     let mut first = true;
     while first || !rest.is_empty() {
@@ -70,16 +114,6 @@ pub(super) fn frame(out: &mut Vec<u8>, offset: u64, record: &[u8], compression: 
         out.extend_from_slice(&crc(fragment).to_be_bytes());
         out.extend_from_slice(fragment);
         (first, rest) = (false, after);
-    }
-}
-
-fn pack(record: &[u8], compression: Compression) -> Option<(u8, Vec<u8>)> {
-    match compression {
-        Compression::None => None,
-        Compression::Snappy => {
-            snap::raw::Encoder::new().compress_vec(record).ok().map(|packed| (SNAPPY, packed))
-        }
-        Compression::Zstd => zstd::bulk::compress(record, 1).ok().map(|packed| (ZSTD, packed)),
     }
 }
 
@@ -242,11 +276,11 @@ mod tests {
                 .enumerate()
                 .map(|(n, &size)| (0..size).map(|i| ((i * 7 + n * i / 3) % 256).try_into().unwrap()).collect())
                 .collect();
-            let (mut segment, mut ends) = (Vec::new(), vec![]);
+            let (mut segment, mut ends, mut framer) = (Vec::new(), vec![], Framer::new(compression));
             for record in &records {
                 let offset = segment.len() as u64;
                 let most = framed_bytes(offset, record.len());
-                frame(&mut segment, offset, record, compression);
+                framer.frame(&mut segment, offset, record);
                 prop_assert!(segment.len() as u64 - offset <= most);
                 ends.push(segment.len());
             }

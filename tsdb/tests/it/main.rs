@@ -5,7 +5,6 @@ mod basics;
 mod concurrency;
 mod extras;
 mod faults;
-mod memory;
 mod prometheus;
 mod promtool;
 mod reading;
