@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use model::{FloatHistogram, Labels, METRIC_NAME, Samples, SeriesSet, TimeRange, Timestamp, Value};
+use model::{FloatHistogram, Labels, METRIC_NAME, MatchOp, Samples, SeriesSet, TimeRange, Timestamp, Value};
 
 use super::Evaluator;
 use super::column::{Column, histogram_samples};
 use super::grid::Grid;
 use super::source::{NameRule, Scratch, Source, goes_with_name};
 use crate::annotations::Site;
-use crate::ast::{Expr, Extension};
+use crate::ast::{Expr, ExprKind, Extension};
 use crate::engine::QueryError;
 
 /// The samples of one series in one window, which is open at the left.
@@ -264,6 +264,13 @@ impl Ranged<'_> {
     }
 
     fn metric_name(&self, at: usize) -> String {
+        // All series of most selectors have the name that the selector gives.
+        if let ExprKind::Matrix(matrix) = &self.expr.kind {
+            let named = |m: &&model::Matcher| *m.name == *METRIC_NAME && m.op == MatchOp::Equal;
+            if let Some(matcher) = matrix.selector.matchers.iter().find(named) {
+                return matcher.value.to_string();
+            }
+        }
         let mut found = String::new();
         self.raw_visit(at, &mut |name, value| {
             if name == METRIC_NAME {
@@ -291,6 +298,22 @@ impl Source for Ranged<'_> {
             });
         } else {
             self.raw_visit(at, visit);
+        }
+    }
+
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let drops = self.name == NameRule::Drop;
+        let mut visit = |name: &str, value: &str| {
+            if !drops || !goes_with_name(name) {
+                visit(name, value);
+            }
+        };
+        match &self.input {
+            Input::Store { set, .. } => set.visit_some_labels(at, names, &mut visit),
+            Input::Computed(series) => {
+                let labels = series[at].0.iter();
+                labels.filter(|(name, _)| names.iter().any(|n| n == name)).for_each(|(n, v)| visit(n, v));
+            }
         }
     }
 
