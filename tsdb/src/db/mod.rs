@@ -6,6 +6,7 @@ mod compact;
 mod copy;
 mod cut;
 mod delete;
+pub(crate) mod history;
 mod late;
 mod maintain;
 mod merge;
@@ -34,7 +35,6 @@ use snapshot::Snapshot;
 
 pub(crate) const WAL_DIR: &str = "wal";
 pub(crate) const LOCK_FILE: &str = "lock";
-pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 
 /// An open data directory. It may be shared between threads by reference or in an `Arc`.
 ///
@@ -42,6 +42,8 @@ pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 /// errors.
 pub struct Db {
     pub(crate) inner: Arc<Inner>,
+    /// Ends the thread that reads history, if there is one.
+    attacher: Option<history::Attacher>,
     /// Ends the sync thread, if there is one.
     syncer: Option<sync::Syncer>,
     /// The directory is ours while this lives. Snapshots may live longer: they only read.
@@ -65,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) exemplars: Exemplars,
     /// Batches whose memory waits for the next appender.
     pub(crate) batches: Mutex<Vec<Batch>>,
+    pub(crate) history: history::State,
 }
 
 /// Where commits are written.
@@ -125,6 +128,7 @@ pub enum Progress {
 }
 
 pub use cardinality::Cardinality;
+pub use history::History;
 
 /// Figures about a database, all of one moment but not of one instant.
 #[derive(Clone, Debug, Default)]
@@ -197,10 +201,50 @@ impl Db {
         options: Options,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
-        let (inner, lock) = open::open(disk, dir, options, progress)?;
+        let opened = open::open(disk, dir, options, progress)?;
+        opened.inner.attach(opened.first, &mut opened.inner.maintenance.lock(), progress)?;
+        Self::start(opened, false)
+    }
+
+    /// Opens or creates a data directory and returns at once: new samples are taken and shown, and blocks can
+    /// be read, while the samples that were in no block yet come back behind; see [`History`]. Where the log
+    /// was written by another program last, it is read first, as the names of its series must be known.
+    ///
+    /// Samples that are not newer than what history has of their series cannot be refused before that
+    /// is known. They are put among the late ones then, where the options allow those, and else left out and
+    /// counted as out of order.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_at_once(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let opened = open::open(disk, dir, options, &mut |_| {})?;
+        let early = opened.takes_series;
+        if !early {
+            opened.inner.attach(opened.first, &mut opened.inner.maintenance.lock(), &mut |_| {})?;
+        }
+        Self::start(opened, early)
+    }
+
+    fn start(opened: open::Opened, early: bool) -> Result<Self, OpenError> {
+        let open::Opened { inner, lock, first, .. } = opened;
         let inner = Arc::new(inner);
-        let syncer = sync::Syncer::start(&inner).map_err(|source| OpenError::io(dir, source))?;
-        Ok(Self { inner, syncer, _lock: lock })
+        let io_error = |source| OpenError::io(&inner.dir, source);
+        let syncer = sync::Syncer::start(&inner).map_err(io_error)?;
+        let attacher =
+            early.then(|| history::Attacher::start(&inner, first)).transpose().map_err(io_error)?;
+        Ok(Self { inner, attacher, syncer, _lock: lock })
+    }
+
+    /// Whether the samples that were in no block at the start are back.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.inner.history.get()
+    }
+
+    /// Waits until history is back, or cannot come back.
+    #[must_use]
+    pub fn wait_for_history(&self) -> History {
+        self.inner.history.wait()
     }
 
     /// A new batch.
@@ -291,6 +335,7 @@ impl Db {
     /// # Errors
     /// The log could not be synced.
     pub fn close(mut self) -> Result<(), CommitError> {
+        self.attacher = None;
         self.syncer = None;
         self.inner.sync()
     }
@@ -298,6 +343,7 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
+        self.attacher = None;
         self.syncer = None;
         if let Err(error) = self.inner.sync() {
             tracing::error!(%error, "the log could not be synced at the end");

@@ -123,27 +123,37 @@ pub(crate) struct MappedChunks {
 }
 
 impl MappedChunks {
-    /// Opens the directory. A file that cannot be read to its end is deleted with all later ones: the
-    /// log has what they have.
-    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Found), IoError> {
+    /// The files in `dir`, which is created.
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, IoError> {
         disk.create_dir_all(dir).map_err(IoError::at(dir))?;
-        let mut numbers: Vec<u32> = disk
-            .list(dir)
-            .map_err(IoError::at(dir))?
-            .iter()
-            .filter_map(|entry| entry.name.parse().ok())
-            .collect();
+        Ok(Self { disk, dir: dir.to_owned(), files: RwLock::default(), current: Mutex::new(None) })
+    }
+
+    /// Whether there is any file.
+    pub(crate) fn any(&self) -> Result<bool, IoError> {
+        Ok(!self.numbers()?.is_empty())
+    }
+
+    fn numbers(&self) -> Result<Vec<u32>, IoError> {
+        let entries = self.disk.list(&self.dir).map_err(IoError::at(&self.dir))?;
+        let mut numbers: Vec<u32> = entries.iter().filter_map(|entry| entry.name.parse().ok()).collect();
         numbers.sort_unstable();
-        let (mut files, mut found) = (BTreeMap::new(), Found::new());
+        Ok(numbers)
+    }
+
+    /// Reads the directory. A file that cannot be read to its end is deleted with all later ones: the log has
+    /// what they have.
+    pub(crate) fn load(&self) -> Result<Found, IoError> {
+        let mut found = Found::new();
         let mut damaged: Option<Malformed> = None;
-        for number in numbers {
-            let path = path_of(dir, number);
-            let gap = files.last_key_value().is_some_and(|(&last, _)| last + 1 != number);
-            if damaged.is_none() && gap {
+        for number in self.numbers()? {
+            let path = path_of(&self.dir, number);
+            let last = self.files.read().last_key_value().map(|(&last, _)| last);
+            if damaged.is_none() && last.is_some_and(|last| last + 1 != number) {
                 damaged = Some(Malformed("the file before this one is missing"));
             }
             if damaged.is_none() {
-                let map = disk.map(&path).map_err(IoError::at(&path))?;
+                let map = self.disk.map(&path).map_err(IoError::at(&path))?;
                 let mut newest = i64::MIN;
                 let read = scan(&map, number, &mut |series, reference| {
                     newest = newest.max(reference.max());
@@ -157,17 +167,16 @@ impl MappedChunks {
                     damaged = Some(Malformed(what));
                 } else {
                     // What is adopted is shown, so it must not be lost by a power cut.
-                    disk.sync_file(&path).map_err(IoError::at(&path))?;
-                    files.insert(number, File { map, newest });
+                    self.disk.sync_file(&path).map_err(IoError::at(&path))?;
+                    self.files.write().insert(number, File { map, newest });
                 }
             }
             if let Some(Malformed(what)) = damaged {
                 tracing::warn!(path = %path.display(), what, "head chunks deleted; the log has their samples");
-                disk.remove_file(&path).map_err(IoError::at(&path))?;
+                self.disk.remove_file(&path).map_err(IoError::at(&path))?;
             }
         }
-        let this = Self { disk, dir: dir.to_owned(), files: RwLock::new(files), current: Mutex::new(None) };
-        Ok((this, found))
+        Ok(found)
     }
 
     /// Writes chunks and maps them. A chunk that does not fit the packed form is `None` and stays where
@@ -360,7 +369,11 @@ mod tests {
     #[test]
     fn chunks_are_found_again_and_a_torn_file_is_left_out() {
         let (disk, dir) = (Memory::new(), Path::new("/chunks_head"));
-        let open = || MappedChunks::open(Arc::new(disk.clone()), dir).unwrap();
+        let open = || {
+            let files = MappedChunks::open(Arc::new(disk.clone()), dir).unwrap();
+            let found = files.load().unwrap();
+            (files, found)
+        };
         let (files, found) = open();
         assert!(found.is_empty());
         let written = files.write(&[chunk(1, 0), chunk(2, 0), chunk(1, 100)]).unwrap();
