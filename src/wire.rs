@@ -86,6 +86,7 @@ async fn start(
     let _ = store.set(Arc::clone(&db));
     let receiver =
         cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    let history = attach_history(&db, &state);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let jobs = Jobs { local, own_address };
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
@@ -118,6 +119,8 @@ async fn start(
     for server in servers {
         let _ = server.await;
     }
+    db.abandon_history();
+    let _ = history.join();
     maintenance.stop();
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
@@ -199,14 +202,26 @@ async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {
         let mut line = ProgressLine::new();
-        Db::open_with_progress(&dir, options, &mut |progress| {
-            if let tsdb::Progress::Wal { segment, first, last } = progress {
-                state.set_replay_progress(first, last, segment);
-            }
-            line.show(progress);
-        })
+        Db::open_at_once(&dir, options, &mut |progress| show_progress(&state, &mut line, progress))
     });
     opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage_path.display()))
+}
+
+fn show_progress(state: &api::State, line: &mut ProgressLine, progress: tsdb::Progress) {
+    if let tsdb::Progress::Wal { segment, first, last } = progress {
+        state.set_replay_progress(first, last, segment);
+    }
+    line.show(progress);
+}
+
+/// Brings back the samples that were in no block yet, behind the running server.
+fn attach_history(db: &Arc<Db>, state: &api::State) -> std::thread::JoinHandle<()> {
+    let (db, state) = (Arc::clone(db), state.clone());
+    std::thread::spawn(move || {
+        let mut line = ProgressLine::new();
+        // The store itself tells what is wrong, and goes on without.
+        let _ = db.attach_history(&mut |progress| show_progress(&state, &mut line, progress));
+    })
 }
 
 /// The machine as a kubelet, served to our own scraper on a loopback port of its own: what a kubelet

@@ -1,103 +1,73 @@
 //! How what the directory has in its log comes back while the head is in use.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::thread::{Builder, JoinHandle};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::maintain::Pending;
 use super::replay::{self, Replayed, Source};
-use super::{Inner, Progress};
-use crate::chunk::Value;
+use super::{Db, Inner, Progress};
 use crate::error::OpenError;
-use crate::wal::record::{HistogramRecords, SamplesRecord};
 
 /// How far the history of a database is back.
 ///
 /// Blocks are there from the first moment. The samples that were not in blocks yet are read from the log,
 /// behind a head that takes and shows new ones already. Until all of them are there, snapshots show none
 /// of them, also afterwards; later snapshots show all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum History {
     /// The log is being read; how far, as far as that is known.
     Attaching(Option<Progress>),
     /// Everything is there.
-    #[default]
     Attached,
     /// The log cannot be read, for this reason. New samples are taken and shown; nothing is cut, compacted
     /// or deleted, so that the next start may read it.
     Failed(String),
 }
 
-/// What the parts of the database know about it.
-#[derive(Debug)]
-pub(crate) struct State {
-    state: Mutex<History>,
-    changed: Condvar,
-    pub(super) cancelled: AtomicBool,
+impl Default for History {
+    fn default() -> Self {
+        Self::Attaching(None)
+    }
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            state: Mutex::new(History::Attaching(None)),
-            changed: Condvar::new(),
-            cancelled: AtomicBool::new(false),
-        }
-    }
+/// What the parts of the database know about it.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    state: Mutex<History>,
+    abandoned: AtomicBool,
 }
 
 impl State {
-    pub(super) fn get(&self) -> History {
-        self.state.lock().clone()
-    }
-
     fn set(&self, history: History) {
         *self.state.lock() = history;
-        self.changed.notify_all();
     }
+}
 
-    pub(super) fn wait(&self) -> History {
-        let mut state = self.state.lock();
-        while matches!(*state, History::Attaching(_)) {
-            self.changed.wait(&mut state);
+impl Db {
+    /// Brings history back, as [`Db::open_at_once`] leaves it out. To be called once, on a thread that has time;
+    /// appends and queries go on meanwhile, and maintenance waits.
+    ///
+    /// # Errors
+    /// The log cannot be read, or [`Db::abandon_history`] was called. See [`History::Failed`].
+    pub fn attach_history(&self, progress: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
+        let mut pending = self.inner.maintenance.lock();
+        if self.history() == History::Attached {
+            return Ok(());
         }
-        state.clone()
+        self.inner.attach(self.first, &mut pending, progress)
     }
-}
 
-/// The thread that reads the log. Dropping it stops it.
-pub(super) struct Attacher {
-    inner: Arc<Inner>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Attacher {
-    pub(super) fn start(inner: &Arc<Inner>, first: (u64, u64)) -> std::io::Result<Self> {
-        let (ready, is_ready) = sync_channel(1);
-        let own = Arc::clone(inner);
-        let thread = Builder::new().name("tsdb-history".to_owned()).spawn(move || {
-            // Taken before anybody else can.
-            let mut pending = own.maintenance.lock();
-            let _ = ready.send(());
-            // The error is kept for whoever asks.
-            let _ = own.attach(first, &mut pending, &mut |_| {});
-        })?;
-        let _ = is_ready.recv();
-        Ok(Self { inner: Arc::clone(inner), thread: Some(thread) })
+    /// Whether the samples that were in no block at the start are back.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.inner.history.state.lock().clone()
     }
-}
 
-impl Drop for Attacher {
-    fn drop(&mut self) {
-        self.inner.history.cancelled.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been printed already; there is nothing left to do about it.
-            let _ = thread.join();
-        }
+    /// Ends [`Db::attach_history`] soon, since the store is about to be closed.
+    pub fn abandon_history(&self) {
+        self.inner.history.abandoned.store(true, Ordering::Relaxed);
     }
 }
 
@@ -122,7 +92,7 @@ impl Inner {
                 Ok(())
             }
             Err(error) => {
-                if !self.history.cancelled.load(Ordering::Relaxed) {
+                if !self.history.abandoned.load(Ordering::Relaxed) {
                     tracing::error!(%error, "the history of the head cannot be read");
                 }
                 self.history.set(History::Failed(error.to_string()));
@@ -137,7 +107,7 @@ impl Inner {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Replayed, OpenError> {
         let dir: &Path = &self.dir;
-        let source = Source { disk: &*self.disk, dir, until, cancelled: &self.history.cancelled };
+        let source = Source { disk: &*self.disk, dir, until, abandoned: &self.history.abandoned };
         let found = self.head.load_mapped()?;
         replay::replay(&source, &self.head, (found, self.options.exemplars_max), progress)
     }
@@ -146,7 +116,7 @@ impl Inner {
     /// ones.
     fn join(&self, replayed: Replayed) -> Result<Vec<u64>, OpenError> {
         let Replayed { names, exemplars, late, deleted } = replayed;
-        let mut logs = self.log.lock();
+        let _log = self.log.lock();
         let snapshot = self.head.snapshots.next();
         let misplaced = self
             .head
@@ -154,22 +124,7 @@ impl Inner {
             .map_err(|error| OpenError::corrupt(&self.dir.join(crate::head::mapped::DIR), error.0))?;
         self.head.late.absorb(late, snapshot);
         self.exemplars.put_before(exemplars);
-        let Some(log) = logs.late.as_mut() else {
-            self.counters.out_of_order.fetch_add(misplaced.len() as u64, Ordering::Relaxed);
-            return Ok(names);
-        };
-        let (mut floats, mut histograms) = (SamplesRecord::default(), HistogramRecords::new());
-        for (id, ts, value) in misplaced {
-            let Some(wal_ref) = self.head.name_of(id) else { continue };
-            if self.head.late.add(id, ts, value.clone(), snapshot) {
-                match value {
-                    Value::Float(value) => floats.push(wal_ref, ts, value),
-                    Value::Histogram(value) => histograms.push(wal_ref, ts, &value),
-                }
-            }
-        }
-        let written = log.append(floats.finish().into_iter().chain(histograms.finish()));
-        written.map_err(|source| OpenError::io(&log.path(), source))?;
+        self.counters.out_of_order.fetch_add(misplaced, Ordering::Relaxed);
         Ok(names)
     }
 }

@@ -42,8 +42,8 @@ pub(crate) const LOCK_FILE: &str = "lock";
 /// errors.
 pub struct Db {
     pub(crate) inner: Arc<Inner>,
-    /// Ends the thread that reads history, if there is one.
-    attacher: Option<history::Attacher>,
+    /// The first segments of this run.
+    first: (u64, u64),
     /// Ends the sync thread, if there is one.
     syncer: Option<sync::Syncer>,
     /// The directory is ours while this lives. Snapshots may live longer: they only read.
@@ -201,50 +201,47 @@ impl Db {
         options: Options,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
-        let opened = open::open(disk, dir, options, progress)?;
-        opened.inner.attach(opened.first, &mut opened.inner.maintenance.lock(), progress)?;
-        Self::start(opened, false)
+        let db = Self::open_at_once_on(disk, dir, options, progress)?;
+        db.attach_history(progress)?;
+        Ok(db)
     }
 
     /// Opens or creates a data directory and returns at once: new samples are taken and shown, and blocks can
-    /// be read, while the samples that were in no block yet come back behind; see [`History`]. Where the log
-    /// was written by another program last, it is read first, as the names of its series must be known.
+    /// be read, while the samples that were in no block yet come back by [`Db::attach_history`]. That is done
+    /// here first where the log was written by another program last, as the names of its series must be
+    /// known, and where late samples are allowed, as those must be known when they come.
     ///
     /// Samples that are not newer than what history has of their series cannot be refused before that
-    /// is known. They are put among the late ones then, where the options allow those, and else left out and
-    /// counted as out of order.
+    /// is known. They are left out and counted as out of order when it is, as a restart would do.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open_at_once(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Self, OpenError> {
-        let opened = open::open(disk, dir, options, &mut |_| {})?;
-        let early = opened.takes_series;
-        if !early {
-            opened.inner.attach(opened.first, &mut opened.inner.maintenance.lock(), &mut |_| {})?;
-        }
-        Self::start(opened, early)
+    pub fn open_at_once(
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        Self::open_at_once_on(Arc::new(Real), dir, options, progress)
     }
 
-    fn start(opened: open::Opened, early: bool) -> Result<Self, OpenError> {
-        let open::Opened { inner, lock, first, .. } = opened;
+    /// [`Db::open_at_once`] on a disk of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_at_once_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        let open::Opened { inner, lock, first, takes_samples } = open::open(disk, dir, options, progress)?;
         let inner = Arc::new(inner);
-        let io_error = |source| OpenError::io(&inner.dir, source);
-        let syncer = sync::Syncer::start(&inner).map_err(io_error)?;
-        let attacher =
-            early.then(|| history::Attacher::start(&inner, first)).transpose().map_err(io_error)?;
-        Ok(Self { inner, attacher, syncer, _lock: lock })
-    }
-
-    /// Whether the samples that were in no block at the start are back.
-    #[must_use]
-    pub fn history(&self) -> History {
-        self.inner.history.get()
-    }
-
-    /// Waits until history is back, or cannot come back.
-    #[must_use]
-    pub fn wait_for_history(&self) -> History {
-        self.inner.history.wait()
+        let syncer = sync::Syncer::start(&inner).map_err(|source| OpenError::io(dir, source))?;
+        let db = Self { inner, first, syncer, _lock: lock };
+        if !takes_samples {
+            db.attach_history(progress)?;
+        }
+        Ok(db)
     }
 
     /// A new batch.
@@ -335,7 +332,6 @@ impl Db {
     /// # Errors
     /// The log could not be synced.
     pub fn close(mut self) -> Result<(), CommitError> {
-        self.attacher = None;
         self.syncer = None;
         self.inner.sync()
     }
@@ -343,7 +339,6 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        self.attacher = None;
         self.syncer = None;
         if let Err(error) = self.inner.sync() {
             tracing::error!(%error, "the log could not be synced at the end");

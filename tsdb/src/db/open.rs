@@ -26,8 +26,8 @@ pub(super) struct Opened {
     pub(super) lock: Box<dyn Send + Sync>,
     /// The first segments of this run: history ends before them.
     pub(super) first: (u64, u64),
-    /// Whether series can be created before history is there.
-    pub(super) takes_series: bool,
+    /// Whether samples can be taken before history is there.
+    pub(super) takes_samples: bool,
 }
 
 pub(super) fn open(
@@ -56,10 +56,11 @@ pub(super) fn open(
             .map_err(io_error)?;
     wal.limit_segments(options.wal_segment_bytes_max);
     wal.tell(Arc::clone(&names));
-    let takes_series = names.are_known();
-    if takes_series {
+    if names.are_known() {
         names.begin_segment(wal.segment());
     }
+    // What is late can only be told by history, and must be in another log.
+    let takes_samples = names.are_known() && options.out_of_order_window_ms == 0;
     let late_log = late::open_log(&disk, dir, newest_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
     let first = (wal.segment(), late_log.as_ref().map_or(u64::MAX, Wal::segment));
@@ -78,7 +79,7 @@ pub(super) fn open(
         history: history::State::default(),
         options,
     };
-    Ok(Opened { inner, lock, first, takes_series })
+    Ok(Opened { inner, lock, first, takes_samples })
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {

@@ -55,7 +55,7 @@ pub(super) struct Source<'a> {
     /// Segments from these on, of the log and of that of late samples, are of this run.
     pub(super) until: (u64, u64),
     /// Nobody waits for history any more.
-    pub(super) cancelled: &'a AtomicBool,
+    pub(super) abandoned: &'a AtomicBool,
 }
 
 /// Reads checkpoint and segments into the history of `head`.
@@ -293,11 +293,11 @@ impl Replay<'_> {
         let data = source.disk.map(path).map_err(|source| OpenError::io(path, source))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let ended = if data.len() < PARALLEL_FROM_BYTES || cores < 2 || self.is_late {
-            self.read_alone(&data, source.cancelled)
+            self.read_alone(&data, source.abandoned)
         } else {
-            self.read_together(&data, cores, source.cancelled)
+            self.read_together(&data, cores, source.abandoned)
         };
-        if source.cancelled.load(Ordering::Relaxed) {
+        if source.abandoned.load(Ordering::Relaxed) {
             let source = std::io::Error::new(std::io::ErrorKind::Interrupted, "the store is being closed");
             return Err(OpenError::io(path, source));
         }
@@ -308,13 +308,13 @@ impl Replay<'_> {
         }
     }
 
-    fn read_alone(&mut self, data: &[u8], cancelled: &AtomicBool) -> Result<(), Stop> {
+    fn read_alone(&mut self, data: &[u8], abandoned: &AtomicBool) -> Result<(), Stop> {
         let (mut records, mut space) = (Records::new(data), Vec::new());
         let none = NameTable::new(Timestamp::MIN);
         let (hands, mut ended) = (Hands::Own(self.head), Ok(()));
         while let Some(next) = records.next()
             && ended.is_ok()
-            && !cancelled.load(Ordering::Relaxed)
+            && !abandoned.load(Ordering::Relaxed)
         {
             // Late samples are in no mapped chunk.
             let mut mapped = Covered::new(if self.is_late { &none } else { &self.covered });
@@ -325,7 +325,7 @@ impl Replay<'_> {
         ended
     }
 
-    fn read_together(&mut self, data: &[u8], cores: usize, cancelled: &AtomicBool) -> Result<(), Stop> {
+    fn read_together(&mut self, data: &[u8], cores: usize, abandoned: &AtomicBool) -> Result<(), Stop> {
         let (openers, hands) = ((cores / 2).clamp(1, 4), (cores / 2).clamp(1, 4));
         let (head, taken_out) =
             (self.head, std::mem::replace(&mut self.covered, NameTable::new(Timestamp::MIN)));
@@ -355,7 +355,7 @@ impl Replay<'_> {
                 sender
             });
             let hands = Hands::Others(senders.collect(), used);
-            let ended = self.take_groups(&mut ordered, &hands, cancelled);
+            let ended = self.take_groups(&mut ordered, &hands, abandoned);
             self.flush(&hands);
             hands.wait();
             ended
@@ -368,13 +368,13 @@ impl Replay<'_> {
         &mut self,
         ordered: &mut Receiver<Receiver<Vec<Taken>>>,
         hands: &Hands<'_>,
-        cancelled: &AtomicBool,
+        abandoned: &AtomicBool,
     ) -> Result<(), Stop> {
         for group in ordered.iter() {
             for taken in group.recv().unwrap_or_default() {
                 self.take(taken, hands)?;
             }
-            if cancelled.load(Ordering::Relaxed) {
+            if abandoned.load(Ordering::Relaxed) {
                 break;
             }
             if self.since_mapping > SAMPLES_BETWEEN_MAPPINGS {

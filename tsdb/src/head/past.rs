@@ -23,10 +23,6 @@ pub(super) struct Past {
     rests: Slab<Rest>,
 }
 
-/// What could not be joined: samples of the living head that are not newer than the history of their
-/// series.
-pub(crate) type Misplaced = Vec<(u32, Timestamp, Value)>;
-
 impl Shard {
     /// The history of a series, which begins empty.
     fn past(&mut self, id: u32) -> Series<'_> {
@@ -109,12 +105,13 @@ impl Head {
     /// Gives a series the chunks that were found under one of its names.
     pub(crate) fn adopt(&self, id: u32, chunks: &[MappedRef]) {
         let from = self.min_valid.load(Ordering::Acquire);
-        self.shard(id).past(id).adopt(chunks, from, &self.files);
+        self.shard(id).past(id).adopt(chunks, self.range_ms, from, &self.files);
     }
 
     /// Joins history and present. The caller holds the commit lock. Snapshots from now on see it all.
-    pub(crate) fn attach(&self, deleted: Vec<(u32, TimeRange)>) -> Result<Misplaced, Malformed> {
-        let (mut misplaced, mut oldest, mut newest) = (Misplaced::new(), i64::MAX, i64::MIN);
+    /// Returns how many samples were left out, as they are not newer than the history of their series.
+    pub(crate) fn attach(&self, deleted: Vec<(u32, TimeRange)>) -> Result<u64, Malformed> {
+        let (mut misplaced, mut oldest, mut newest) = (0, i64::MAX, i64::MIN);
         for (number, shard) in self.shards.iter().enumerate() {
             let mut shard = shard.lock();
             let Some(mut past) = shard.past.take() else { continue };
@@ -125,9 +122,7 @@ impl Head {
                 let history = (&mut past.lines[slot], &mut past.rests[slot]);
                 let mut series = Series::new(line, rest, store);
                 series.spare();
-                for (ts, value) in series.join(history, self.range_ms, &self.files)? {
-                    misplaced.push((id, ts, value));
-                }
+                misplaced += series.join(history, self.range_ms, &self.files)?;
                 if series.has_closed() {
                     closed.push(SeriesRef::new(id, series.generation()));
                 }

@@ -38,6 +38,8 @@ struct Closed {
     min: Timestamp,
     max: Timestamp,
     count: u16,
+    /// The name under which the log has its samples, or the last of them.
+    wal_ref: u64,
     bytes: ClosedBytes,
     /// The next younger one of the series, plus 1; 0: there is none.
     next: u32,
@@ -331,7 +333,8 @@ impl<'a> Series<'a> {
                 ClosedBytes::Xor(chain, pending)
             }
         };
-        self.push_closed(Closed { min, max, count, bytes, next: 0 });
+        let wal_ref = self.line.wal_ref;
+        self.push_closed(Closed { min, max, count, wal_ref, bytes, next: 0 });
         self.forget_open(max);
         true
     }
@@ -386,7 +389,7 @@ impl<'a> Series<'a> {
         mappable.map(|chunk| {
             let (encoding, data) = self.store.closed_chunk(chunk);
             let (min, max) = (chunk.min, chunk.max);
-            Unmapped { wal_ref: self.line.wal_ref, min, max, encoding, data: data.into() }
+            Unmapped { wal_ref: chunk.wal_ref, min, max, encoding, data: data.into() }
         })
     }
 
@@ -399,10 +402,68 @@ impl<'a> Series<'a> {
         }
     }
 
-    /// Takes over mapped chunks found at opening, where they do not overlap what the series has. A
-    /// series may have had several names in the log, each with its chunks; and after a power cut the
-    /// log may lack samples that chunks have.
-    pub(crate) fn adopt(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
+    /// Takes over mapped chunks found at opening, where they do not overlap other mapped ones. A series may have
+    /// had several names in the log, each with its chunks; and after a power cut the log may lack samples
+    /// that chunks have.
+    ///
+    /// What the log had under an earlier name may be in the chunks of a later one: those have all samples of
+    /// their time, so what is in memory of it goes.
+    pub(crate) fn adopt(
+        &mut self,
+        chunks: &[MappedRef],
+        range_ms: i64,
+        from: Timestamp,
+        files: &MappedChunks,
+    ) {
+        let mut recent = chunks.iter().filter(|chunk| chunk.max() >= from);
+        let Some(first) = recent.next() else { return };
+        let last = recent.next_back().unwrap_or(first);
+        let mut younger = Vec::new();
+        let has_memory = self.has_open() || self.has_closed();
+        if has_memory && self.max_ts().is_some_and(|newest| newest >= first.min()) {
+            for (ts, value) in self.take_memory() {
+                if ts < first.min() {
+                    self.append_value(ts, &value, range_ms);
+                } else if ts > last.max() {
+                    younger.push((ts, value));
+                }
+            }
+            self.close();
+        }
+        self.adopt_disjoint(chunks, from, files);
+        for (ts, value) in younger {
+            self.append_value(ts, &value, range_ms);
+        }
+    }
+
+    fn append_value(&mut self, ts: Timestamp, value: &Value, range_ms: i64) {
+        match value {
+            Value::Float(value) => self.append(ts, *value, range_ms),
+            Value::Histogram(value) => self.append_histogram(ts, value, range_ms),
+        };
+    }
+
+    /// Takes out the samples that are not in mapped chunks.
+    fn take_memory(&mut self) -> Vec<(Timestamp, Value)> {
+        self.close();
+        let mut samples = Vec::new();
+        while let Some(chunk) = self.store.closed(self.rest.closed) {
+            let (encoding, data) = self.store.closed_chunk(chunk);
+            let mut take = |ts, value| samples.push((ts, value));
+            // It was written a moment ago.
+            let _ = chunk::for_each(encoding, &data, usize::MAX, &mut take);
+            self.rest.closed = self.store.remove_closed(self.rest.closed);
+        }
+        let newest = self.rest.mapped.last().map(|chunk| chunk.max());
+        self.line.flags &= !(BEGUN | VALUED);
+        if let Some(newest) = newest {
+            self.line.flags |= BEGUN;
+            (self.line.start, self.line.newest) = (newest, 0);
+        }
+        samples
+    }
+
+    fn adopt_disjoint(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
         for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
             let at = self.rest.mapped.partition_point(|other| other.min() < chunk.min());
             let follows = at == 0 || self.rest.mapped[at - 1].max() < chunk.min();
@@ -422,7 +483,8 @@ impl<'a> Series<'a> {
                 self.close();
                 let (min, max, data) = (chunk.min(), chunk.max(), found.data());
                 let bytes = ClosedBytes::Other(found.encoding, data.into());
-                self.push_closed(Closed { min, max, count: chunk::count(data), bytes, next: 0 });
+                let (count, wal_ref) = (chunk::count(data), self.line.wal_ref);
+                self.push_closed(Closed { min, max, count, wal_ref, bytes, next: 0 });
                 self.line.flags = self.line.flags & !VALUED | BEGUN;
                 (self.line.start, self.line.newest) = (max, 0);
             }
@@ -454,23 +516,31 @@ impl<'a> Series<'a> {
     }
 
     /// Puts history before what the series has. Samples that are not newer than the newest of history are
-    /// returned instead: had it been known, they would have been late.
+    /// left out: had it been known, they would have been refused. Returns how many those were.
     pub(super) fn join(
         &mut self,
         (line, rest): (&mut Line, &mut Rest),
         range_ms: i64,
         files: &MappedChunks,
-    ) -> Result<Vec<(Timestamp, Value)>, Malformed> {
-        let mut misplaced = Vec::new();
+    ) -> Result<u64, Malformed> {
         let past = Series::new(line, rest, self.store);
-        let Some(newest) = past.max_ts() else { return Ok(misplaced) };
+        let Some(newest) = past.max_ts() else { return Ok(0) };
         let (young, appended) = (self.min_ts(), self.appended());
-        let mut kept = Vec::new();
+        let (mut kept, mut misplaced) = (Vec::new(), 0);
         if young.is_some_and(|young| young <= newest) {
             for chunk in self.visible(TimeRange::ALL, Extent::ALL, files)? {
-                let mut take =
-                    |ts, value| if ts > newest { &mut kept } else { &mut misplaced }.push((ts, value));
-                chunk::for_each(chunk.bytes.encoding(), chunk.bytes.data(), chunk.limit, &mut take)?;
+                chunk::for_each(
+                    chunk.bytes.encoding(),
+                    chunk.bytes.data(),
+                    chunk.limit,
+                    &mut |ts, value| {
+                        if ts > newest {
+                            kept.push((ts, value));
+                        } else {
+                            misplaced += 1;
+                        }
+                    },
+                )?;
             }
             self.drop_open();
             while self.rest.closed != 0 {
@@ -478,11 +548,11 @@ impl<'a> Series<'a> {
             }
         }
         if self.is_empty() {
-            // History goes on where it was.
-            let own = self.line.flags & (LOGGED | PENDING | SPARED);
-            let flags = line.flags & !(LOGGED | PENDING | SPARED) | own;
-            let Line { wal_ref, generation, .. } = *self.line;
-            *self.line = Line { wal_ref, generation, flags, ..std::mem::take(line) };
+            // History goes on where it was, under its name.
+            let own = self.line.flags & (PENDING | SPARED);
+            let flags = line.flags & !(PENDING | SPARED) | own | LOGGED;
+            let generation = self.line.generation;
+            *self.line = Line { generation, flags, ..std::mem::take(line) };
             let before = appended.wrapping_sub(u32::from(self.line.count));
             *self.rest = Rest { before, ..std::mem::take(rest) };
         } else {
@@ -500,10 +570,7 @@ impl<'a> Series<'a> {
         for (ts, value) in kept {
             // They were counted when they came.
             self.rest.before = self.rest.before.wrapping_sub(1);
-            match value {
-                Value::Float(value) => self.append(ts, value, range_ms),
-                Value::Histogram(value) => self.append_histogram(ts, &value, range_ms),
-            };
+            self.append_value(ts, &value, range_ms);
         }
         Ok(misplaced)
     }
