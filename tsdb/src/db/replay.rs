@@ -597,8 +597,9 @@ fn slot(name: WalRef) -> usize {
     usize::try_from(name % NAMES_PER_PAGE).unwrap_or(0)
 }
 
-/// The torn end of the newest segment of a log is cut off before anybody appends behind it; and what a process
-/// that was killed has left in the page cache is made durable, since it will be shown. Returns the newest segment.
+/// What a crash has left of the newest segment of a log is cut to its good part, before anybody appends behind
+/// it: later segments would not be trusted. What a process that was killed has left in the page cache is made
+/// durable, since it will be shown. Returns the newest segment.
 pub(super) fn prepare(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<u64>, OpenError> {
     let log_dir = dir.join(name);
     let io_error = |source| OpenError::io(&log_dir, source);
@@ -614,7 +615,7 @@ pub(super) fn prepare(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<
         }
     }
     drop(data);
-    if let Some(damage) = damaged.filter(|damage| damage.torn) {
+    if let Some(damage) = damaged {
         damage::repair(disk, (dir, name), &[last], damage).map_err(io_error)?;
     }
     disk.sync_file(&path).map_err(|source| OpenError::io(&path, source))?;

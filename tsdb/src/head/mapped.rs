@@ -2,7 +2,7 @@
 //! section "Head chunk files".
 //!
 //! The files save memory and the work of replay; the log has every sample too, so they need not be
-//! durable, only without gaps: a chunk that is found hides what the log has before it. So a file is
+//! durable, also when they are found at opening, only without gaps: a chunk that is found hides what the log has before it. So a file is
 //! durable before the next one is begun, and the directory before the first byte of a file.
 
 use std::collections::BTreeMap;
@@ -166,8 +166,6 @@ impl MappedChunks {
                     }
                     damaged = Some(Malformed(what));
                 } else {
-                    // What is adopted is shown, so it must not be lost by a power cut.
-                    self.disk.sync_file(&path).map_err(IoError::at(&path))?;
                     self.files.write().insert(number, File { map, newest });
                 }
             }
@@ -191,7 +189,7 @@ impl MappedChunks {
                 current.as_ref().is_none_or(|file| file.bytes + pending.len() + bytes > FILE_BYTES_MAX);
             if full {
                 self.flush(&mut current, &mut pending, newest)?;
-                let next = self.next_file(current.as_ref())?;
+                let next = self.next_file()?;
                 *current = Some(next);
                 newest = i64::MIN;
             }
@@ -208,12 +206,14 @@ impl MappedChunks {
         Ok(references)
     }
 
-    fn next_file(&self, last: Option<&Current>) -> Result<Current, IoError> {
+    fn next_file(&self) -> Result<Current, IoError> {
+        let last = self.files.read().last_key_value().map(|(&last, _)| last);
         if let Some(last) = last {
-            let path = path_of(&self.dir, last.number);
-            last.file.syncer().and_then(|file| file.sync()).map_err(IoError::at(&path))?;
+            // It may be of a process that was killed.
+            let path = path_of(&self.dir, last);
+            self.disk.sync_file(&path).map_err(IoError::at(&path))?;
         }
-        let number = self.files.read().last_key_value().map_or(1, |(&last, _)| last + 1);
+        let number = last.map_or(1, |last| last + 1);
         let path = path_of(&self.dir, number);
         let mut file = self.disk.create(&path).map_err(IoError::at(&path))?;
         self.disk.sync_dir(&self.dir).map_err(IoError::at(&self.dir))?;

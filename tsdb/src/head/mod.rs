@@ -236,15 +236,18 @@ impl Head {
 
     /// Finds or creates a series.
     pub(crate) fn series(&self, labels: &Labels) -> Result<SeriesRef, AppendError> {
-        let hash = labels.hash64();
-        {
+        let hash = Catalog::hash(labels);
+        let added = {
             let catalog = self.catalog.read_recursive();
             if let Some(id) = catalog.find(labels, hash) {
                 return Ok(SeriesRef::new(id, catalog.generation(id)));
             }
-        }
+            catalog.added()
+        };
         let mut catalog = self.catalog.write();
-        if let Some(id) = catalog.find(labels, hash) {
+        if catalog.added() != added
+            && let Some(id) = catalog.find(labels, hash)
+        {
             return Ok(SeriesRef::new(id, catalog.generation(id)));
         }
         if catalog.len() as u64 >= self.series_max {

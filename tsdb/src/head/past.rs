@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use model::{Labels, TimeRange, Timestamp};
 
+use super::catalog::Catalog;
 use super::line::Line;
 use super::mapped::MappedRef;
 use super::series::{Rest, Series};
@@ -69,7 +70,7 @@ impl Head {
     ///
     /// Names grow with time, so a series keeps the largest: chunks under names in their order are in order of time.
     pub(crate) fn replay_series(&self, wal_ref: u64, labels: &Labels) -> (u32, bool) {
-        let hash = labels.hash64();
+        let hash = Catalog::hash(labels);
         let mut catalog = self.catalog.write();
         let known = catalog.find(labels, hash);
         let id = known.unwrap_or_else(|| self.create(&mut catalog, labels, hash, wal_ref).id());

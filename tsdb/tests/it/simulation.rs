@@ -145,7 +145,10 @@ impl Simulation {
             for (ts, bits) in samples {
                 let sure = self.acknowledged.get(&series).and_then(|s| s.keys().next_back());
                 let mut unsure = self.unsure.keys().filter(|(other, _)| *other == series).map(|(_, ts)| ts);
-                let newer = sure.is_none_or(|sure| ts > *sure) && unsure.all(|unsure| ts > *unsure);
+                let mut deleted = self.deleted.iter().filter(|(other, _)| *other == series);
+                let newer = sure.is_none_or(|sure| ts > *sure)
+                    && unsure.all(|unsure| ts > *unsure)
+                    && deleted.all(|(_, deleted)| ts > *deleted);
                 if newer {
                     self.acknowledged.entry(series.clone()).or_default().entry(ts).or_insert(bits);
                 } else {
