@@ -118,6 +118,7 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
+    let history = attach_history(&db, &state);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
@@ -153,6 +154,8 @@ async fn start(
     for server in servers {
         let _ = server.await;
     }
+    db.abandon_history();
+    let _ = history.join();
     maintenance.stop();
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
@@ -267,14 +270,26 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {
         let mut line = ProgressLine::new();
-        Db::open_with_progress(&dir, options, &mut |progress| {
-            if let tsdb::Progress::Wal { segment, first, last } = progress {
-                state.set_replay_progress(first, last, segment);
-            }
-            line.show(progress);
-        })
+        Db::open_at_once(&dir, options, &mut |progress| show_progress(&state, &mut line, progress))
     });
     opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage.path.display()))
+}
+
+fn show_progress(state: &api::State, line: &mut ProgressLine, progress: tsdb::Progress) {
+    if let tsdb::Progress::Wal { segment, first, last } = progress {
+        state.set_replay_progress(first, last, segment);
+    }
+    line.show(progress);
+}
+
+/// Brings back the samples that were in no block yet, behind the running server.
+fn attach_history(db: &Arc<Db>, state: &api::State) -> std::thread::JoinHandle<()> {
+    let (db, state) = (Arc::clone(db), state.clone());
+    std::thread::spawn(move || {
+        let mut line = ProgressLine::new();
+        // The store itself tells what is wrong, and goes on without.
+        let _ = db.attach_history(&mut |progress| show_progress(&state, &mut line, progress));
+    })
 }
 
 /// The machine as a kubelet, served to our own scraper on a loopback port of its own: what a kubelet
