@@ -77,6 +77,22 @@ impl Listening {
         }
         Ok(listeners)
     }
+
+    fn serve(
+        &self,
+        listeners: Vec<TcpListener>,
+        router: &axum::Router,
+        cli: &Cli,
+        stop: &Shutdown,
+    ) -> Vec<tokio::task::JoinHandle<()>> {
+        let read_timeout = Duration::from_millis(cli.web.read_timeout.0.unsigned_abs());
+        let limits = web::Limits::new(cli.web.connections_max, read_timeout);
+        let one = |listener| {
+            let (guard, limits) = (self.guard.clone(), limits.clone());
+            tokio::spawn(serve(listener, router.clone(), guard, limits, stop.clone()))
+        };
+        listeners.into_iter().map(one).collect()
+    }
 }
 
 async fn start(
@@ -99,17 +115,7 @@ async fn start(
     set_config(&state, &loaded);
     let router =
         place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
-    let limits = web::Limits::new(
-        cli.web.connections_max,
-        Duration::from_millis(cli.web.read_timeout.0.unsigned_abs()),
-    );
-    let servers: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| {
-            let (guard, limits) = (listening.guard.clone(), limits.clone());
-            tokio::spawn(serve(listener, router.clone(), guard, limits, stop.clone()))
-        })
-        .collect();
+    let servers = listening.serve(listeners, &router, cli, &stop);
 
     let db = tokio::select! {
         opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
@@ -118,14 +124,19 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
-    let history = attach_history(&db, &state);
+    // Rules must not take a store without its history for one without samples.
+    let attached = Shutdown::new();
+    let history = attach_history(&db, &state, &attached);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
-    let rules = Arc::new(rules::start(jobs.rules(&loaded, &cli.rules, engine, &db), stop.child_token())?);
+    let rules = Arc::new(rules::start(
+        rules::Options { begin: Some(attached), ..jobs.rules(&loaded, &cli.rules, engine, &db) },
+        stop.child_token(),
+    )?);
     let otlp = otlp_receiver(cli, &loaded, &db);
     state.attach(api::Running {
         store: Arc::clone(&db),
@@ -283,12 +294,13 @@ fn show_progress(state: &api::State, line: &mut ProgressLine, progress: tsdb::Pr
 }
 
 /// Brings back the samples that were in no block yet, behind the running server.
-fn attach_history(db: &Arc<Db>, state: &api::State) -> std::thread::JoinHandle<()> {
-    let (db, state) = (Arc::clone(db), state.clone());
+fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std::thread::JoinHandle<()> {
+    let (db, state, attached) = (Arc::clone(db), state.clone(), attached.clone());
     std::thread::spawn(move || {
         let mut line = ProgressLine::new();
         // The store itself tells what is wrong, and goes on without.
         let _ = db.attach_history(&mut |progress| show_progress(&state, &mut line, progress));
+        attached.cancel();
     })
 }
 

@@ -244,6 +244,19 @@ impl State {
         self.0.running.get().ok_or_else(|| unavailable("the store is being opened"))
     }
 
+    /// What whoever reads samples must be told: that some are not there yet, or not any more.
+    pub(crate) fn history_note(&self) -> Option<String> {
+        match self.0.running.get()?.store.history() {
+            tsdb::History::Attached => None,
+            tsdb::History::Attaching(_) => {
+                Some("samples from before the start that are in no block yet are still being read".to_owned())
+            }
+            tsdb::History::Failed(why) => {
+                Some(format!("samples from before the start that are in no block could not be read: {why}"))
+            }
+        }
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
     }

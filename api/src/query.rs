@@ -72,6 +72,8 @@ async fn run(state: State, params: &Params, times: Times) -> Result<Response, Ap
     let timeout = params.duration_ms("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
     let with_stats = params.get("stats").is_some();
     let store = Arc::clone(&state.running()?.store);
+    // Asked before the snapshot is taken: what comes back meanwhile is one note too many.
+    let note = state.history_note();
     let engine = Arc::clone(&state.options().engine);
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
     let cancelled = Arc::clone(&cancel.0);
@@ -79,10 +81,11 @@ async fn run(state: State, params: &Params, times: Times) -> Result<Response, Ap
         let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit };
         evaluate(&engine, &store, &expr, times, &options)
     });
-    let outcome = evaluation.await.map_err(|error| {
+    let mut outcome = evaluation.await.map_err(|error| {
         ApiError::new(ErrorKind::Internal, format!("the query ended abnormally: {error}"))
     })??;
     drop(cancel);
+    outcome.warnings.extend(note);
     let stats = with_stats.then(|| stats_json(&outcome));
     Ok(json::respond(outcome, stats))
 }

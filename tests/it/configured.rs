@@ -57,7 +57,7 @@ fn remote_write_is_taken_where_it_is_enabled() {
     assert_eq!(request("POST", &format!("{}/api/v1/write", server.url), &[], "x").0, 404);
     let server =
         Server::start(&dir.path().join("b"), &["--kubernetes=off", "--web.enable-remote-write-receiver"]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     let url = format!("{}/api/v1/write", server.url);
     assert_eq!(request("POST", &url, &[], "garbage").0, 400);
     let headers = [("Content-Type", "text/plain")];
