@@ -239,6 +239,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         external_labels: loaded.external_labels.clone(),
         working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
         host_name: place.host_name.clone(),
+        notification_followers_max: cli.web.notification_subscribers_max,
         remote_read: api::RemoteRead {
             samples_max: cli.storage.read_samples_max,
             slots: (cli.storage.read_concurrency > 0)

@@ -26,6 +26,7 @@ mod health;
 mod json;
 mod labels;
 mod metrics;
+mod notifications;
 mod otlp;
 mod page;
 mod params;
@@ -89,6 +90,8 @@ pub struct Options {
     pub working_dir: String,
     /// The machine's name.
     pub host_name: String,
+    /// Clients that may follow notifications at once.
+    pub notification_followers_max: usize,
     /// Limits of remote read.
     pub remote_read: RemoteRead,
     /// The retention as `/api/v1/status/runtimeinfo` shows it.
@@ -110,6 +113,7 @@ impl Default for Options {
             external_labels: Labels::empty(),
             working_dir: String::new(),
             host_name: String::new(),
+            notification_followers_max: 16,
             remote_read: RemoteRead::default(),
             retention: String::new(),
         }
@@ -171,6 +175,8 @@ struct Inner {
     config: RwLock<ConfigStatus>,
     demands: OnceLock<DemandHandler>,
     requests: requests::Requests,
+    /// Slots of clients that follow notifications.
+    followers: Arc<tokio::sync::Semaphore>,
 }
 
 /// What the handlers share; cheap to clone.
@@ -182,6 +188,7 @@ impl State {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let started_ms = (options.now)();
+        let followers = Arc::new(tokio::sync::Semaphore::new(options.notification_followers_max));
         Self(Arc::new(Inner {
             options,
             started_ms,
@@ -191,6 +198,7 @@ impl State {
             config: RwLock::default(),
             demands: OnceLock::new(),
             requests: requests::Requests::default(),
+            followers,
         }))
     }
 
@@ -304,6 +312,10 @@ pub fn router(state: State) -> Router {
         .route("/status/config", get(status::config))
         .route("/status/flags", get(status::flags))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/tsdb/blocks", get(status::blocks))
+        .route("/features", get(status::features))
+        .route("/notifications", get(notifications::list))
+        .route("/notifications/live", get(notifications::live))
         .route("/status/walreplay", get(status::wal_replay))
         .route("/{*rest}", any(status::unknown));
     let mut router = Router::new()
