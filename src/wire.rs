@@ -151,7 +151,6 @@ async fn start(
         jobs,
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
-        alertmanagers: loaded.alertmanagers.clone(),
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -405,7 +404,7 @@ impl Jobs {
             query_offset_ms: loaded.rule_query_offset_ms,
             external_labels: loaded.external_labels.clone(),
             external_url: self.place.external_url.clone(),
-            alertmanagers: loaded.alertmanagers.clone(),
+            alertmanagers: loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect(),
             resend_delay_ms: flags.resend_delay.0,
             for_outage_tolerance_ms: flags.outage_tolerance.0,
             for_grace_period_ms: flags.grace_period.0,
@@ -453,8 +452,6 @@ struct Reload {
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
-    /// Those of the start; others need a restart.
-    alertmanagers: Vec<rules::Alertmanager>,
     state: api::State,
 }
 
@@ -470,14 +467,11 @@ impl Reload {
 
     async fn apply(&self, path: &Path) -> anyhow::Result<()> {
         let loaded = config::load(path)?;
-        anyhow::ensure!(
-            loaded.alertmanagers == self.alertmanagers,
-            "{}: other Alertmanagers come into force with a restart only",
-            path.display()
-        );
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        let alertmanagers: Vec<_> = loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect();
+        self.rules.set_alertmanagers(&alertmanagers)?;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
         set_config(&self.state, &loaded);

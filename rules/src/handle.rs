@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::group::GroupState;
-use crate::notifier::Notifier;
+use crate::notifier::{Alertmanager, Notifier};
 use crate::query::{Environment, count};
 use crate::rule::Group;
 use crate::schedule;
@@ -219,6 +219,15 @@ impl Handle {
             });
         }
         Ok(())
+    }
+
+    /// Alerts go to these from now on.
+    ///
+    /// # Errors
+    /// An address cannot be used; the old ones stay.
+    pub fn set_alertmanagers(&self, alertmanagers: &[Alertmanager]) -> Result<(), StartError> {
+        let replaced = self.shared.notifier.replace(alertmanagers);
+        replaced.map_err(|(url, what)| StartError::Alertmanager { url, what })
     }
 
     /// Ends all evaluations without staleness markers, gives up the queries under way, and delivers the

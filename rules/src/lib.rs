@@ -54,7 +54,7 @@ use tokio_util::task::TaskTracker;
 
 pub use file::{FileError, parse};
 pub use handle::Handle;
-pub use notifier::{Alertmanager, QueueOptions};
+pub use notifier::{Alertmanager, QueueOptions, Relabel};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,

@@ -179,19 +179,18 @@ pub(crate) struct ScrapeFile {
     pub(crate) scrape_configs: Vec<Option<Spanned<Scrape>>>,
 }
 
-refused! {
-    /// `alerting`
-    Alerting {
-        alert_relabel_configs,
-    } plus {
-        alertmanagers: Vec<Spanned<Alertmanager>>,
-    }
+/// `alerting`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Alerting {
+    pub(crate) alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
+    pub(crate) alertmanagers: Vec<Spanned<Alertmanager>>,
 }
 
 refused! {
     /// One of `alerting.alertmanagers`
     Alertmanager {
-        timeout, relabel_configs, alert_relabel_configs, azure_sd_configs, consul_sd_configs,
+        azure_sd_configs, consul_sd_configs,
         digitalocean_sd_configs, dns_sd_configs, docker_sd_configs, dockerswarm_sd_configs, ec2_sd_configs,
         eureka_sd_configs, file_sd_configs, gce_sd_configs, hetzner_sd_configs, http_sd_configs,
         ionos_sd_configs, kubernetes_sd_configs, kuma_sd_configs, lightsail_sd_configs, linode_sd_configs,
@@ -201,6 +200,9 @@ refused! {
         basic_auth, authorization, oauth2, sigv4, bearer_token, bearer_token_file, tls_config, proxy_url,
         proxy_from_environment, proxy_connect_header, no_proxy, http_headers,
     } plus {
+        timeout: Option<Duration>,
+        relabel_configs: Vec<Option<Spanned<Relabel>>>,
+        alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
         scheme: Option<Scheme>,
         path_prefix: String,
         api_version: Option<Spanned<String>>,
