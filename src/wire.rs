@@ -96,6 +96,7 @@ async fn start(
     let options = api_options(cli, flags, &loaded, &place);
     let state = api::State::new(options.clone());
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
+    set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let router =
         place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
@@ -115,6 +116,7 @@ async fn start(
         opened = open_store(cli, &state) => Arc::new(opened?),
         () = signals.stop() => return Ok(()),
     };
+    track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = cli
@@ -228,6 +230,26 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
 fn set_config(state: &api::State, loaded: &Loaded) {
     let text = loaded.redacted.clone();
     state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
+}
+
+/// Logs queries where the configuration says, relative to its own place.
+fn set_query_log(state: &api::State, loaded: &Loaded, config: Option<&Path>) -> anyhow::Result<()> {
+    let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
+    let path = loaded.query_log_file.as_ref().map(|file| folder.join(file));
+    state
+        .set_query_log(path.as_deref())
+        .with_context(|| format!("global.query_log_file: {}", path.unwrap_or_default().display()))
+}
+
+/// Notes queries in the data directory while they run, and tells of those that ran when the last run ended.
+fn track_queries(state: &api::State, dir: &Path, concurrency: usize) -> anyhow::Result<()> {
+    let opened = api::ActiveQueries::open(dir, concurrency);
+    let (queries, left) = opened.with_context(|| format!("queries.active in {}", dir.display()))?;
+    if let Some(left) = left {
+        tracing::warn!("these queries did not finish in the last run: {left}");
+    }
+    state.track_queries(queries);
+    Ok(())
 }
 
 async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
@@ -420,6 +442,7 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        set_query_log(&self.state, &loaded, Some(path))?;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
         set_config(&self.state, &loaded);

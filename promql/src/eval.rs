@@ -300,7 +300,7 @@ impl<'a> Evaluator<'a> {
         let Some(pool) = pool else {
             let (mut scratch, mut column) = (Scratch::default(), Column::default());
             for at in 0..source.len() {
-                self.account.check()?;
+                self.account.check_at(at)?;
                 source.compute(at, &mut scratch, &mut column)?;
                 fold(at, &mut column)?;
             }
@@ -336,7 +336,7 @@ impl<'a> Evaluator<'a> {
         columns[..count].par_iter_mut().enumerate().with_min_len(16).try_for_each_init(
             Scratch::default,
             |scratch, (at, column)| {
-                self.account.check()?;
+                self.account.check_at(at)?;
                 source.compute(first + at, scratch, column)
             },
         )

@@ -33,6 +33,8 @@ pub(crate) struct Loaded {
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
     pub(crate) alertmanagers: Vec<rules::Alertmanager>,
+    /// Where queries are logged; relative to the file.
+    pub(crate) query_log_file: Option<PathBuf>,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
 }
@@ -46,6 +48,7 @@ impl Default for Loaded {
             rule_query_offset_ms: 0,
             rules: Vec::new(),
             alertmanagers: Vec::new(),
+            query_log_file: None,
             redacted: String::new(),
         }
     }

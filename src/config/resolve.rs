@@ -70,6 +70,7 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         rules: Vec::new(),
         alertmanagers: alertmanagers(file.alerting.as_ref())?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
+        query_log_file: global.query_log_file.clone().filter(|path| !path.as_os_str().is_empty()),
         redacted: String::new(),
     };
     Ok((loaded, global))
