@@ -86,6 +86,8 @@ async fn run(state: State, method: &Method, params: &Params, times: Times) -> Re
     let text = params.get("query").unwrap_or_default();
     let place = state.active_queries().and_then(|queries| queries.begin(text, state.now() / 1000));
     let store = Arc::clone(&state.running()?.store);
+    // Asked before the snapshot is taken: what comes back meanwhile is one note too many.
+    let note = state.history_note();
     let engine = Arc::clone(&state.options().engine);
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
     let cancelled = Arc::clone(&cancel.0);
@@ -109,7 +111,8 @@ async fn run(state: State, method: &Method, params: &Params, times: Times) -> Re
         let (now, method) = (state.now(), method.as_str());
         state.query_log().write(&Entry { now, query: text, start, end, step_ms, error, stats, method, path });
     }
-    let outcome = outcome?;
+    let mut outcome = outcome?;
+    outcome.warnings.extend(note);
     let stats = (detail != Detail::None).then(|| stats_json(&outcome, times, detail, text).to_string());
     Ok(json::respond(outcome, stats))
 }

@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) env: Environment,
     pub(crate) clock: Clock,
     pub(crate) notifier: Notifier,
+    pub(crate) begin: Option<CancellationToken>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) interval_ms: i64,
     pub(crate) query_offset_ms: i64,
@@ -65,6 +66,13 @@ impl Task {
 
 /// Evaluates a group at its moments until it is removed.
 async fn run(shared: Arc<Shared>, mut state: GroupState, removed: CancellationToken) -> GroupState {
+    if let Some(begin) = &shared.begin {
+        tokio::select! {
+            biased;
+            () = removed.cancelled() => return state,
+            () = begin.cancelled() => {}
+        }
+    }
     let interval_ms = state.interval_ms;
     let offset_ms = schedule::offset_ms(&state.group.file, &state.group.name, interval_ms);
     let mut due = schedule::next_slot(shared.now(), interval_ms, offset_ms);

@@ -23,6 +23,7 @@ pub mod config;
 mod counters;
 mod discovery;
 pub mod exposition;
+mod failure_log;
 mod fetch;
 mod http;
 mod ingest;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub(crate) use flags::Compression;
-use flags::{Kubelet, Query, Rules, Storage, Web};
+pub(crate) use flags::{Compression, Rules};
+use flags::{Kubelet, Query, Storage, Web};
 
 use crate::tools::Features;
 

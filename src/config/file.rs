@@ -9,6 +9,7 @@ use serde_saphyr::Spanned;
 use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, Sections};
 use super::http::{Authorization, BasicAuth, Header, HttpClient, OAuth2, Tls, http_client};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
+use super::storage::{Otlp, Storage};
 
 /// A section that Pyrometer knows but does not carry. Its content is not looked at.
 pub(crate) type Unsupported = Option<Spanned<serde_json::Value>>;
@@ -49,11 +50,13 @@ fn is_empty(value: &serde_json::Value) -> bool {
 refused! {
     /// The whole file.
     File {
-        remote_write, remote_read, tracing, otlp, storage,
+        remote_write, remote_read, tracing,
     } plus {
         scrape_config_files: Vec<Spanned<String>>,
         rule_files: Vec<Spanned<String>>,
         alerting: Option<Alerting>,
+        storage: Option<Storage>,
+        otlp: Option<Otlp>,
         global: Option<Global>,
         scrape_configs: Option<Vec<Option<Spanned<Scrape>>>>,
         /// Settings of another runtime; they mean nothing here.

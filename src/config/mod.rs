@@ -9,6 +9,7 @@ mod redact;
 mod resolve;
 mod rule_files;
 mod scalars;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use serde_saphyr::Location;
 pub(crate) use redact::redact;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
+pub(crate) use storage::StorageOptions;
 
 /// What a configuration file says, checked and with defaults applied.
 #[derive(Clone, Debug)]
@@ -35,6 +37,10 @@ pub(crate) struct Loaded {
     pub(crate) alertmanagers: Vec<rules::Alertmanager>,
     /// Where queries are logged; relative to the file.
     pub(crate) query_log_file: Option<PathBuf>,
+    /// How samples are kept.
+    pub(crate) storage: storage::StorageOptions,
+    /// How OTLP metrics become series.
+    pub(crate) otlp: remote::otlp::Options,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
 }
@@ -49,6 +55,8 @@ impl Default for Loaded {
             rules: Vec::new(),
             alertmanagers: Vec::new(),
             query_log_file: None,
+            storage: storage::StorageOptions::default(),
+            otlp: remote::otlp::Options::default(),
             redacted: String::new(),
         }
     }

@@ -69,6 +69,8 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
         rules: Vec::new(),
         alertmanagers: alertmanagers(file.alerting.as_ref())?,
+        storage: file.storage.unwrap_or_default().resolve()?,
+        otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
         query_log_file: global.query_log_file.clone().filter(|path| !path.as_os_str().is_empty()),
         redacted: String::new(),

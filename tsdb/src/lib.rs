@@ -46,7 +46,7 @@ mod wal;
 pub use block::meta::Meta as BlockMeta;
 pub use db::appender::Appender;
 pub use db::snapshot::Snapshot;
-pub use db::{Cardinality, Db, Maintained, Progress, Stats};
+pub use db::{Cardinality, Db, History, Maintained, Progress, Stats};
 pub use error::{AppendError, CommitError, OpenError};
 pub use head::SeriesRef;
 pub use head::exemplars::Exemplar;

@@ -297,9 +297,16 @@ impl Scraping {
             page,
             buffer: if is_packed { self.shared.take_buffer() } else { Vec::new() },
         };
+        let failures =
+            order.job.failure_log.clone().map(|path| (path, order.job.name.clone(), order.target.url()));
         let stored = tokio::task::spawn_blocking(move || {
             let outcome = ingest.store(scrape);
             drop(permit);
+            if let (Some(error), Some((path, job, url))) = (&outcome.error, failures)
+                && let Err(error) = crate::failure_log::append(&path, at, (&job, &url, error))
+            {
+                tracing::error!("scrape_failure_log_file: {}: {error}", path.display());
+            }
             (ingest, outcome)
         });
         match stored.await {

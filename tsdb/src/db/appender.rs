@@ -100,7 +100,8 @@ impl<'a> Appender<'a> {
             return self.append_histogram(series, ts, &stale);
         }
         let check = found.check(ts, value);
-        let verdict = self.verdict((series, ts), check, || Value::Float(value))?;
+        let known = || found.value_at(ts, self.inner.head.mapped());
+        let verdict = self.verdict((series, ts), check, || Value::Float(value), known)?;
         if verdict != Verdict::Skip {
             found.set_pending(true);
         }
@@ -130,7 +131,8 @@ impl<'a> Appender<'a> {
         let mut shard = self.inner.head.shard(series.id());
         let mut found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
         let check = found.check_histogram(ts, value);
-        let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()))?;
+        let known = || found.value_at(ts, self.inner.head.mapped());
+        let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()), known)?;
         if verdict != Verdict::Skip {
             found.set_pending(true);
         }
@@ -166,6 +168,7 @@ impl<'a> Appender<'a> {
         (series, ts): (SeriesRef, Timestamp),
         check: Result<(), Refusal>,
         value: impl FnOnce() -> Value,
+        known: impl FnOnce() -> Option<Value>,
     ) -> Result<Verdict, AppendError> {
         let counters = &self.inner.counters;
         let window = self.inner.options.out_of_order_window_ms > 0;
@@ -177,11 +180,16 @@ impl<'a> Appender<'a> {
             Err(Refusal::Duplicate) => Err(count(&counters.duplicate, AppendError::Duplicate)),
             _ if !window => Err(count(&counters.out_of_order, AppendError::OutOfOrder)),
             _ if !self.inner.accepts_late(ts) => Err(count(&counters.out_of_bounds, AppendError::TooOld)),
-            _ => match self.inner.head.late.taken(series.id(), ts, &value()) {
-                Some(true) => Ok(Verdict::Skip),
-                Some(false) => Err(count(&counters.duplicate, AppendError::Duplicate)),
-                None => Ok(Verdict::Late),
-            },
+            _ => {
+                let value = value();
+                // A sample that came in order has its time, as one that came late.
+                let same = known().map(|known| known.is_same(&value));
+                match same.or_else(|| self.inner.head.late.taken(series.id(), ts, &value)) {
+                    Some(true) => Ok(Verdict::Skip),
+                    Some(false) => Err(count(&counters.duplicate, AppendError::Duplicate)),
+                    None => Ok(Verdict::Late),
+                }
+            }
         }
     }
 

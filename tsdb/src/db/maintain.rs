@@ -1,6 +1,7 @@
 //! What has to be done from time to time.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use model::Timestamp;
@@ -21,19 +22,30 @@ pub(crate) struct Pending {
     /// Names of series that left the head, or that it had before the start, with the segment that was
     /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
+    /// The history of the head is there. Before, nothing may be cut from it, and nothing of the log may go.
+    ready: bool,
 }
 
 impl Pending {
     /// After replay: the log uses `names` up to segment `segment`.
     pub(super) fn new(names: Vec<u64>, segment: u64) -> Self {
         let dropped = names.into_iter().map(|name| (name, segment)).collect();
-        Self { truncate: None, shorten: None, dropped }
+        Self { truncate: None, shorten: None, dropped, ready: true }
+    }
+
+    /// Fails where history cannot be read.
+    pub(super) fn check(&self, dir: &Path) -> Result<(), CommitError> {
+        let missing = || std::io::Error::other("the history of the head could not be read");
+        if self.ready { Ok(()) } else { Err(CommitError { path: dir.to_owned(), source: missing() }) }
     }
 }
 
 /// One step.
 pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitError> {
-    let mut pending = inner.maintenance.lock();
+    // While history is being attached, its thread has the lock.
+    let Some(mut pending) = inner.maintenance.try_lock().filter(|pending| pending.ready) else {
+        return Ok(Maintained::default());
+    };
     let mut done = Maintained::default();
     inner.truncate_head(&mut pending)?;
     inner.head.late.forget(inner.head.snapshots.oldest());
@@ -56,6 +68,7 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
 /// Cuts everything.
 pub(super) fn cut_all(inner: &Inner) -> Result<Maintained, CommitError> {
     let mut pending = inner.maintenance.lock();
+    pending.check(&inner.dir)?;
     let mut done = Maintained::default();
     let range = inner.options.block_range_ms;
     inner.truncate_head(&mut pending)?;
@@ -171,7 +184,7 @@ impl Inner {
     }
 
     /// Deletes a block's files. Readers that have them mapped go on reading.
-    pub(super) fn delete_block_dir(&self, dir: &std::path::Path) -> Result<(), IoError> {
+    pub(super) fn delete_block_dir(&self, dir: &Path) -> Result<(), IoError> {
         let mut name = dir.file_name().unwrap_or_default().to_owned();
         name.push(DELETION_SUFFIX);
         let doomed = dir.with_file_name(name);

@@ -101,14 +101,16 @@ pub(crate) fn write(
 
 fn copy_segment(disk: &dyn Disk, path: &Path, keep: &Keep<'_>, out: &mut Wal) -> Result<(), IoError> {
     let segment = disk.map(path).map_err(IoError::at(path))?;
-    let mut records = Records::new(&segment);
+    let (mut records, mut space) = (Records::new(&segment), Vec::new());
     while let Some(next) = records.next() {
         let invalid = |what: &str, offset: usize| IoError {
             path: path.to_owned(),
             source: io::Error::new(io::ErrorKind::InvalidData, format!("{what} at offset {offset}")),
         };
-        let next = next.map_err(|Damage { what, offset, .. }| invalid(what, offset))?;
-        let record = record::decode(&next.data).map_err(|Malformed(what)| invalid(what, next.start))?;
+        let damaged = |Damage { what, offset, .. }| invalid(what, offset);
+        let next = next.map_err(damaged)?;
+        let data = next.unpack(&mut space).map_err(damaged)?;
+        let record = record::decode(data).map_err(|Malformed(what)| invalid(what, next.start))?;
         for kept in filter(record, keep) {
             out.append(std::iter::once(kept.as_slice())).map_err(IoError::at(&out.path()))?;
         }

@@ -50,7 +50,7 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
     let mut bytes = Bytes::new(data);
     Ok(match bytes.u8()? {
         SERIES => Record::Series(all(&mut bytes, |b| Ok((b.u64()?, labels(b)?)))?),
-        SAMPLES => Record::Samples(deltas(&mut bytes, |_, b| b.f64())?),
+        SAMPLES => return floats_of(data, |_, _| true).map(Record::Samples),
         TOMBSTONES => Record::Tombstones(all(&mut bytes, |b| Ok((b.u64()?, b.varint()?, b.varint()?)))?),
         EXEMPLARS => {
             let entries = deltas(&mut bytes, |_, b| Ok((b.f64()?, labels(b)?)))?;
@@ -69,6 +69,43 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
         11..=13 => Record::WithStartTimes,
         _ => Record::Unknown,
     })
+}
+
+/// Reads a record, of floats only those that `keep` wants.
+pub(crate) fn decode_some(
+    data: &[u8],
+    keep: impl FnMut(WalRef, Timestamp) -> bool,
+) -> Result<Record, Malformed> {
+    match data.first() {
+        Some(&SAMPLES) => floats_of(data, keep).map(Record::Samples),
+        _ => decode(data),
+    }
+}
+
+/// The floats of a record that `keep` wants: nearly all that a log has is these.
+fn floats_of(
+    data: &[u8],
+    mut keep: impl FnMut(WalRef, Timestamp) -> bool,
+) -> Result<Vec<(WalRef, Timestamp, f64)>, Malformed> {
+    let mut bytes = Bytes::new(data);
+    bytes.u8()?;
+    let mut entries = Vec::new();
+    if bytes.is_empty() {
+        return Ok(entries);
+    }
+    let (base_ref, base_ts) = (bytes.u64()?, bytes.i64()?);
+    while !bytes.is_empty() {
+        let series = base_ref.wrapping_add_signed(bytes.varint()?);
+        let ts = base_ts.wrapping_add(bytes.varint()?);
+        let value = bytes.f64()?;
+        if keep(series, ts) {
+            if entries.is_empty() {
+                entries.reserve(1 + bytes.rest().len() / 10);
+            }
+            entries.push((series, ts, value));
+        }
+    }
+    Ok(entries)
 }
 
 fn all<'a, T>(
