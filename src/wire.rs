@@ -112,6 +112,7 @@ async fn start(
     let options = api_options(cli, flags, &loaded, &place);
     let state = api::State::new(options.clone());
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
+    set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let router =
         place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
@@ -121,6 +122,7 @@ async fn start(
         opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
         () = signals.stop() => return Ok(()),
     };
+    track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
@@ -251,6 +253,26 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
 fn set_config(state: &api::State, loaded: &Loaded) {
     let text = loaded.redacted.clone();
     state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
+}
+
+/// Logs queries where the configuration says, relative to its own place.
+fn set_query_log(state: &api::State, loaded: &Loaded, config: Option<&Path>) -> anyhow::Result<()> {
+    let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
+    let path = loaded.query_log_file.as_ref().map(|file| folder.join(file));
+    state
+        .set_query_log(path.as_deref())
+        .with_context(|| format!("global.query_log_file: {}", path.unwrap_or_default().display()))
+}
+
+/// Notes queries in the data directory while they run, and tells of those that ran when the last run ended.
+fn track_queries(state: &api::State, dir: &Path, concurrency: usize) -> anyhow::Result<()> {
+    let opened = api::ActiveQueries::open(dir, concurrency);
+    let (queries, left) = opened.with_context(|| format!("queries.active in {}", dir.display()))?;
+    if let Some(left) = left {
+        tracing::warn!("these queries did not finish in the last run: {left}");
+    }
+    state.track_queries(queries);
+    Ok(())
 }
 
 async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State) -> anyhow::Result<Db> {
@@ -470,6 +492,7 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        set_query_log(&self.state, &loaded, Some(path))?;
         let alertmanagers: Vec<_> = loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect();
         self.rules.set_alertmanagers(&alertmanagers)?;
         self.rules.reload(loaded.rules.clone()).await?;

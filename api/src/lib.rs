@@ -16,6 +16,7 @@
 //! through [`State::running`], which says 503 until then, so a long replay is visible instead of a
 //! refused connection.
 
+mod active_queries;
 mod admin;
 mod ast;
 mod compress;
@@ -32,6 +33,7 @@ mod page;
 mod params;
 mod process;
 mod query;
+mod query_log;
 mod read;
 mod requests;
 mod rules_status;
@@ -50,6 +52,7 @@ use model::{Labels, Timestamp};
 use promql::Engine;
 use tsdb::Db;
 
+pub use active_queries::ActiveQueries;
 use envelope::{ApiError, ErrorKind};
 
 /// What this binary is.
@@ -175,6 +178,8 @@ struct Inner {
     config: RwLock<ConfigStatus>,
     demands: OnceLock<DemandHandler>,
     requests: requests::Requests,
+    query_log: query_log::QueryLog,
+    active_queries: OnceLock<Arc<ActiveQueries>>,
     /// Slots of clients that follow notifications.
     followers: Arc<tokio::sync::Semaphore>,
 }
@@ -198,6 +203,8 @@ impl State {
             config: RwLock::default(),
             demands: OnceLock::new(),
             requests: requests::Requests::default(),
+            query_log: query_log::QueryLog::default(),
+            active_queries: OnceLock::new(),
             followers,
         }))
     }
@@ -219,6 +226,27 @@ impl State {
         if let Ok(mut progress) = self.0.progress.write() {
             *progress = (first, last, current);
         }
+    }
+
+    /// Logs queries to `path` from now on; to nowhere without one.
+    ///
+    /// # Errors
+    /// The file cannot be opened; the log stays where it was.
+    pub fn set_query_log(&self, path: Option<&std::path::Path>) -> std::io::Result<()> {
+        self.0.query_log.switch(path)
+    }
+
+    /// Notes the queries under way in `queries` from now on.
+    pub fn track_queries(&self, queries: ActiveQueries) {
+        let _ = self.0.active_queries.set(Arc::new(queries));
+    }
+
+    pub(crate) fn query_log(&self) -> &query_log::QueryLog {
+        &self.0.query_log
+    }
+
+    pub(crate) fn active_queries(&self) -> Option<&Arc<ActiveQueries>> {
+        self.0.active_queries.get()
     }
 
     /// Says which configuration is in force.

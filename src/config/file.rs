@@ -28,8 +28,9 @@ macro_rules! refused {
         impl $name {
             /// The refused keys that are there, with their values.
             pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, &Spanned<serde_json::Value>)> {
-                [$((stringify!($key), self.$key.as_ref()),)*]
-                    .into_iter()
+                let keys: [(&'static str, Option<&Spanned<serde_json::Value>>); _] =
+                    [$((stringify!($key), self.$key.as_ref()),)*];
+                keys.into_iter()
                     .filter_map(|(key, value)| Some((key, value?)))
                     .filter(|(_, value)| !is_empty(&value.value))
             }
@@ -65,9 +66,8 @@ refused! {
 
 refused! {
     /// `global`
-    Global {
-        query_log_file,
-    } plus {
+    Global {} plus {
+        query_log_file: Option<PathBuf>,
         scrape_failure_log_file: Option<PathBuf>,
         scrape_interval: Option<Duration>,
         scrape_timeout: Option<Spanned<Duration>>,

@@ -37,6 +37,8 @@ pub(crate) struct Loaded {
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
     pub(crate) alertmanagers: Vec<Alertmanager>,
+    /// Where queries are logged; relative to the file.
+    pub(crate) query_log_file: Option<PathBuf>,
     /// How samples are kept.
     pub(crate) storage: storage::StorageOptions,
     /// How OTLP metrics become series.
@@ -54,6 +56,7 @@ impl Default for Loaded {
             rule_query_offset_ms: 0,
             rules: Vec::new(),
             alertmanagers: Vec::new(),
+            query_log_file: None,
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
             redacted: String::new(),

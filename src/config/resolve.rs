@@ -72,6 +72,7 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         storage: file.storage.unwrap_or_default().resolve()?,
         otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
+        query_log_file: global.query_log_file.clone().filter(|path| !path.as_os_str().is_empty()),
         redacted: String::new(),
     };
     Ok((loaded, global))
