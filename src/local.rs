@@ -76,16 +76,16 @@ fn millicores(cpus: f64) -> u64 {
 pub(crate) fn kubelet_job(node_name: &str, address: SocketAddr) -> ScrapeJob {
     let mut job = ScrapeJob::new("kubelet");
     (job.interval_ms, job.timeout_ms) = (15_000, 10_000);
-    let group = |path: &str, interval: &str, timeout: &str| TargetGroup {
-        targets: vec![address.to_string()],
-        labels: Labels::from_pairs([
+    let group = |path: &str, interval: &str, timeout: &str| {
+        let labels = [
             ("__metrics_path__", path),
             ("__scrape_interval__", interval),
             ("__scrape_timeout__", timeout),
             ("metrics_path", path),
             ("node", node_name),
             ("instance", node_name),
-        ]),
+        ];
+        TargetGroup::of_addresses([address.to_string()], Labels::from_pairs(labels))
     };
     // The small page often, for `kubectl top`; the large one at the usual pace.
     job.targets = vec![group("/metrics/resource", "5s", "4s"), group("/metrics/cadvisor", "15s", "10s")];

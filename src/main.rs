@@ -4,32 +4,34 @@
 
 mod cli;
 mod config;
+mod in_cluster;
 mod local;
-mod serve;
+mod place;
 mod terminal;
+mod tools;
+mod web;
 mod wire;
 
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use cli::{Check, Cli, Command};
+use cli::{Cli, CommandLine};
 
 /// Returns freed pages soon and never builds huge pages: half the resident memory of the default.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (cli, flags) = Cli::read();
-    let outcome = match &cli.command {
-        Some(Command::Check(Check::Config { files })) => config::check(files),
-        Some(Command::Check(Check::Rules { files })) => config::check_rules(files),
-        None => {
-            log_to_stderr(&cli);
-            wire::run(&cli, flags)
-        }
-    };
-    match outcome {
+    if let Some((command, features)) = cli::promtool() {
+        return tools::run(command, &features);
+    }
+    let mut line = CommandLine::read();
+    if let Some(command) = line.cli.command.take() {
+        return tools::run(command, &line.cli.features);
+    }
+    log_to_stderr(&line.cli);
+    match wire::run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pyrometer: {}", describe(&error));

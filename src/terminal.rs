@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use tsdb::Progress;
 
-/// One line on a terminal that is overwritten as opening goes on; silent elsewhere.
+/// One line on a terminal that is overwritten as work goes on; silent elsewhere.
 pub(crate) struct ProgressLine {
     shown: bool,
     is_terminal: bool,
@@ -16,19 +16,52 @@ impl ProgressLine {
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
+        self.print(&text(progress));
+    }
+
+    fn print(&mut self, text: &str) {
         if self.is_terminal {
             self.shown = true;
-            eprint!("\r\x1b[K{}", text(progress));
+            eprint!("\r\x1b[K{text}");
             let _ = std::io::stderr().flush();
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            eprint!("\r\x1b[K");
         }
     }
 }
 
 impl Drop for ProgressLine {
     fn drop(&mut self) {
-        if self.shown {
-            eprint!("\r\x1b[K");
-        }
+        self.clear();
+    }
+}
+
+/// A bar on a terminal; silent elsewhere.
+pub(crate) struct ProgressBar {
+    line: ProgressLine,
+    what: &'static str,
+}
+
+impl ProgressBar {
+    /// `what` is done, one after the other.
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self { line: ProgressLine::new(), what }
+    }
+
+    pub(crate) fn show(&mut self, done: u64, total: u64) {
+        const CELLS: u64 = 30;
+        let filled = (done * CELLS).checked_div(total).unwrap_or(0);
+        let bar: String = (0..CELLS).map(|cell| if cell < filled { '#' } else { '.' }).collect();
+        self.line.print(&format!("[{bar}] {done} of {total} {}", self.what));
+    }
+
+    /// Makes room for other output.
+    pub(crate) fn clear(&mut self) {
+        self.line.clear();
     }
 }
 

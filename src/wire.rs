@@ -15,16 +15,22 @@ use scraper::config::TargetGroup;
 use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 use tsdb::Db;
 
-use crate::cli::{Cli, Kubernetes};
+use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
+use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
-use crate::serve::serve;
+use crate::place::Place;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::web::{self, serve};
 
 /// How long an API server may take to answer when we look whether it is there.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections to the machine's own kubelet-like endpoint: our scraper has one.
+const LOCAL_CONNECTIONS_MAX: usize = 16;
+const LOCAL_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often the store is looked after.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Samples are kept this long unless a flag says otherwise.
@@ -37,67 +43,96 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Runs until a signal or `/-/quit`.
-pub(crate) fn run(cli: &Cli, flags: BTreeMap<String, String>) -> anyhow::Result<()> {
+pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
+    let CommandLine { cli, flags, without_effect } = line;
+    for (name, why) in without_effect {
+        tracing::info!("--{name} has no effect: {why}");
+    }
     let loaded = match &cli.config_file {
         Some(path) => config::load(path)?,
         None => Loaded::default(),
     };
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
+    let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
+    let listening = Listening { addresses, guard };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(start(cli, flags, loaded, &addresses));
+    let outcome = runtime.block_on(start(&cli, flags, loaded, &listening));
     // Whatever still runs is a query that nobody waits for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
+}
+
+/// Where and behind what to serve.
+struct Listening {
+    addresses: Vec<SocketAddr>,
+    guard: Option<Arc<web::Guard>>,
+}
+
+impl Listening {
+    async fn bind(&self) -> anyhow::Result<Vec<TcpListener>> {
+        let mut listeners = Vec::new();
+        for address in &self.addresses {
+            let listener = TcpListener::bind(address).await;
+            listeners.push(listener.with_context(|| format!("cannot listen on {address}"))?);
+        }
+        Ok(listeners)
+    }
 }
 
 async fn start(
     cli: &Cli,
     flags: BTreeMap<String, String>,
     loaded: Loaded,
-    addresses: &[SocketAddr],
+    listening: &Listening,
 ) -> anyhow::Result<()> {
     let stop = Shutdown::new();
     // Signals count from here on, also while the store is being opened.
     let mut signals = Signals::new()?;
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        listeners.push(listener);
-    }
+    let listeners = listening.bind().await?;
     let own_address = listeners[0].local_addr()?;
 
-    let local = LocalMachine::start(stop.clone()).await?;
     let store = Arc::new(OnceLock::new());
-    let options = api_options(cli, flags, &loaded);
+    let place = Place::new(cli, own_address, listening.guard.as_deref())?;
+    let options = api_options(cli, flags, &loaded, &place);
     let state = api::State::new(options.clone());
+    let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_config(&state, &loaded);
-    let router = api::router(state.clone()).merge(metrics_api::router(local.metrics_state(&store)));
+    let router =
+        place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
+    let limits = web::Limits::new(
+        cli.web.connections_max,
+        Duration::from_millis(cli.web.read_timeout.0.unsigned_abs()),
+    );
     let servers: Vec<_> = listeners
         .into_iter()
-        .map(|listener| tokio::spawn(serve(listener, router.clone(), stop.clone())))
+        .map(|listener| {
+            let (guard, limits) = (listening.guard.clone(), limits.clone());
+            tokio::spawn(serve(listener, router.clone(), guard, limits, stop.clone()))
+        })
         .collect();
 
     let db = tokio::select! {
-        opened = open_store(cli, &state) => Arc::new(opened?),
+        opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
         () = signals.stop() => return Ok(()),
     };
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver =
-        cli.enable_remote_write_receiver.then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    let receiver = write_receiver(cli, &db);
     let history = attach_history(&db, &state);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
-    let jobs = Jobs { local, own_address };
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
-    let rules = Arc::new(rules::start(jobs.rules(&loaded, engine, &db), stop.child_token())?);
+    let rules = Arc::new(rules::start(jobs.rules(&loaded, &cli.rules, engine, &db), stop.child_token())?);
+    let otlp = otlp_receiver(cli, &loaded, &db);
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
         receiver,
+        otlp,
     });
 
     let reload = Arc::new(Reload {
@@ -109,7 +144,7 @@ async fn start(
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
-    greet(cli, &loaded, &reload.jobs, cli.kubernetes)?;
+    greet(cli, &loaded, &reload.jobs);
 
     until_stopped(&mut signals, &reload, &stop).await;
     state.set_stopping();
@@ -125,6 +160,16 @@ async fn start(
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
     Ok(())
+}
+
+fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
+    let enabled = cli.web.enable_remote_write_receiver;
+    enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
+}
+
+fn otlp_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<remote::otlp::Receiver>> {
+    let receiver = || Arc::new(remote::otlp::Receiver::new(Arc::clone(db), loaded.otlp.clone()));
+    cli.web.enable_otlp_receiver.then(receiver)
 }
 
 /// Seeds that nobody outside can know: the standard library's, drawn from the kernel.
@@ -150,22 +195,22 @@ async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) 
     }
 }
 
-fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> api::Options {
+fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, place: &Place) -> api::Options {
     let defaults = promql::EngineOptions::default();
-    let (grammar, features) = cli.query_features();
+    let crate::tools::Features { grammar, meaning } = cli::query_features(&cli.features);
     let engine = promql::Engine::new(promql::EngineOptions {
-        lookback_ms: cli.lookback.0,
+        lookback_ms: cli.query.lookback.0,
         subquery_step_ms: loaded.evaluation_interval_ms,
-        features,
+        features: meaning,
         limits: promql::Limits {
-            samples_max: cli.query_samples_max,
-            concurrency: cli.query_concurrency,
-            timeout: Duration::from_millis(cli.query_timeout.0.unsigned_abs()),
+            samples_max: cli.query.samples_max,
+            concurrency: cli.query.concurrency,
+            timeout: Duration::from_millis(cli.query.timeout.0.unsigned_abs()),
             ..defaults.limits
         },
         ..defaults
     });
-    let retention_ms = cli.retention_time.map_or(DEFAULT_RETENTION_MS, |time| time.0);
+    let retention_ms = cli.storage.retention_time.map_or(DEFAULT_RETENTION_MS, |time| time.0);
     api::Options {
         build: api::Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -176,7 +221,18 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded) -> a
         engine: Arc::new(engine),
         grammar,
         flags,
-        lifecycle: cli.enable_lifecycle,
+        lifecycle: cli.web.enable_lifecycle,
+        admin: cli.web.enable_admin_api,
+        cors_origin: Some(Arc::clone(&place.cors_origin)),
+        external_url: place.external_url.clone(),
+        external_labels: loaded.external_labels.clone(),
+        working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
+        host_name: place.host_name.clone(),
+        remote_read: api::RemoteRead {
+            samples_max: cli.storage.read_samples_max,
+            slots: (cli.storage.read_concurrency > 0)
+                .then(|| Arc::new(Semaphore::new(cli.storage.read_concurrency))),
+        },
         retention: model::duration::format_ms(retention_ms),
     }
 }
@@ -186,25 +242,37 @@ fn set_config(state: &api::State, loaded: &Loaded) {
     state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
 }
 
-async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
-    let dir = cli.storage_path.clone();
-    let retention_ms = match (cli.retention_time, cli.retention_size) {
-        (Some(time), _) => Some(time.0).filter(|ms| *ms > 0),
+async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State) -> anyhow::Result<Db> {
+    let dir = cli.storage.path.clone();
+    let time = file.retention_ms.or(cli.storage.retention_time.map(|time| time.0));
+    let size = file.retention_bytes.or(cli.storage.retention_size.map(|size| size.0));
+    let size = size.filter(|bytes| *bytes > 0);
+    let retention_ms = match (time, size) {
+        (Some(time), _) => Some(time).filter(|ms| *ms > 0),
         (None, Some(_)) => None,
         (None, None) => Some(DEFAULT_RETENTION_MS),
     };
+    let defaults = tsdb::Options::default();
     let options = tsdb::Options {
-        wal_sync_interval: Duration::from_millis(cli.wal_sync_interval.0.unsigned_abs()),
+        wal_compression: match (cli.storage.wal_compression, cli.storage.wal_compression_type) {
+            (false, _) => tsdb::Compression::None,
+            (true, cli::Compression::Snappy) => tsdb::Compression::Snappy,
+            (true, cli::Compression::Zstd) => tsdb::Compression::Zstd,
+        },
+        wal_sync_interval: Duration::from_millis(cli.storage.wal_sync_interval.0.unsigned_abs()),
         retention_ms,
-        retention_bytes: cli.retention_size.map(|size| size.0).filter(|bytes| *bytes > 0),
-        ..tsdb::Options::default()
+        retention_bytes: size,
+        out_of_order_window_ms: file.out_of_order_window_ms,
+        exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
+        series_max: cli.storage.series_max,
+        ..defaults
     };
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {
         let mut line = ProgressLine::new();
         Db::open_at_once(&dir, options, &mut |progress| show_progress(&state, &mut line, progress))
     });
-    opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage_path.display()))
+    opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage.path.display()))
 }
 
 fn show_progress(state: &api::State, line: &mut ProgressLine, progress: tsdb::Progress) {
@@ -233,7 +301,7 @@ struct LocalMachine {
 }
 
 impl LocalMachine {
-    async fn start(stop: Shutdown) -> anyhow::Result<Arc<Self>> {
+    async fn start(own_metrics: axum::Router, stop: Shutdown) -> anyhow::Result<Arc<Self>> {
         let node_name =
             std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let node_name = if node_name.is_empty() { "localhost".to_owned() } else { node_name };
@@ -245,7 +313,8 @@ impl LocalMachine {
         let agent = Agent::new(options).context("cannot read this machine")?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        tokio::spawn(serve(listener, agent.router(), stop));
+        let limits = web::Limits::new(LOCAL_CONNECTIONS_MAX, LOCAL_READ_TIMEOUT);
+        tokio::spawn(serve(listener, agent.router().merge(own_metrics), None, limits, stop));
         Ok(Arc::new(Self { agent, node_name, address }))
     }
 
@@ -263,17 +332,43 @@ impl LocalMachine {
 /// What is scraped without a word in the configuration, and with it.
 struct Jobs {
     local: Arc<LocalMachine>,
-    own_address: SocketAddr,
+    place: Place,
+    cluster: Option<k8s::Access>,
+    /// Those of the cluster this process runs in, if no configuration file says what to scrape.
+    of_cluster: Vec<ScrapeJob>,
+    kubelet_pins: Option<Arc<scraper::config::Pins>>,
 }
 
 impl Jobs {
+    fn new(
+        cli: &Cli,
+        local: Arc<LocalMachine>,
+        place: Place,
+        cluster: Option<k8s::Access>,
+    ) -> anyhow::Result<Self> {
+        let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
+        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
+        let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
+        let kubelet_pins = match &cli.kubelet.pins {
+            Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
+            None => None,
+        };
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins })
+    }
+
     fn config(&self, loaded: &Loaded) -> scraper::Config {
         let mut config = scraper::Config::new(Arc::new(now));
         config.seed.host_name.clone_from(&self.local.node_name);
         config.seed.external_labels = loaded.external_labels.clone();
         config.system_roots_pem = system_roots();
+        config.kubelet_pins.clone_from(&self.kubelet_pins);
         config.jobs.clone_from(&loaded.jobs);
-        let own = [local::kubelet_job(&self.local.node_name, self.local.address), self.own_job()];
+        config.jobs.extend(self.of_cluster.iter().cloned());
+        let mut own = vec![self.own_job()];
+        // In a cluster the nodes' kubelets know more than a look around from inside a pod.
+        if self.of_cluster.is_empty() {
+            own.push(local::kubelet_job(&self.local.node_name, self.local.address));
+        }
         for job in own {
             if config.jobs.iter().any(|other| other.name == job.name) {
                 tracing::warn!("job {:?} of the configuration stands for the built-in one", job.name);
@@ -284,14 +379,28 @@ impl Jobs {
         config
     }
 
-    fn rules(&self, loaded: &Loaded, engine: Arc<promql::Engine>, db: &Arc<Db>) -> rules::Options {
+    fn rules(
+        &self,
+        loaded: &Loaded,
+        flags: &cli::Rules,
+        engine: Arc<promql::Engine>,
+        db: &Arc<Db>,
+    ) -> rules::Options {
         rules::Options {
             groups: loaded.rules.clone(),
             evaluation_interval_ms: loaded.evaluation_interval_ms,
             query_offset_ms: loaded.rule_query_offset_ms,
             external_labels: loaded.external_labels.clone(),
-            external_url: format!("http://{}", self.own_address),
+            external_url: self.place.external_url.clone(),
             alertmanagers: loaded.alertmanagers.clone(),
+            resend_delay_ms: flags.resend_delay.0,
+            for_outage_tolerance_ms: flags.outage_tolerance.0,
+            for_grace_period_ms: flags.grace_period.0,
+            queue: rules::QueueOptions {
+                capacity: flags.queue_capacity,
+                batch: flags.batch_size,
+                drain: flags.drain_on_shutdown,
+            },
             ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
         }
     }
@@ -299,11 +408,19 @@ impl Jobs {
     fn own_job(&self) -> ScrapeJob {
         let mut job = ScrapeJob::new("pyrometer");
         (job.interval_ms, job.timeout_ms) = (15_000, 10_000);
-        let mut address = self.own_address;
+        let mut address = self.place.address;
         if address.ip().is_unspecified() {
             address.set_ip([127, 0, 0, 1].into());
         }
-        job.targets = vec![TargetGroup { targets: vec![address.to_string()], labels: Labels::empty() }];
+        let mut group = TargetGroup::of_addresses([address.to_string()], Labels::empty());
+        if self.place.guarded {
+            // We have no password of our own, so we go in by the back door, under the front's name.
+            let labels = Labels::from_pairs([("instance", address.to_string())]);
+            group = TargetGroup::of_addresses([self.local.address.to_string()], labels);
+        } else {
+            job.metrics_path = format!("{}/metrics", self.place.prefix);
+        }
+        job.targets = vec![group];
         job
     }
 }
@@ -370,40 +487,48 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
     });
 }
 
-fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs, mode: Kubernetes) -> anyhow::Result<()> {
-    let mut scrapes = format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name);
+fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
+    let mut scrapes = if jobs.of_cluster.is_empty() {
+        format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
+    } else {
+        "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
+    };
     if let Some(path) = &cli.config_file {
-        let targets: usize =
+        let fixed: usize =
             loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
-        scrapes.push_str(&format!(", and {targets} targets of {}", path.display()));
+        scrapes.push_str(&format!(", and {fixed} targets of {}", path.display()));
+        let discoveries: usize = loaded.jobs.iter().map(|job| job.discoveries.len()).sum();
+        if discoveries > 0 {
+            scrapes.push_str(&format!(" and what its {discoveries} service discoveries find"));
+        }
     }
-    if let Some(access) = k8s::find(kubernetes_mode(mode), &kubernetes_environment())? {
-        let origin = match &access.origin {
-            k8s::Origin::ServiceAccount => "its service account".to_owned(),
-            k8s::Origin::Kubeconfig { path, context } => format!("context {context:?} of {}", path.display()),
-        };
-        scrapes.push_str(&format!("; not yet the cluster {} found by {origin}", access.server));
+    if let Some(access) = jobs.cluster.clone() {
+        if let k8s::Origin::Kubeconfig { path, context } = &access.origin {
+            let place = format!("context {context:?} of {}", path.display());
+            scrapes.push_str(&format!(
+                "; not the cluster {} of {place}, whose nodes may be out of reach",
+                access.server
+            ));
+        }
         tokio::spawn(async move {
-            let server = &access.server;
             match access.reach(CLUSTER_PATIENCE).await {
-                Ok(version) => tracing::warn!(
-                    "the cluster at {server} ({version}) answers, but its nodes and pods are not discovered yet: \
-                     only this machine is scraped"
-                ),
-                Err(error) => {
-                    tracing::warn!("no cluster is reachable, only this machine is scraped: {error}");
-                }
+                Ok(version) => tracing::info!("the cluster at {} ({version}) answers", access.server),
+                Err(error) => tracing::warn!("the cluster does not answer yet: {error}"),
             }
         });
     }
     let greeting = Greeting {
         version: env!("CARGO_PKG_VERSION"),
         scrapes,
-        url: format!("http://{}", jobs.own_address),
-        data_dir: cli.storage_path.display().to_string(),
+        url: jobs.place.url(),
+        data_dir: cli.storage.path.display().to_string(),
     };
     greeting.print();
-    Ok(())
+}
+
+/// Whether this process runs in the cluster.
+fn is_inside(access: &k8s::Access) -> bool {
+    matches!(access.origin, k8s::Origin::ServiceAccount { .. })
 }
 
 fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {
@@ -412,16 +537,6 @@ fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {
         Kubernetes::Off => k8s::Mode::Off,
         Kubernetes::InCluster => k8s::Mode::InCluster,
         Kubernetes::Kubeconfig => k8s::Mode::Kubeconfig,
-    }
-}
-
-fn kubernetes_environment() -> k8s::Environment {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let home = set("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
-    k8s::Environment {
-        kubeconfig: set("KUBECONFIG").map(PathBuf::from).or(home),
-        service: set("KUBERNETES_SERVICE_HOST").zip(set("KUBERNETES_SERVICE_PORT")),
-        service_account_dir: PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount"),
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum ErrorKind {
     Internal,
     NotFound,
     Unavailable,
+    /// What a flag would enable.
+    Disabled,
 }
 
 impl ErrorKind {
@@ -34,7 +36,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Internal => "internal",
             Self::NotFound => "not_found",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Disabled => "unavailable",
         }
     }
 
@@ -45,7 +47,7 @@ impl ErrorKind {
             // The code that nginx made known for "client closed request"; nobody is there to read it.
             Self::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::Timeout | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::Disabled => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound => StatusCode::NOT_FOUND,
         }
     }

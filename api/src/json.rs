@@ -216,10 +216,20 @@ fn push_histogram_point(out: &mut String, ts: Timestamp, histogram: &Arc<FloatHi
     float::push_json(out, histogram.sum);
     out.push('"');
     let mut opened = false;
-    for bucket in promql::buckets(histogram) {
+    for mut bucket in promql::buckets(histogram) {
+        let is_zero_bucket = bucket.lower == -bucket.upper;
+        // As in Prometheus, a zero bucket shows only if it counts upwards, and hides what it covers.
+        if is_zero_bucket && (bucket.count < 0.0 || bucket.count.is_nan()) {
+            continue;
+        }
+        let zero = histogram.zero_threshold;
+        if !is_zero_bucket && bucket.lower > 0.0 {
+            bucket.lower = bucket.lower.max(zero);
+        } else if !is_zero_bucket && bucket.upper < 0.0 {
+            bucket.upper = bucket.upper.min(-zero);
+        }
         out.push_str(if opened { "," } else { ",\"buckets\":[" });
         opened = true;
-        let is_zero_bucket = bucket.lower == -bucket.upper;
         let rule = match (is_zero_bucket || bucket.lower < 0.0, is_zero_bucket || bucket.upper > 0.0) {
             (false, true) => '0',
             (true, false) => '1',

@@ -16,16 +16,22 @@
 //! through [`State::running`], which says 503 until then, so a long replay is visible instead of a
 //! refused connection.
 
+mod admin;
 mod ast;
+mod compress;
 mod envelope;
+mod exemplars;
+mod federate;
 mod health;
 mod json;
 mod labels;
 mod metrics;
+mod otlp;
 mod page;
 mod params;
 mod process;
 mod query;
+mod read;
 mod requests;
 mod rules_status;
 mod status;
@@ -38,7 +44,8 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use axum::Router;
 use axum::routing::{any, get, post};
-use model::Timestamp;
+use model::regex::AnchoredRegex;
+use model::{Labels, Timestamp};
 use promql::Engine;
 use tsdb::Db;
 
@@ -70,6 +77,20 @@ pub struct Options {
     pub flags: BTreeMap<String, String>,
     /// Whether `/-/reload` and `/-/quit` may be used.
     pub lifecycle: bool,
+    /// Whether `/api/v1/admin` may be used.
+    pub admin: bool,
+    /// Origins of pages that may read the API; all if none.
+    pub cors_origin: Option<Arc<AnchoredRegex>>,
+    /// The address under which users know this server; no slash at its end.
+    pub external_url: String,
+    /// Labels added to what leaves this process.
+    pub external_labels: Labels,
+    /// The folder that relative paths are relative to.
+    pub working_dir: String,
+    /// The machine's name.
+    pub host_name: String,
+    /// Limits of remote read.
+    pub remote_read: RemoteRead,
     /// The retention as `/api/v1/status/runtimeinfo` shows it.
     pub retention: String,
 }
@@ -83,9 +104,25 @@ impl Default for Options {
             grammar: promql::ParseOptions::default(),
             flags: BTreeMap::new(),
             lifecycle: false,
+            admin: false,
+            cors_origin: None,
+            external_url: String::new(),
+            external_labels: Labels::empty(),
+            working_dir: String::new(),
+            host_name: String::new(),
+            remote_read: RemoteRead::default(),
             retention: String::new(),
         }
     }
+}
+
+/// Limits of remote read.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteRead {
+    /// Most samples of one answer; 0 for no limit.
+    pub samples_max: u64,
+    /// Requests answered at once; more wait. None for no limit.
+    pub slots: Option<Arc<tokio::sync::Semaphore>>,
 }
 
 /// What exists once the store is open.
@@ -99,6 +136,8 @@ pub struct Running {
     pub rules: Arc<rules::Handle>,
     /// Takes remote-write requests, if that is enabled.
     pub receiver: Option<Arc<remote::receive::Receiver>>,
+    /// Takes OTLP metrics, if that is enabled.
+    pub otlp: Option<Arc<remote::otlp::Receiver>>,
 }
 
 /// What an operator may ask of the process from outside.
@@ -218,18 +257,28 @@ impl State {
     }
 }
 
+/// Only `/metrics`.
+pub fn metrics_router(state: State) -> Router {
+    Router::new().route("/metrics", get(metrics::metrics)).with_state(state)
+}
+
 /// All routes.
 pub fn router(state: State) -> Router {
     let v1 = Router::new()
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
-        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
+        .route("/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars))
         .route("/format_query", get(query::format).post(query::format))
         .route("/parse_query", get(query::tree).post(query::tree))
         .route("/labels", get(labels::names).post(labels::names))
         .route("/label/{name}/values", get(labels::values))
         .route("/series", get(labels::series).post(labels::series))
         .route("/write", post(write::write))
+        .route("/read", post(read::read))
+        .route("/otlp/v1/metrics", post(otlp::write))
+        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/metadata", get(targets::metadata))
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::target_metadata))
@@ -247,6 +296,7 @@ pub fn router(state: State) -> Router {
     let mut router = Router::new()
         .nest("/api/v1", v1)
         .route("/metrics", get(metrics::metrics))
+        .route("/federate", get(federate::federate))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .route("/-/reload", post(health::reload).put(health::reload))
@@ -256,7 +306,8 @@ pub fn router(state: State) -> Router {
         router = router.route(path, get(page::file));
     }
     router
-        .layer(axum::middleware::from_fn(page::cors))
+        .layer(axum::middleware::from_fn(compress::compress))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), page::cors))
         .layer(axum::middleware::from_fn_with_state(state.clone(), requests::count))
         .with_state(state)
 }

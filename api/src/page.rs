@@ -1,9 +1,11 @@
 //! The web page's files, and the headers that let other pages read the API.
 
-use axum::extract::Request;
+use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use crate::State;
 
 /// Only this process may be asked, and nothing from elsewhere runs.
 const CONTENT_SECURITY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:";
@@ -22,9 +24,13 @@ pub(crate) async fn file(uri: Uri) -> Response {
     }
 }
 
-/// Adds the CORS headers of Prometheus' defaults, and answers preflight requests.
-pub(crate) async fn cors(request: Request, next: Next) -> Response {
+/// Adds the CORS headers for the origins that may read the API, and answers preflight requests.
+pub(crate) async fn cors(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = state.options().cors_origin.as_deref();
+    let origin = origin.filter(|origin| {
+        allowed.is_none_or(|regex| origin.to_str().is_ok_and(|origin| regex.is_match(origin)))
+    });
     let preflight = request.method() == Method::OPTIONS && request.uri().path().starts_with("/api/v1/");
     let mut response =
         if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };

@@ -102,7 +102,7 @@ fn evaluate(
     }
 }
 
-fn parse(state: &State, params: &Params) -> Result<Expr, ApiError> {
+pub(crate) fn parse(state: &State, params: &Params) -> Result<Expr, ApiError> {
     let text = params.get("query").unwrap_or_default();
     promql::parse(text, &state.options().grammar).map_err(|error| invalid("query", &error.to_string()))
 }
@@ -118,13 +118,6 @@ fn stats_json(outcome: &Outcome) -> String {
         "samples": {"totalQueryableSamples": stats.samples, "peakSamples": stats.samples_peak},
     })
     .to_string()
-}
-
-/// No exemplars are kept yet, so there are none; the parameters are checked all the same.
-pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    parse(&state, &params)?;
-    params.range()?;
-    Ok(success(&json!([])))
 }
 
 pub(crate) async fn format(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {

@@ -39,8 +39,8 @@ pub(crate) async fn runtime_info(Shared(state): Shared<State>) -> Result<Respons
     let config = state.0.config.read().map(|config| config.clone()).unwrap_or_default();
     Ok(success(&json!({
         "startTime": rfc3339(Some(state.0.started_ms)),
-        "CWD": "",
-        "hostname": "",
+        "CWD": state.options().working_dir,
+        "hostname": state.options().host_name,
         "serverTime": rfc3339(Some(state.now())),
         "reloadConfigSuccess": config.last_reload_ok,
         "lastConfigTime": rfc3339(Some(config.loaded_ms)),

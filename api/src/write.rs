@@ -27,7 +27,7 @@ pub(crate) async fn write(Shared(state): Shared<State>, request: Request) -> Res
         Ok(encoding) => encoding,
         Err(error) => return refusal(&error),
     };
-    let body = match read(body).await {
+    let body = match read_body(body).await {
         Ok(body) => body,
         Err(response) => return *response,
     };
@@ -45,7 +45,8 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, ReceiveError> {
     Encoding::from_headers(text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING))
 }
 
-async fn read(body: Body) -> Result<Bytes, Box<Response>> {
+/// A whole body, if it is not too large.
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, Box<Response>> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) => {

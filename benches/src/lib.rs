@@ -4,6 +4,8 @@
 //! accounts of the measured process (`/proc/<pid>`).
 
 pub mod load;
+pub mod pods;
+pub mod rivals;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -69,6 +71,23 @@ impl Measured {
         line.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// Forgets the peak of memory (`VmHWM`) so far.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reset_peak(&self) -> std::io::Result<()> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")
+    }
+
+    /// Ends the process with SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// There is no `kill`.
+    pub fn stop(mut self) -> std::io::Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        self.child.wait().map(drop)
+    }
+
     /// Ends the process with SIGKILL and waits for its end.
     ///
     /// # Errors
@@ -128,4 +147,26 @@ pub fn sibling(name: &str) -> PathBuf {
 /// No port is free.
 pub fn free_address() -> std::io::Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// The wall clock, in milliseconds since the epoch.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Bytes of all files below `dir`, as allocated on disk.
+#[must_use]
+pub fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
 }

@@ -7,7 +7,8 @@ mod values;
 
 use model::Value;
 
-use crate::ast::{Aggregate, AggregateOp, Expr, Position};
+use crate::annotations::Site;
+use crate::ast::{Aggregate, AggregateOp, Expr};
 use crate::engine::QueryError;
 use crate::eval::column::Column;
 use crate::eval::source::Series;
@@ -50,10 +51,46 @@ pub(super) struct Aggregation<'a> {
     pub(super) grid: Grid,
 }
 
+/// Accumulators of all groups at all steps, in blocks: few allocations where groups are many, and no
+/// copying where they grow.
+struct Accumulators<A> {
+    steps: usize,
+    groups_per_block: usize,
+    blocks: Vec<Vec<A>>,
+}
+
+impl<A: Accumulator> Accumulators<A> {
+    /// So many cells make a block, unless a single group has more.
+    const BLOCK: usize = 512;
+
+    fn new(steps: usize) -> Self {
+        Self { steps, groups_per_block: (Self::BLOCK / steps.max(1)).max(1), blocks: Vec::new() }
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.groups_per_block * self.steps * size_of::<A>()
+    }
+
+    /// Whether there is no place for a group yet.
+    fn is_full(&self, group: usize) -> bool {
+        group / self.groups_per_block == self.blocks.len()
+    }
+
+    fn grow(&mut self) {
+        self.blocks.push(vec![A::default(); self.groups_per_block * self.steps]);
+    }
+
+    /// The accumulators of a group, one a step.
+    fn of(&mut self, group: usize) -> &mut [A] {
+        let start = group % self.groups_per_block * self.steps;
+        &mut self.blocks[group / self.groups_per_block][start..start + self.steps]
+    }
+}
+
 /// The remarks of an accumulator, which stand at what is aggregated.
 pub(super) struct Remarks<'a> {
     evaluator: &'a Evaluator<'a>,
-    at: Position,
+    at: Site,
 }
 
 impl total::Remarks for Remarks<'_> {
@@ -72,33 +109,33 @@ impl total::Remarks for Remarks<'_> {
 
 impl Aggregation<'_> {
     pub(super) fn remarks(&self) -> Remarks<'_> {
-        Remarks { evaluator: self.evaluator, at: self.aggregate.expr.position }
+        Remarks { evaluator: self.evaluator, at: Site::new(self.expr, &self.aggregate.expr) }
     }
 
     /// An aggregation of constant memory for each group and step.
     fn fold<A: Accumulator>(&self) -> Result<Vec<Series>, QueryError> {
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
         let mut groups = Groups::new(self.aggregate);
-        let mut accumulators: Vec<Vec<A>> = Vec::new();
+        let mut accumulators = Accumulators::<A>::new(self.grid.count);
         let remarks = self.remarks();
-        let bytes = self.grid.count * size_of::<A>();
         self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }
             let group = groups.of(source.as_ref(), at);
-            if group == accumulators.len() {
-                self.evaluator.hold_bytes(0, bytes, self.expr)?;
-                accumulators.push(vec![A::default(); self.grid.count]);
+            if accumulators.is_full(group) {
+                self.evaluator.hold_bytes(0, accumulators.block_bytes(), self.expr)?;
+                accumulators.grow();
             }
-            A::fold(&mut accumulators[group], column, &remarks);
+            A::fold(accumulators.of(group), column, &remarks);
             Ok(())
         })?;
-        let count = accumulators.len();
-        let mut out = Vec::with_capacity(count);
-        for (accumulators, (labels, drop_name)) in accumulators.into_iter().zip(groups.into_labels()) {
+        let bytes = accumulators.blocks.len() * accumulators.block_bytes();
+        let mut out = Vec::with_capacity(groups.len());
+        let mut steps = accumulators.blocks.into_iter().flatten();
+        for (labels, drop_name) in groups.into_labels() {
             let mut column = Column::new(self.grid.count);
-            for (step, accumulator) in accumulators.into_iter().enumerate() {
+            for (step, accumulator) in steps.by_ref().take(self.grid.count).enumerate() {
                 if let Some(value) = accumulator.finish(&remarks) {
                     column.set(step, value);
                 }
@@ -107,7 +144,7 @@ impl Aggregation<'_> {
                 out.push(Series { labels, drop_name, column });
             }
         }
-        self.evaluator.release_bytes(0, bytes * count);
+        self.evaluator.release_bytes(0, bytes);
         self.evaluator.hold(&out, self.expr)?;
         Ok(out)
     }
@@ -120,8 +157,8 @@ impl Aggregation<'_> {
         }
     }
 
-    pub(super) fn param_position(&self) -> Position {
-        self.aggregate.param.as_ref().map_or(self.expr.position, |param| param.position)
+    pub(super) fn param_site(&self) -> Site {
+        Site::new(self.expr, self.aggregate.param.as_ref().unwrap_or(self.expr))
     }
 
     pub(super) fn param_text(&self) -> Result<&str, QueryError> {
@@ -130,8 +167,12 @@ impl Aggregation<'_> {
 
     fn quantile(&self) -> Result<Vec<Series>, QueryError> {
         let q = self.param()?;
-        for bad in q.iter().filter(|q| quantile::is_invalid(**q)) {
-            self.evaluator.annotations.warn(self.param_position(), &quantile::invalid(*bad));
+        let (lowest, highest) = rank::extremes(&q);
+        let nan = q.iter().copied().find(|q| q.is_nan());
+        let low = Some(lowest).filter(|q| *q < 0.0);
+        let high = Some(highest).filter(|q| *q > 1.0);
+        for bad in nan.into_iter().chain(low).chain(high) {
+            self.evaluator.annotations.warn(self.param_site(), &quantile::invalid(bad));
         }
         let (groups, mut values) = self.collected()?;
         let mut out = Vec::new();

@@ -22,7 +22,7 @@ impl Span {
 }
 
 /// A place in the query text as people count: line and column (in bytes), both from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line, from 1.
     pub line: u32,

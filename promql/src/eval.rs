@@ -18,6 +18,7 @@ mod select;
 mod shared;
 pub(crate) mod source;
 mod subquery;
+pub(crate) mod unordered;
 
 use std::sync::Arc;
 
@@ -44,8 +45,8 @@ const ALONE_MAX: usize = 512;
 /// Series that are computed together before they are folded, at most: enough to feed all workers.
 const BATCH_MAX: usize = 4096;
 
-/// Cells of the columns that are computed together: few enough to be forgotten, 2 MiB.
-const CELLS: usize = 256 << 10;
+/// Cells of the columns that are computed together: few enough to be forgotten, 1 MiB.
+const CELLS: usize = 128 << 10;
 
 /// One query under way.
 pub(crate) struct Evaluator<'a> {
@@ -55,6 +56,8 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) features: Features,
     /// Where selectors stand whose histograms are used for their counts and sums only.
     detecting: Vec<usize>,
+    /// Where selectors stand whose series may come in any order.
+    unordered: Vec<usize>,
     times: Times,
     shared: Vec<Shared<'a>>,
     pool: Option<&'a rayon::ThreadPool>,
@@ -84,6 +87,7 @@ impl<'a> Evaluator<'a> {
             annotations: Annotations::default(),
             features: engine.features,
             detecting: Vec::new(),
+            unordered: Vec::new(),
             times,
             shared: Vec::new(),
             pool,
@@ -93,6 +97,7 @@ impl<'a> Evaluator<'a> {
     /// Prepared for the selectors of a query.
     pub(crate) fn for_query(mut self, expr: &Expr) -> Result<Self, QueryError> {
         detect::selectors(expr, false, &mut self.detecting);
+        self.unordered = unordered::selectors(expr);
         self.shared = shared::select(self.querier, expr, &self.times)?;
         Ok(self)
     }
@@ -251,7 +256,8 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Computes the series of `source` batch by batch on all workers, and hands each to `fold` in
-    /// their order. So whatever is folded does not depend on the number of workers.
+    /// their order. So whatever is folded does not depend on the number of workers. While one batch is
+    /// folded, the next is computed.
     pub(crate) fn for_each(
         &self,
         source: &dyn Source,
@@ -271,27 +277,38 @@ impl<'a> Evaluator<'a> {
         };
         // Of very long columns only a few fit.
         let batch = (CELLS / grid.count).clamp(1, BATCH_MAX).min(source.len());
-        let bytes = batch * grid.count * size_of::<f64>();
+        let bytes = 2 * batch * grid.count * size_of::<f64>();
         self.account.hold(0, bytes, expr)?;
-        let mut columns = vec![Column::default(); batch];
+        let (mut now, mut next) = (vec![Column::default(); batch], vec![Column::default(); batch]);
+        pool.install(|| self.compute(source, 0, &mut now))?;
         for first in (0..source.len()).step_by(batch) {
-            let count = batch.min(source.len() - first);
-            pool.install(|| {
-                columns[..count].par_iter_mut().enumerate().with_min_len(4).try_for_each_init(
-                    Scratch::default,
-                    |scratch, (at, column)| {
-                        self.account.check()?;
-                        source.compute(first + at, scratch, column)
-                    },
-                )
-            })?;
-            for (at, column) in columns[..count].iter_mut().enumerate() {
-                fold(first + at, column)?;
-            }
+            let mut computed = Ok(());
+            let folded = pool.in_place_scope(|scope| {
+                if first + batch < source.len() {
+                    let (next, computed) = (&mut next, &mut computed);
+                    scope.spawn(move |_| *computed = self.compute(source, first + batch, next));
+                }
+                let mut columns = now.iter_mut().take(source.len() - first).enumerate();
+                columns.try_for_each(|(at, column)| fold(first + at, column))
+            });
+            folded?;
+            computed?;
+            std::mem::swap(&mut now, &mut next);
         }
         self.account.release(0, bytes);
-        debug_assert!(columns.iter().all(|c| c.steps() == 0 || c.steps() == grid.count));
         Ok(())
+    }
+
+    /// Computes series from `first` on, as many as there are columns, or series.
+    fn compute(&self, source: &dyn Source, first: usize, columns: &mut [Column]) -> Result<(), QueryError> {
+        let count = columns.len().min(source.len() - first);
+        columns[..count].par_iter_mut().enumerate().with_min_len(16).try_for_each_init(
+            Scratch::default,
+            |scratch, (at, column)| {
+                self.account.check()?;
+                source.compute(first + at, scratch, column)
+            },
+        )
     }
 
     /// Whether to go on.
@@ -301,17 +318,19 @@ impl<'a> Evaluator<'a> {
 
     /// Books the memory of `series`.
     pub(crate) fn hold(&self, series: &[Series], expr: &Expr) -> Result<(), QueryError> {
-        for series in series {
-            self.account.hold(series.column.samples(), series.column.heap_bytes(), expr)?;
-        }
-        Ok(())
+        let (samples, bytes) = weight(series);
+        self.account.hold(samples, bytes, expr)
     }
 
     /// Gives the memory of `series` back.
     pub(crate) fn release(&self, series: &[Series]) {
-        for series in series {
-            self.account.release(series.column.samples(), series.column.heap_bytes());
-        }
+        let (samples, bytes) = weight(series);
+        self.account.release(samples, bytes);
+    }
+
+    /// Counts a series of which `samples` were read.
+    pub(crate) fn count_read(&self, samples: usize) {
+        self.account.read(samples);
     }
 
     /// Books `samples` and `bytes` for `expr`.
@@ -324,13 +343,29 @@ impl<'a> Evaluator<'a> {
         self.account.release(samples, bytes);
     }
 
-    /// The series of `selector` with samples in `range`, and perhaps more.
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Arc<dyn SeriesSet + '_>, QueryError> {
+    /// The series of a selector with samples in `range`, and perhaps more; and whether no two of them can
+    /// become equal when their names go.
+    fn select(
+        &self,
+        expr: &Expr,
+        selector: &Selector,
+        range: TimeRange,
+    ) -> Result<(Arc<dyn SeriesSet + '_>, bool), QueryError> {
         self.account.check()?;
         if let Some(shared) = self.shared.iter().find(|shared| shared.serves(&selector.matchers, range)) {
-            return Ok(Arc::clone(&shared.set) as Arc<dyn SeriesSet + '_>);
+            let set = Arc::clone(&shared.set) as Arc<dyn SeriesSet + '_>;
+            let fixed = is_name_fixed(selector, set.as_ref(), false);
+            return Ok((set, fixed));
         }
-        Ok(Arc::from(self.querier.select(&Selection { matchers: &selector.matchers, range })?))
+        let selection = Selection { matchers: &selector.matchers, range };
+        let unordered = self.unordered.contains(&expr.span.start);
+        let set: Arc<dyn SeriesSet + '_> = Arc::from(if unordered {
+            self.querier.select_unordered(&selection)?
+        } else {
+            self.querier.select(&selection)?
+        });
+        let fixed = is_name_fixed(selector, set.as_ref(), unordered);
+        Ok((set, fixed))
     }
 
     /// Reads the samples of one series.
@@ -361,10 +396,18 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
-        let (grid, range) = self.times.instant(selector, grid)?;
-        let lookback_ms = self.times.lookback_ms;
-        let set = self.select(selector, range)?;
-        let names_unique = is_name_fixed(selector, set.as_ref());
+        let (mut grid, range) = self.times.instant(selector, grid)?;
+        let mut lookback_ms = self.times.lookback_ms;
+        let (set, names_unique) = self.select(expr, selector, range)?;
+        if let (Some(at), Some(_)) = (selector.at, &selector.offset)
+            && yields != Yield::Value
+        {
+            // With both, the reference reads the time moved by the offset, but looks at it from the pinned
+            // one: it sees what both see.
+            let pinned = self.times.at_ms(at);
+            lookback_ms = lookback_ms.saturating_sub(grid.start.saturating_sub(pinned).saturating_abs());
+            grid.start = grid.start.min(pinned);
+        }
         if selector.extension == Some(Extension::Smoothed) {
             return Ok(Box::new(SmoothedSelector {
                 evaluator: self,
@@ -380,17 +423,27 @@ impl<'a> Evaluator<'a> {
     }
 }
 
+/// Samples and bytes of series.
+fn weight(series: &[Series]) -> (usize, usize) {
+    series.iter().fold((0, 0), |(samples, bytes), series| {
+        (samples + series.column.samples(), bytes + series.column.heap_bytes())
+    })
+}
+
 /// Whether no two series of `selector` can become equal when their names go. Type and unit go with the
 /// name; they sort right behind it, so the first and the last series tell whether there are any.
-fn is_name_fixed(selector: &Selector, set: &dyn SeriesSet) -> bool {
-    let named = selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal);
+fn is_name_fixed(selector: &Selector, set: &dyn SeriesSet, unordered: bool) -> bool {
+    if !selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal) {
+        return false;
+    }
+    if unordered {
+        return !source::DESCRIPTIONS.iter().any(|name| set.may_have_label(name));
+    }
     let mut described = false;
     for at in [0, set.len().saturating_sub(1)].into_iter().filter(|at| *at < set.len()) {
-        set.visit_labels(at, &mut |name, _| {
-            described |= name != METRIC_NAME && source::goes_with_name(name);
-        });
+        set.visit_labels(at, &mut |name, _| described |= source::DESCRIPTIONS.contains(&name));
     }
-    named && !described
+    !described
 }
 
 /// Whether the series of an expression are computed one at a time.

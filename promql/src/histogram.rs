@@ -4,6 +4,7 @@
 //! at the border to the store.
 
 mod binary;
+mod bounds;
 mod buckets;
 mod combine;
 mod over_time;

@@ -45,5 +45,5 @@ pub use engine::{
 };
 pub use histogram::{Bucket, all as buckets};
 pub use limits::Limits;
-pub use parse::{CHAIN_MAX, DEPTH_MAX, ParseError, ParseErrorKind, ParseOptions, parse};
+pub use parse::{CHAIN_MAX, DEPTH_MAX, ParseError, ParseErrorKind, ParseOptions, parse, parse_selector};
 pub use plan::Plan;

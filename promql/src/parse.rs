@@ -118,8 +118,12 @@ pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
     Ok(expr)
 }
 
-/// Reads a metric in the notation of label sets, `name{label="value"}`, up to the end of `text`.
-pub(crate) fn parse_selector(text: &str) -> Result<crate::ast::Selector, ParseError> {
+/// Reads a selector, `name{label="value"}`, up to the end of `text`. Unlike in an expression, it may
+/// select everything.
+///
+/// # Errors
+/// The first mistake in the text.
+pub fn parse_selector(text: &str) -> Result<crate::ast::Selector, ParseError> {
     let tokens = lex::tokens(text);
     let options = ParseOptions::default();
     selector::alone(Tokens::new(text, &tokens, &options))

@@ -98,7 +98,7 @@ fn visit(
 }
 
 /// The operands of an expression; the matchers that `info` takes are none.
-fn operands(expr: &Expr) -> Vec<&Expr> {
+pub(crate) fn operands(expr: &Expr) -> Vec<&Expr> {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Vector(_) | ExprKind::Matrix(_) => Vec::new(),
         ExprKind::Subquery(subquery) => vec![&subquery.expr],

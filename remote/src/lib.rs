@@ -1,5 +1,5 @@
-//! Samples between processes: the remote-write receiver; the sender, the router and the StoreAPI are to
-//! come.
+//! Samples between processes: the remote-write receiver, and remote read served; the sender, the router
+//! and the StoreAPI are to come.
 //!
 //! This crate is *not* a transport of queries (that is `cluster`) and knows no HTTP server: a request
 //! comes in as bytes with its two headers, and goes out as counts or a typed error. What is not there
@@ -18,7 +18,11 @@
 //! protobuf bytes in place and finds a known series by the hash of its raw label bytes, so the common
 //! request costs no allocation and no comparison of strings.
 
+mod message;
+pub mod otlp;
+pub mod read;
 pub mod receive;
+pub mod send;
 mod wire;
 
 /// A part of the protocol that is not there yet.

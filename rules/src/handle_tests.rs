@@ -103,7 +103,7 @@ async fn alerts_reach_an_alertmanager() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_is_bounded_sent_in_batches_and_drained() {
     let (address, inbox) = alertmanager(0).await;
-    let notifier = crate::notifier::Notifier::start(&[address]).unwrap();
+    let notifier = crate::notifier::Notifier::start(&[address], crate::QueueOptions::default()).unwrap();
     let alerts: Vec<_> = (0..10_300)
         .map(|number: i32| {
             Arc::new(crate::notifier::Alert {

@@ -39,6 +39,7 @@ mod rule;
 mod schedule;
 pub mod status;
 mod template;
+mod trial;
 
 #[cfg(test)]
 mod handle_tests;
@@ -53,12 +54,13 @@ use tokio_util::task::TaskTracker;
 
 pub use file::{FileError, parse};
 pub use handle::Handle;
-pub use notifier::Alertmanager;
+pub use notifier::{Alertmanager, QueueOptions};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
 };
 pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use trial::Trial;
 
 use handle::Shared;
 use notifier::Notifier;
@@ -94,6 +96,8 @@ pub struct Options {
     pub for_grace_period_ms: i64,
     /// Who is told of alerts.
     pub alertmanagers: Vec<Alertmanager>,
+    /// How alerts wait for them.
+    pub queue: QueueOptions,
 }
 
 impl Options {
@@ -113,6 +117,7 @@ impl Options {
             for_outage_tolerance_ms: 3_600_000,
             for_grace_period_ms: 600_000,
             alertmanagers: Vec::new(),
+            queue: QueueOptions::default(),
         }
     }
 }
@@ -163,19 +168,9 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         return Err(StartError::Interval(options.evaluation_interval_ms));
     }
     check_groups(&options.groups)?;
-    let notifier = Notifier::start(&options.alertmanagers)
+    let notifier = Notifier::start(&options.alertmanagers, options.queue)
         .map_err(|(url, what)| StartError::Alertmanager { url, what })?;
-    let env = Environment {
-        engine: options.engine,
-        db: options.db,
-        external_labels: options.external_labels,
-        external_url: options.external_url,
-        resend_delay_ms: options.resend_delay_ms,
-        outage_tolerance_ms: options.for_outage_tolerance_ms,
-        grace_period_ms: options.for_grace_period_ms,
-        cancelled: Arc::new(QueryCancelled::new()),
-        counters: Counters::default(),
-    };
+    let env = environment(&options);
     let shared = Arc::new(Shared {
         env,
         clock: options.clock,
@@ -186,4 +181,19 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         tasks: TaskTracker::new(),
     });
     Ok(Handle::start(shared, options.groups))
+}
+
+/// What all groups share.
+fn environment(options: &Options) -> Environment {
+    Environment {
+        engine: Arc::clone(&options.engine),
+        db: Arc::clone(&options.db),
+        external_labels: options.external_labels.clone(),
+        external_url: options.external_url.clone(),
+        resend_delay_ms: options.resend_delay_ms,
+        outage_tolerance_ms: options.for_outage_tolerance_ms,
+        grace_period_ms: options.for_grace_period_ms,
+        cancelled: Arc::new(QueryCancelled::new()),
+        counters: Counters::default(),
+    }
 }

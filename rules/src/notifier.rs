@@ -20,15 +20,28 @@ use tokio_util::task::TaskTracker;
 
 use crate::query::count;
 
-/// At most this many alerts in one request.
-const BATCH_MAX: usize = 256;
-/// At most this many alerts wait for one Alertmanager; beyond, the oldest go.
-const QUEUE_MAX: usize = 10_000;
 /// A batch is offered this often.
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How alerts wait for an Alertmanager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// At most this many wait; beyond, the oldest go.
+    pub capacity: usize,
+    /// At most this many in one request.
+    pub batch: usize,
+    /// Whether those that wait are delivered before the end.
+    pub drain: bool,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self { capacity: 10_000, batch: 256, drain: true }
+    }
+}
 
 /// Where alerts go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +108,7 @@ fn time(ms: Timestamp) -> String {
 /// The alerts that wait for one Alertmanager.
 struct Queue {
     uri: Uri,
+    options: QueueOptions,
     waiting: Mutex<VecDeque<Arc<Alert>>>,
     wake: Notify,
     sent: AtomicU64,
@@ -106,7 +120,7 @@ impl Queue {
     fn push(&self, alerts: &[Arc<Alert>]) {
         let mut waiting = self.waiting.lock();
         waiting.extend(alerts.iter().cloned());
-        let excess = waiting.len().saturating_sub(QUEUE_MAX);
+        let excess = waiting.len().saturating_sub(self.options.capacity);
         waiting.drain(..excess);
         drop(waiting);
         count(&self.dropped, excess as u64);
@@ -115,7 +129,7 @@ impl Queue {
 
     fn take(&self) -> Vec<Arc<Alert>> {
         let mut waiting = self.waiting.lock();
-        let size = waiting.len().min(BATCH_MAX);
+        let size = waiting.len().min(self.options.batch.max(1));
         waiting.drain(..size).collect()
     }
 
@@ -127,7 +141,7 @@ impl Queue {
             errors: load(&self.errors),
             dropped: load(&self.dropped),
             queue_length: self.waiting.lock().len() as u64,
-            queue_capacity: QUEUE_MAX as u64,
+            queue_capacity: self.options.capacity as u64,
         }
     }
 }
@@ -141,12 +155,16 @@ pub(crate) struct Notifier {
 
 impl Notifier {
     /// Starts a task for each Alertmanager. The error is an address that cannot be used, and why.
-    pub(crate) fn start(alertmanagers: &[Alertmanager]) -> Result<Self, (String, String)> {
+    pub(crate) fn start(
+        alertmanagers: &[Alertmanager],
+        options: QueueOptions,
+    ) -> Result<Self, (String, String)> {
         let mut queues = Vec::new();
         for alertmanager in alertmanagers {
             let uri = address(&alertmanager.url).map_err(|what| (alertmanager.url.clone(), what))?;
             queues.push(Arc::new(Queue {
                 uri,
+                options,
                 waiting: Mutex::default(),
                 wake: Notify::new(),
                 sent: AtomicU64::new(0),
@@ -209,6 +227,11 @@ struct Post {
 impl Post {
     async fn run(self) {
         loop {
+            if self.stop.is_cancelled() && !self.queue.options.drain {
+                let rest = std::mem::take(&mut *self.queue.waiting.lock());
+                count(&self.queue.dropped, rest.len() as u64);
+                return;
+            }
             let batch = self.queue.take();
             if batch.is_empty() {
                 if self.stop.is_cancelled() {

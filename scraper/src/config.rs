@@ -5,7 +5,12 @@ use std::sync::Arc;
 
 use model::{Labels, Timestamp};
 
+pub use crate::discovery::{
+    ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery, HttpDiscovery, KubernetesDiscovery,
+    KubernetesRole, KubernetesSelector,
+};
 use crate::exposition::Format;
+pub use crate::http::Pins;
 use crate::relabel::Rule;
 
 /// Where timestamps come from: milliseconds since the epoch, now. Durations are measured on the
@@ -28,6 +33,9 @@ pub struct Config {
     pub first_scrape_within_ms: i64,
     /// CA certificates in PEM form for targets whose [`TlsOptions::ca`] is not set.
     pub system_roots_pem: Vec<u8>,
+    /// Certificates of kubelets that no authority vouches for, if they are to be trusted from their first
+    /// use on.
+    pub kubelet_pins: Option<Arc<Pins>>,
 }
 
 impl Config {
@@ -41,6 +49,7 @@ impl Config {
             user_agent: concat!("Pyrometer/", env!("CARGO_PKG_VERSION")).to_owned(),
             first_scrape_within_ms: 1_000,
             system_roots_pem: Vec::new(),
+            kubelet_pins: None,
         }
     }
 
@@ -154,8 +163,12 @@ pub struct ScrapeJob {
     pub metric_relabel: Vec<Rule>,
     /// `static_configs`
     pub targets: Vec<TargetGroup>,
+    /// `*_sd_configs`
+    pub discoveries: Vec<Discovery>,
     /// How targets are reached.
     pub http: HttpOptions,
+    /// `scrape_failure_log_file`: where each failed scrape is noted.
+    pub failure_log: Option<PathBuf>,
 }
 
 impl ScrapeJob {
@@ -182,7 +195,9 @@ impl ScrapeJob {
             relabel: Vec::new(),
             metric_relabel: Vec::new(),
             targets: Vec::new(),
+            discoveries: Vec::new(),
             http: HttpOptions::default(),
+            failure_log: None,
         }
     }
 }
@@ -248,32 +263,91 @@ pub struct Limits {
     pub dropped_targets_kept_max: u64,
 }
 
-/// One entry of `static_configs`.
+/// Targets that are found together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetGroup {
-    /// Addresses, `host:port`.
-    pub targets: Vec<String>,
-    /// Labels of all of them.
+    /// What they were found in; another group from there replaces this one.
+    pub source: String,
+    /// Labels of each; `__address__` is where it is.
+    pub targets: Vec<Labels>,
+    /// Labels of all of them, hidden by a target's own.
     pub labels: Labels,
 }
 
-/// How targets are reached.
+impl TargetGroup {
+    /// Targets at these addresses (`host:port`), as in `static_configs`.
+    pub fn of_addresses<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>, labels: Labels) -> Self {
+        let target = |address: A| Labels::from_pairs([("__address__", address.as_ref())]);
+        Self { source: String::new(), targets: addresses.into_iter().map(target).collect(), labels }
+    }
+}
+
+/// How servers are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// `basic_auth`, `authorization`
+    /// `basic_auth`, `authorization`, `oauth2`
     pub auth: Auth,
-    /// `http_headers`, sent with each scrape.
+    /// `http_headers`, sent with each request.
     pub headers: Vec<(String, Secret)>,
     /// `tls_config`
     pub tls: TlsOptions,
     /// `follow_redirects`
     pub follow_redirects: bool,
+    /// `enable_http2`: HTTP/2 is offered where TLS can negotiate it.
+    pub http2: bool,
+    /// `proxy_url` and the like.
+    pub proxy: Proxy,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { auth: Auth::None, headers: Vec::new(), tls: TlsOptions::default(), follow_redirects: true }
+        Self {
+            auth: Auth::None,
+            headers: Vec::new(),
+            tls: TlsOptions::default(),
+            follow_redirects: true,
+            http2: true,
+            proxy: Proxy::default(),
+        }
     }
+}
+
+/// Which proxies stand before which servers. Proxies are reached by `http`, `https` or `socks5`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// The proxy before `http` URLs.
+    pub http: Option<String>,
+    /// The proxy before `https` URLs.
+    pub https: Option<String>,
+    /// Servers that are reached directly, separated by commas.
+    pub no_proxy: String,
+    /// `proxy_connect_header`
+    pub connect_headers: Vec<(String, Secret)>,
+    /// Whether this comes from the environment, which never speaks of this machine itself.
+    pub is_from_environment: bool,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
+}
+
+/// `oauth2`: the client credentials grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth2 {
+    /// `client_id`
+    pub client_id: String,
+    /// `client_secret`
+    pub client_secret: Secret,
+    /// `token_url`
+    pub token_url: String,
+    /// `scopes`
+    pub scopes: Vec<String>,
+    /// `endpoint_params`
+    pub endpoint_params: Vec<(String, String)>,
+    /// How the token server is reached.
+    pub http: HttpOptions,
 }
 
 /// The `Authorization` header.
@@ -296,6 +370,8 @@ pub enum Auth {
         /// The rest of it.
         credentials: Secret,
     },
+    /// `oauth2`
+    OAuth2(Box<OAuth2>),
 }
 
 /// A text that is not for display, given or to be read from a file at each use.
@@ -305,15 +381,6 @@ pub enum Secret {
     Inline(String),
     /// A file that holds it; white space around it does not count. It is read again at each scrape.
     File(PathBuf),
-}
-
-impl Secret {
-    pub(crate) fn read(&self) -> std::io::Result<String> {
-        match self {
-            Self::Inline(text) => Ok(text.clone()),
-            Self::File(path) => Ok(std::fs::read_to_string(path)?.trim().to_owned()),
-        }
-    }
 }
 
 impl std::fmt::Debug for Secret {
@@ -338,4 +405,19 @@ pub struct TlsOptions {
     pub server_name: Option<String>,
     /// Takes any certificate.
     pub insecure_skip_verify: bool,
+    /// Whose certificate is expected.
+    pub identity: Identity,
+    /// Whether TLS 1.3 alone is spoken, and whether TLS 1.2 alone.
+    pub versions: (bool, bool),
+}
+
+/// Whose certificate a server must show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// That of the host in its address.
+    #[default]
+    Server,
+    /// That of the node whose kubelet it is, as its `__meta_kubernetes_node_name` says: kubelets are dialled by address,
+    /// and their certificates name the node.
+    Node,
 }

@@ -1,25 +1,19 @@
-//! One HTTP/1.1 connection to a target, kept alive between scrapes.
+//! Fetches the page of one target.
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use tokio::task::JoinHandle;
-use tower::ServiceExt as _;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode, Uri};
 
-use crate::config::{Auth, NameScheme, ScrapeJob};
+use crate::config::{NameScheme, ScrapeJob};
 use crate::exposition::Format;
-use crate::target::{Client, Target};
-use crate::tls::Dialer;
+use crate::http::{Answer, Authorizer, Dialer, ExchangeError, Outgoing, Peer, Roots, Session};
+use crate::target::Target;
 
-/// No page is longer than this, whatever the configuration says: an endless one must not take the
-/// memory of all.
-const BODY_BYTES_MAX: u64 = 256 << 20;
+/// A page larger than this is refused even if the job sets no limit.
+const BODY_BYTES_MAX: u64 = 1 << 30;
 const REDIRECTS_MAX: usize = 10;
 
 /// Why a page could not be fetched.
@@ -39,11 +33,19 @@ pub(crate) enum FetchError {
     Config(String),
 }
 
+/// How a page is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
 /// A page as it came.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) body: Vec<u8>,
-    pub(crate) is_gzip: bool,
+    pub(crate) coding: Coding,
     pub(crate) format: Format,
 }
 
@@ -54,16 +56,23 @@ impl Page {
         job: &ScrapeJob,
         mut buffer: Vec<u8>,
     ) -> Result<(Vec<u8>, Vec<u8>), FetchError> {
-        if !self.is_gzip {
+        if self.coding == Coding::Plain {
             return Ok((self.body, buffer));
         }
         buffer.clear();
         let limit = body_limit(job);
-        let decoder = flate2::read::MultiGzDecoder::new(self.body.as_slice());
-        let length = decoder
-            .take(limit + 1)
-            .read_to_end(&mut buffer)
-            .map_err(|error| FetchError::Config(format!("gzip: {error}")))?;
+        let failed =
+            |error: std::io::Error| FetchError::Config(format!("{:?}: {error}", self.coding).to_lowercase());
+        let packed = self.body.as_slice();
+        let length = if self.coding == Coding::Gzip {
+            flate2::bufread::MultiGzDecoder::new(packed)
+                .take(limit + 1)
+                .read_to_end(&mut buffer)
+                .map_err(failed)?
+        } else {
+            let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?;
+            decoder.take(limit + 1).read_to_end(&mut buffer).map_err(failed)?
+        };
         if length as u64 > limit { Err(FetchError::BodyTooLarge) } else { Ok((buffer, self.body)) }
     }
 }
@@ -73,40 +82,46 @@ fn body_limit(job: &ScrapeJob) -> u64 {
     if limit == 0 { BODY_BYTES_MAX } else { limit.min(BODY_BYTES_MAX) }
 }
 
-/// The connection, if there is one. Dropping it closes it.
-struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
-    driver: JoinHandle<()>,
-    authority: String,
+/// What the targets of a job are fetched with.
+pub(crate) struct Access {
+    pub(crate) dialer: Dialer,
+    pub(crate) authorizer: Authorizer,
+    /// Headers for any host.
+    headers: HeaderMap,
+    roots: Arc<Roots>,
 }
 
-/// Size of a connection's read buffer, which it keeps while idle.
-const READ_BYTES: usize = 16 << 10;
-
-impl Connection {
-    async fn open<S>(stream: S, authority: String) -> hyper::Result<Self>
-    where
-        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let (sender, driver) = Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(stream).await?;
-        let driver = tokio::spawn(async move {
-            // How the connection ends shows at the next request.
-            let _ = driver.await;
-        });
-        Ok(Self { sender, driver, authority })
+impl Access {
+    pub(crate) fn new(job: &ScrapeJob, roots: &Arc<Roots>, user_agent: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        // Texts of ours, and a user agent that was checked, are all valid.
+        let mut set = |name, text: &str| {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        };
+        set(header::ACCEPT, &accept(&job.formats, job.names));
+        set(header::ACCEPT_ENCODING, if job.compression { "gzip" } else { "identity" });
+        set(header::USER_AGENT, user_agent);
+        Self {
+            dialer: Dialer::new(job.http.clone(), Arc::clone(roots)),
+            authorizer: Authorizer::new(&job.http, roots),
+            headers,
+            roots: Arc::clone(roots),
+        }
     }
-}
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+    /// Whether it was made with these.
+    pub(crate) fn is_of(&self, roots: &Arc<Roots>, user_agent: &str) -> bool {
+        let agent = self.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+        Arc::ptr_eq(&self.roots, roots) && agent.unwrap_or_default() == user_agent.as_bytes()
     }
 }
 
 /// Fetches the pages of one target.
 #[derive(Default)]
 pub(crate) struct Fetcher {
-    connection: Option<Connection>,
+    session: Session,
 }
 
 /// What a target's page is fetched with.
@@ -114,8 +129,7 @@ pub(crate) struct Fetcher {
 pub(crate) struct Means<'a> {
     pub(crate) target: &'a Target,
     pub(crate) job: &'a ScrapeJob,
-    pub(crate) client: &'a Client,
-    pub(crate) dialer: &'a Dialer,
+    pub(crate) access: &'a Access,
 }
 
 impl Fetcher {
@@ -126,110 +140,82 @@ impl Fetcher {
         let outcome = fetched.unwrap_or_else(|_| Err(FetchError::Timeout { url: means.target.url() }));
         if outcome.is_err() {
             // Whatever is left of the answer must not be taken for that to the next request.
-            self.connection = None;
+            self.session.close();
         }
         outcome
     }
 
     async fn fetch_page(&mut self, means: Means<'_>, mut body: Vec<u8>) -> Result<Page, FetchError> {
-        let Means { target, job, client, dialer } = means;
+        let Means { target, job, access } = means;
         let url = target.url();
-        let mut uri: Uri = url.parse().map_err(|error| request_error(&url, error))?;
-        let (plain, secret) = headers(target, job, client)?;
-        let origin = uri.authority().cloned();
-        let mut response = None;
-        for _ in 0..=REDIRECTS_MAX {
-            let same_host = uri.authority() == origin.as_ref();
-            let mut sent = plain.clone();
-            if same_host {
-                sent.extend(secret.clone());
-            }
-            let answer = self.request(&uri, &sent, dialer).await?;
-            match redirect(&answer, &uri).filter(|_| job.http.follow_redirects) {
-                Some(next) => uri = next,
-                None => {
-                    response = Some(answer);
-                    break;
-                }
-            }
+        let uri: Uri = url.parse().map_err(|error| request_error(&url, error))?;
+        let mut plain = access.headers.clone();
+        let seconds = Duration::from_millis(target.timeout_ms.max(0).unsigned_abs()).as_secs_f64();
+        if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
+            plain.insert("x-prometheus-scrape-timeout-seconds", value);
         }
-        let response = response.ok_or_else(|| request_error(&url, "stopped after 10 redirects"))?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
+        let secret = access.authorizer.headers().await.map_err(FetchError::Config)?;
+        let request = Outgoing::get(uri, plain, body_limit(job));
+        let peer = Peer { node: target.node.as_deref() };
+        let answer = follow(
+            &mut self.session,
+            (&access.dialer, peer),
+            (request, &secret, job.http.follow_redirects),
+            &mut body,
+        )
+        .await?;
+        if answer.status() != StatusCode::OK {
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                access.authorizer.distrust().await;
+            }
+            return Err(FetchError::Status(answer.status()));
         }
-        let head = response.headers();
-        let text = |name| head.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or("");
-        let is_gzip = text(header::CONTENT_ENCODING).eq_ignore_ascii_case("gzip");
+        let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let coding = match text(header::CONTENT_ENCODING).to_ascii_lowercase().as_str() {
+            "gzip" => Coding::Gzip,
+            "zstd" => Coding::Zstd,
+            _ => Coding::Plain,
+        };
         let content_type = text(header::CONTENT_TYPE).to_owned();
         let format = Format::of_content_type(&content_type)
             .or(job.fallback_format)
             .ok_or(FetchError::ContentType(content_type))?;
-        read_body(response, body_limit(job), &url, &mut body).await?;
-        Ok(Page { body, is_gzip, format })
-    }
-
-    /// Sends one request, on a new connection if the old one has been closed meanwhile.
-    async fn request(
-        &mut self,
-        uri: &Uri,
-        headers: &HeaderMap,
-        dialer: &Dialer,
-    ) -> Result<Response<Incoming>, FetchError> {
-        let fail = |error: &dyn std::fmt::Display| request_error(&uri.to_string(), error);
-        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let key = format!("{}://{authority}", uri.scheme_str().unwrap_or("http"));
-        if let Some(connection) = self.connection.take_if(|connection| connection.authority == key) {
-            let mut connection = connection;
-            let answer =
-                connection.sender.send_request(request(uri, &authority, headers).map_err(|e| fail(&e))?);
-            // A server may close an idle connection at any moment; that is no failure of the target.
-            if let Ok(response) = answer.await {
-                self.connection = Some(connection);
-                return Ok(response);
-            }
-        }
-        self.connection = None;
-        let connection = if uri.scheme_str() == Some("https") {
-            let connector = dialer.https().map_err(FetchError::Config)?;
-            let stream = connector.oneshot(uri.clone()).await.map_err(|error| {
-                dialer.distrust();
-                fail(&chain(error.as_ref()))
-            })?;
-            Connection::open(stream, key).await
-        } else {
-            let stream = Dialer::http().oneshot(uri.clone()).await.map_err(|error| fail(&chain(&error)))?;
-            Connection::open(stream, key).await
-        };
-        let connection = self.connection.insert(connection.map_err(|error| fail(&chain(&error)))?);
-        let request = request(uri, &authority, headers).map_err(|error| fail(&error))?;
-        connection.sender.send_request(request).await.map_err(|error| fail(&chain(&error)))
+        Ok(Page { body, coding, format })
     }
 }
 
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
+/// Sends a request and follows where the answers lead. `secret` headers go to the first host only.
+pub(crate) async fn follow(
+    session: &mut Session,
+    (dialer, peer): (&Dialer, Peer<'_>),
+    (mut request, secret, follows): (Outgoing<'_>, &HeaderMap, bool),
+    body: &mut Vec<u8>,
+) -> Result<Answer, FetchError> {
+    let url = request.uri.to_string();
+    let (origin, plain) = (request.uri.clone(), request.headers.clone());
+    for _ in 0..=REDIRECTS_MAX {
+        request.headers = plain.clone();
+        let is_origin = request.uri.authority() == origin.authority();
+        if is_origin && request.uri.scheme() == origin.scheme() {
+            request.headers.extend(secret.clone());
         }
-        cause = error.source();
+        // The name of a node says nothing about another host.
+        let peer = if is_origin { peer } else { Peer::default() };
+        let answer = session.exchange(dialer, peer, &request, body).await.map_err(|error| match error {
+            ExchangeError::TooLarge => FetchError::BodyTooLarge,
+            ExchangeError::Config(what) => FetchError::Config(what),
+            ExchangeError::Failed(what) => request_error(&url, what),
+        })?;
+        match redirect(&answer, &request.uri).filter(|_| follows) {
+            Some(next) => request.uri = next,
+            None => return Ok(answer),
+        }
     }
-    text
+    Err(request_error(&url, "stopped after 10 redirects"))
 }
 
 fn request_error(url: &str, what: impl std::fmt::Display) -> FetchError {
     FetchError::Request { url: url.to_owned(), what: what.to_string() }
-}
-
-fn request(uri: &Uri, authority: &str, headers: &HeaderMap) -> http::Result<Request<Empty<Bytes>>> {
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(path).header(header::HOST, authority).body(Empty::new())?;
-    request.headers_mut().extend(headers.clone());
-    Ok(request)
 }
 
 /// Where a redirecting answer points.
@@ -247,63 +233,6 @@ fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Uri> {
     };
     (matches!(to.scheme_str(), Some("http" | "https")) && to.authority().is_some()).then_some(to)
 }
-
-async fn read_body(
-    response: Response<Incoming>,
-    limit: u64,
-    url: &str,
-    out: &mut Vec<u8>,
-) -> Result<(), FetchError> {
-    out.clear();
-    let mut incoming = response.into_body();
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| request_error(url, chain(&error)))?;
-        if let Some(data) = frame.data_ref() {
-            if (out.len() + data.len()) as u64 > limit {
-                return Err(FetchError::BodyTooLarge);
-            }
-            out.extend_from_slice(data);
-        }
-    }
-    Ok(())
-}
-
-/// The headers of a scrape: those for any host, and those for the target's own host only.
-fn headers(target: &Target, job: &ScrapeJob, client: &Client) -> Result<(HeaderMap, HeaderMap), FetchError> {
-    let bad = |what: String| FetchError::Config(what);
-    let value =
-        |text: &str| HeaderValue::from_str(text).map_err(|error| bad(format!("header value: {error}")));
-    let mut plain = HeaderMap::new();
-    plain.insert(header::ACCEPT, value(&accept(&job.formats, job.names))?);
-    let encoding = if job.compression { "gzip" } else { "identity" };
-    plain.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding));
-    plain.insert(header::USER_AGENT, value(&client.user_agent)?);
-    let seconds = std::time::Duration::from_millis(target.timeout_ms.max(0).unsigned_abs()).as_secs_f64();
-    plain.insert("x-prometheus-scrape-timeout-seconds", value(&seconds.to_string())?);
-    let mut secret = HeaderMap::new();
-    let read =
-        |secret: &crate::config::Secret| secret.read().map_err(|error| bad(format!("{secret:?}: {error}")));
-    let authorization = match &job.http.auth {
-        Auth::None => None,
-        Auth::Basic { username, password } => {
-            let pair = format!("{}:{}", read(username)?, read(password)?);
-            Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
-        }
-        Auth::Authorization { kind, credentials } => Some(format!("{kind} {}", read(credentials)?)),
-    };
-    if let Some(authorization) = authorization {
-        let mut authorization = value(&authorization)?;
-        authorization.set_sensitive(true);
-        secret.insert(header::AUTHORIZATION, authorization);
-    }
-    for (name, content) in &job.http.headers {
-        let name =
-            HeaderName::try_from(name.as_str()).map_err(|error| bad(format!("header {name:?}: {error}")))?;
-        secret.append(name, value(&read(content)?)?);
-    }
-    Ok((plain, secret))
-}
-
 /// The formats in order of preference, then anything.
 fn accept(formats: &[Format], names: NameScheme) -> String {
     const FIRST_TENTHS: usize = 6;
@@ -358,7 +287,7 @@ mod tests {
         let page = |limit| {
             let mut job = ScrapeJob::new("j");
             job.limits.body_bytes_max = limit;
-            let page = Page { body: body.clone(), is_gzip: true, format: Format::Text004 };
+            let page = Page { body: body.clone(), coding: Coding::Gzip, format: Format::Text004 };
             page.into_plain(&job, Vec::new()).map(|(plain, _)| plain.len())
         };
         assert_eq!(page(0).unwrap(), 100_000);

@@ -21,8 +21,11 @@
 pub mod cache;
 pub mod config;
 mod counters;
+mod discovery;
 pub mod exposition;
+mod failure_log;
 mod fetch;
+mod http;
 mod ingest;
 mod page;
 mod pool;
@@ -32,10 +35,13 @@ mod schedule;
 mod series;
 pub mod status;
 mod target;
-mod tls;
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+#[path = "../../k8s/tests/fake/mod.rs"]
+#[expect(dead_code, reason = "k8s tests more of it")]
+mod fake;
 #[cfg(test)]
 mod tests;
 
@@ -59,15 +65,15 @@ pub fn start(config: Config, db: Arc<tsdb::Db>, shutdown: Shutdown) -> Result<Ha
     config.validate()?;
     let store = Arc::new(Store::new(db));
     let shared = Arc::new(Shared::new(store, Arc::clone(&config.clock), shutdown));
-    let mut pools = Pools::default();
-    pools.apply(&config, &shared);
-    Ok(Handle { pools: Mutex::new(pools), shared })
+    let pools = Arc::<Mutex<Pools>>::default();
+    Pools::apply(&pools, &config, &shared);
+    Ok(Handle { pools, shared })
 }
 
 /// A running scraper. Dropping it ends the scrapes and marks their series stale as if all targets had
 /// been removed; [`Handle::stop`] ends them without.
 pub struct Handle {
-    pools: Mutex<Pools>,
+    pools: Arc<Mutex<Pools>>,
     shared: Arc<Shared>,
 }
 
@@ -75,7 +81,7 @@ impl Handle {
     /// All targets, now.
     #[must_use]
     pub fn targets(&self) -> Targets {
-        self.pools.lock().targets()
+        Pools::targets(&self.pools)
     }
 
     /// Type, help and unit of each family of each target, as last scraped.
@@ -99,7 +105,7 @@ impl Handle {
     #[expect(clippy::needless_pass_by_value, reason = "the configuration in force belongs to the scraper")]
     pub fn reload(&self, config: Config) -> Result<(), ConfigError> {
         config.validate()?;
-        self.pools.lock().apply(&config, &self.shared);
+        Pools::apply(&self.pools, &config, &self.shared);
         self.shared.store.counters.reloads.add(1);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use model::{Labels, LabelsBuilder};
 
-use crate::config::{Config, HistogramOptions, Scheme, ScrapeJob, Seed};
+use crate::config::{HistogramOptions, Identity, Scheme, ScrapeJob, Seed, TargetGroup};
 use crate::relabel;
 
 const ADDRESS: &str = "__address__";
@@ -10,6 +10,7 @@ const SCHEME: &str = "__scheme__";
 const METRICS_PATH: &str = "__metrics_path__";
 const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
+const NODE: &str = "__meta_kubernetes_node_name";
 const PARAM: &str = "__param_";
 const NATIVE: &str = "__scrape_native_histograms__";
 const ALWAYS_CLASSIC: &str = "__always_scrape_classic_histograms__";
@@ -29,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) interval_ms: i64,
     pub(crate) timeout_ms: i64,
     pub(crate) histograms: HistogramOptions,
+    /// The node whose kubelet it is, where that decides about its certificate.
+    pub(crate) node: Option<Box<str>>,
 }
 
 /// What became of one configured target.
@@ -41,11 +44,6 @@ pub(crate) enum Outcome {
 impl Target {
     pub(crate) fn url(&self) -> String {
         format!("{}://{}{}", self.scheme.as_str(), self.address, self.path)
-    }
-
-    /// What makes it another target: two of a job with the same identity are one.
-    pub(crate) fn identity(&self) -> (Labels, String) {
-        (self.labels.clone(), self.url())
     }
 
     /// Where in the interval its scrapes lie, in milliseconds. The same after a restart; another for
@@ -62,17 +60,15 @@ impl Target {
     }
 }
 
-/// All targets of a job.
-pub(crate) fn resolve(job: &ScrapeJob) -> Vec<Outcome> {
-    let addresses =
-        job.targets.iter().flat_map(|group| group.targets.iter().map(move |address| (group, address)));
-    addresses
-        .map(|(group, address)| {
-            let mut labels = group.labels.to_builder();
-            labels.set(ADDRESS, address);
-            resolve_one(job, labels)
-        })
-        .collect()
+/// What becomes of the targets of a group.
+pub(crate) fn resolve<'a>(job: &'a ScrapeJob, group: &'a TargetGroup) -> impl Iterator<Item = Outcome> + 'a {
+    group.targets.iter().map(move |target| {
+        let mut labels = group.labels.to_builder();
+        for (name, value) in target {
+            labels.set(name, value);
+        }
+        resolve_one(job, labels)
+    })
 }
 
 fn resolve_one(job: &ScrapeJob, mut labels: LabelsBuilder) -> Outcome {
@@ -137,12 +133,13 @@ fn finish(job: &ScrapeJob, discovered: Labels, mut labels: LabelsBuilder) -> Res
         ..job.histograms
     };
     let path = path_and_query(job, &labels);
+    let node = labels.get(NODE).filter(|_| job.http.tls.identity == Identity::Node).map(Box::from);
     labels.retain(|name, _| !name.starts_with("__"));
     if labels.get("instance").is_none() {
         labels.set("instance", &address);
     }
     let labels = labels.build();
-    Ok(Target { discovered, labels, scheme, address, path, interval_ms, timeout_ms, histograms })
+    Ok(Target { discovered, labels, scheme, address, path, interval_ms, timeout_ms, histograms, node })
 }
 
 /// Parameters ascend by name; `__param_<name>` stands for the first value of each.
@@ -189,61 +186,37 @@ fn push_encoded(out: &mut String, text: &str, plain: &[u8]) {
     }
 }
 
-/// All targets of a configuration's job, identical ones once.
-pub(crate) struct Resolved {
-    pub(crate) active: Vec<Target>,
-    pub(crate) dropped: Vec<Labels>,
-}
-
-impl Resolved {
-    pub(crate) fn of(job: &ScrapeJob) -> Self {
-        let (mut active, mut dropped) = (Vec::new(), Vec::new());
-        let mut seen = std::collections::HashSet::new();
-        for outcome in resolve(job) {
-            match outcome {
-                Outcome::Active(target) if seen.insert(target.identity()) => active.push(*target),
-                Outcome::Active(_) => {}
-                Outcome::Dropped(labels) => dropped.push(labels),
-                Outcome::Invalid(error) => {
-                    tracing::error!(job = job.name, %error, "a target cannot be scraped");
-                }
-            }
-        }
-        Self { active, dropped }
-    }
-}
-
-/// The user agent and the roots of a configuration, which all jobs share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Client {
-    pub(crate) user_agent: String,
-    pub(crate) system_roots_pem: Vec<u8>,
-}
-
-impl Client {
-    pub(crate) fn of(config: &Config) -> Self {
-        Self { user_agent: config.user_agent.clone(), system_roots_pem: config.system_roots_pem.clone() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{NameScheme, TargetGroup};
+    use crate::config::NameScheme;
     use crate::relabel::{Action, Rule, RuleSpec};
 
     fn job() -> ScrapeJob {
         let mut job = ScrapeJob::new("node");
         let labels = Labels::from_pairs([("dc", "b"), ("__tmp", "x")]);
-        job.targets = vec![TargetGroup { targets: vec!["h:1".into(), "h:2".into(), "h:1".into()], labels }];
+        job.targets = vec![TargetGroup::of_addresses(["h:1", "h:2"], labels)];
         job
+    }
+
+    /// The active targets, and how many are dropped.
+    fn resolved(job: &ScrapeJob) -> (Vec<Target>, usize) {
+        let (mut active, mut dropped) = (Vec::new(), 0);
+        for outcome in job.targets.iter().flat_map(|group| resolve(job, group)) {
+            match outcome {
+                Outcome::Active(target) => active.push(*target),
+                Outcome::Dropped(_) => dropped += 1,
+                Outcome::Invalid(_) => {}
+            }
+        }
+        (active, dropped)
     }
 
     #[test]
     fn labels_get_their_defaults_and_lose_what_is_internal() {
-        let resolved = Resolved::of(&job());
-        assert_eq!(resolved.active.len(), 2);
-        let target = &resolved.active[0];
+        let (active, _) = resolved(&job());
+        assert_eq!(active.len(), 2);
+        let target = &active[0];
         assert_eq!(target.labels, Labels::from_pairs([("dc", "b"), ("instance", "h:1"), ("job", "node")]));
         assert_eq!(target.url(), "http://h:1/metrics");
         assert_eq!(target.discovered.get("__scrape_interval__"), Some("1m"));
@@ -271,7 +244,7 @@ mod tests {
             set("instance", "me"),
             set("__scrape_native_histograms__", "true"),
         ];
-        let target = &Resolved::of(&job).active[0];
+        let target = &resolved(&job).0[0];
         assert_eq!(target.url(), "https://h:1/x%20y?a=%C3%A9&a=2%203&b=4");
         assert_eq!((target.interval_ms, target.timeout_ms), (20_000, 10_000));
         assert!(target.histograms.native && !target.histograms.always_classic);
@@ -288,21 +261,21 @@ mod tests {
             ..RuleSpec::default()
         };
         job.relabel = vec![Rule::new(spec(Action::Drop, "__address__", "h:2"), NameScheme::Utf8).unwrap()];
-        let resolved = Resolved::of(&job);
-        assert_eq!((resolved.active.len(), resolved.dropped.len()), (1, 1));
+        let (active, dropped) = resolved(&job);
+        assert_eq!((active.len(), dropped), (1, 1));
         job.targets[0].labels = Labels::from_pairs([("__scrape_native_histograms__", "maybe")]);
-        assert!(Resolved::of(&job).active.is_empty());
+        assert!(resolved(&job).0.is_empty());
         job.targets[0].labels = Labels::empty();
-        job.targets[0].targets = vec!["a/b".into()];
-        assert!(Resolved::of(&job).active.is_empty());
-        job.targets[0].targets = vec!["a".into()];
+        job.targets = vec![TargetGroup::of_addresses(["a/b"], Labels::empty())];
+        assert!(resolved(&job).0.is_empty());
+        job.targets = vec![TargetGroup::of_addresses(["a"], Labels::empty())];
         job.timeout_ms = job.interval_ms + 1;
-        assert!(Resolved::of(&job).active.is_empty());
+        assert!(resolved(&job).0.is_empty());
     }
 
     #[test]
     fn offsets_differ_by_target_and_seed_and_not_by_run() {
-        let active = Resolved::of(&job()).active;
+        let (active, _) = resolved(&job());
         let seed = |name: &str| Seed { host_name: name.into(), external_labels: Labels::empty() };
         let offsets = [
             active[0].offset_ms(&seed("a")),

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use model::{Matcher, Querier as _, Samples, Selection, TimeRange, is_stale_nan};
 
+mod discovered;
 mod encrypted;
 
 use super::*;
@@ -111,8 +112,7 @@ fn clock() -> config::Clock {
 fn job(name: &str, addresses: &[&str]) -> ScrapeJob {
     let mut job = ScrapeJob::new(name);
     (job.interval_ms, job.timeout_ms) = (INTERVAL_MS, INTERVAL_MS - 10);
-    let targets = addresses.iter().map(|&address| address.to_owned()).collect();
-    job.targets = vec![TargetGroup { targets, labels: model::Labels::empty() }];
+    job.targets = vec![TargetGroup::of_addresses(addresses, model::Labels::empty())];
     job
 }
 
@@ -122,9 +122,13 @@ fn config(jobs: Vec<ScrapeJob>) -> Config {
 
 impl Bench {
     fn start(jobs: Vec<ScrapeJob>) -> Self {
+        Self::start_with(config(jobs))
+    }
+
+    fn start_with(config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Arc::new(tsdb::Db::open(dir.path(), tsdb::Options::default()).unwrap());
-        let handle = start(config(jobs), Arc::clone(&db), Shutdown::new()).unwrap();
+        let handle = start(config, Arc::clone(&db), Shutdown::new()).unwrap();
         Self { _dir: dir, db, handle }
     }
 
@@ -230,14 +234,21 @@ async fn series_that_are_gone_are_marked_stale() {
 #[tokio::test]
 async fn a_failed_scrape_ends_all_series_and_is_recorded() {
     let exporter = Exporter::start("a 1\n").await;
-    let bench = Bench::start(vec![job("j", &[&exporter.address])]);
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("failures.log");
+    let bench =
+        Bench::start(vec![ScrapeJob { failure_log: Some(log.clone()), ..job("j", &[&exporter.address]) }]);
     bench.until_scraped(2).await;
+    assert!(!log.exists());
     exporter.page.lock().status = StatusCode::INTERNAL_SERVER_ERROR;
     let expected = "server returned HTTP status 500 Internal Server Error";
     bench.until("the error", |bench| bench.error() == expected).await;
     assert_eq!(bench.values("up").last(), Some(&Some(0.0)));
     assert_eq!(bench.values("a").last(), Some(&None));
     assert_eq!(bench.handle.targets().active[0].health, Health::Down);
+    let logged = std::fs::read_to_string(&log).unwrap();
+    let line: serde_json::Value = serde_json::from_str(logged.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["msg"], &line["job_name"]), (&expected.into(), &"j".into()));
     exporter.page.lock().status = StatusCode::OK;
     bench.until("up = 1", |bench| bench.values("up").last() == Some(&Some(1.0))).await;
     assert_eq!(bench.values("a").last(), Some(&Some(1.0)));

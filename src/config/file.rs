@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, Sections};
+use super::http::{Authorization, BasicAuth, Header, HttpClient, OAuth2, Tls, http_client};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
+use super::storage::{Otlp, Storage};
 
 /// A section that Pyrometer knows but does not carry. Its content is not looked at.
 pub(crate) type Unsupported = Option<Spanned<serde_json::Value>>;
@@ -46,10 +49,13 @@ fn is_empty(value: &serde_json::Value) -> bool {
 refused! {
     /// The whole file.
     File {
-        scrape_config_files, remote_write, remote_read, tracing, otlp, storage,
+        remote_write, remote_read, tracing,
     } plus {
+        scrape_config_files: Vec<Spanned<String>>,
         rule_files: Vec<Spanned<String>>,
         alerting: Option<Alerting>,
+        storage: Option<Storage>,
+        otlp: Option<Otlp>,
         global: Option<Global>,
         scrape_configs: Option<Vec<Option<Spanned<Scrape>>>>,
         /// Settings of another runtime; they mean nothing here.
@@ -60,8 +66,9 @@ refused! {
 refused! {
     /// `global`
     Global {
-        scrape_failure_log_file, query_log_file,
+        query_log_file,
     } plus {
+        scrape_failure_log_file: Option<PathBuf>,
         scrape_interval: Option<Duration>,
         scrape_timeout: Option<Spanned<Duration>>,
         evaluation_interval: Option<Duration>,
@@ -87,14 +94,14 @@ refused! {
 refused! {
     /// One of `scrape_configs`
     Scrape {
-        azure_sd_configs, consul_sd_configs, digitalocean_sd_configs, dns_sd_configs, docker_sd_configs,
-        dockerswarm_sd_configs, ec2_sd_configs, eureka_sd_configs, file_sd_configs, gce_sd_configs,
-        hetzner_sd_configs, http_sd_configs, ionos_sd_configs, kubernetes_sd_configs, kuma_sd_configs,
+        azure_sd_configs, digitalocean_sd_configs, docker_sd_configs,
+        dockerswarm_sd_configs, ec2_sd_configs, eureka_sd_configs, gce_sd_configs,
+        hetzner_sd_configs, ionos_sd_configs, kuma_sd_configs,
         lightsail_sd_configs, linode_sd_configs, marathon_sd_configs, nerve_sd_configs, nomad_sd_configs,
         oci_sd_configs, openstack_sd_configs, outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs,
         scaleway_sd_configs, serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs,
-        vultr_sd_configs, oauth2, proxy_url, proxy_from_environment, proxy_connect_header, no_proxy,
-        scrape_failure_log_file, native_histogram_min_bucket_factor,
+        vultr_sd_configs,
+        native_histogram_min_bucket_factor,
     } plus {
         job_name: String,
         scrape_interval: Option<Duration>,
@@ -125,15 +132,51 @@ refused! {
         relabel_configs: Vec<Option<Spanned<Relabel>>>,
         metric_relabel_configs: Vec<Option<Spanned<Relabel>>>,
         static_configs: Vec<StaticConfig>,
+        file_sd_configs: Vec<Spanned<FileSd>>,
+        http_sd_configs: Vec<Spanned<HttpSd>>,
+        dns_sd_configs: Vec<Spanned<DnsSd>>,
+        consul_sd_configs: Vec<Spanned<ConsulSd>>,
+        kubernetes_sd_configs: Vec<Spanned<KubernetesSd>>,
+        scrape_failure_log_file: Option<PathBuf>,
         basic_auth: Option<Spanned<BasicAuth>>,
         authorization: Option<Spanned<Authorization>>,
+        oauth2: Option<Spanned<OAuth2>>,
         bearer_token: Option<Spanned<String>>,
         bearer_token_file: Option<Spanned<PathBuf>>,
         tls_config: Tls,
+        proxy_url: Option<Spanned<String>>,
+        no_proxy: Option<Spanned<String>>,
+        proxy_from_environment: Option<Spanned<bool>>,
+        proxy_connect_header: Option<Spanned<BTreeMap<String, Vec<String>>>>,
         follow_redirects: Option<bool>,
         enable_http2: Option<bool>,
-        http_headers: BTreeMap<String, Header>,
+        http_headers: BTreeMap<String, Spanned<Header>>,
     }
+}
+
+impl Scrape {
+    /// The keys that say how targets are reached.
+    pub(crate) fn http(&self) -> HttpClient {
+        http_client!(self)
+    }
+
+    /// The discoveries that are carried.
+    pub(crate) fn discoveries(&self) -> Sections<'_> {
+        Sections {
+            file: &self.file_sd_configs,
+            http: &self.http_sd_configs,
+            dns: &self.dns_sd_configs,
+            consul: &self.consul_sd_configs,
+            kubernetes: &self.kubernetes_sd_configs,
+        }
+    }
+}
+
+/// A file of `scrape_config_files`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ScrapeFile {
+    pub(crate) scrape_configs: Vec<Option<Spanned<Scrape>>>,
 }
 
 refused! {
@@ -186,45 +229,4 @@ pub(crate) struct Relabel {
     pub(crate) target_label: Option<String>,
     pub(crate) replacement: Option<String>,
     pub(crate) action: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct BasicAuth {
-    pub(crate) username: Option<String>,
-    pub(crate) username_file: Option<PathBuf>,
-    pub(crate) password: Option<String>,
-    pub(crate) password_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Authorization {
-    #[serde(rename = "type")]
-    pub(crate) kind: Option<String>,
-    pub(crate) credentials: Option<String>,
-    pub(crate) credentials_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Tls {
-    pub(crate) ca: Option<String>,
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) cert: Option<String>,
-    pub(crate) cert_file: Option<PathBuf>,
-    pub(crate) key: Option<String>,
-    pub(crate) key_file: Option<PathBuf>,
-    pub(crate) server_name: Option<String>,
-    pub(crate) insecure_skip_verify: bool,
-    pub(crate) min_version: Option<String>,
-    pub(crate) max_version: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Header {
-    pub(crate) values: Vec<String>,
-    pub(crate) secrets: Vec<String>,
-    pub(crate) files: Vec<PathBuf>,
 }

@@ -1,18 +1,24 @@
 //! The configuration file, in Prometheus' format: read whole, checked whole, or refused with the file,
 //! line, column and key.
 
+pub(crate) mod cluster;
+mod discovery;
 mod file;
+mod http;
 mod redact;
 mod resolve;
 mod rule_files;
 mod scalars;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
 use serde_saphyr::Location;
 
 pub(crate) use redact::redact;
+pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
+pub(crate) use storage::StorageOptions;
 
 /// What a configuration file says, checked and with defaults applied.
 #[derive(Clone, Debug)]
@@ -29,6 +35,10 @@ pub(crate) struct Loaded {
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
     pub(crate) alertmanagers: Vec<rules::Alertmanager>,
+    /// How samples are kept.
+    pub(crate) storage: storage::StorageOptions,
+    /// How OTLP metrics become series.
+    pub(crate) otlp: remote::otlp::Options,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
 }
@@ -42,6 +52,8 @@ impl Default for Loaded {
             rule_query_offset_ms: 0,
             rules: Vec::new(),
             alertmanagers: Vec::new(),
+            storage: storage::StorageOptions::default(),
+            otlp: remote::otlp::Options::default(),
             redacted: String::new(),
         }
     }
@@ -95,26 +107,74 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigError> {
     parse(path, &text)
 }
 
+/// Reads and checks a file, but not the rule files that it names.
+pub(crate) fn load_syntax(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse_file(path, &text).map(|(loaded, _)| loaded)
+}
+
 fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let (mut loaded, patterns) = parse_file(path, text)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for pattern in patterns {
+        let files = rule_files::matching(folder, &pattern.value);
+        let files = files.map_err(|what| ConfigError::Invalid {
+            path: path.to_owned(),
+            location: Some(pattern.referenced),
+            what,
+        })?;
+        for path in files {
+            loaded.rules.extend(rule_files::load(&path)?);
+        }
+    }
+    Ok(loaded)
+}
+
+/// The file itself, and the patterns of its rule files.
+fn parse_file(path: &Path, text: &str) -> Result<(Loaded, Vec<serde_saphyr::Spanned<String>>), ConfigError> {
     let invalid = |location, what| ConfigError::Invalid { path: path.to_owned(), location, what };
     if text.trim().is_empty() {
         return Err(invalid(None, "the file is empty".to_owned()));
     }
-    let file: file::File = serde_saphyr::from_str(text).map_err(|error| {
-        let location = error.location();
-        invalid(location, first_line(&error.without_snippet().to_string()))
-    })?;
+    let file: file::File = read(path, text)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let patterns = file.rule_files.clone();
-    let mut loaded = resolve::resolve(file, folder).map_err(|fault| invalid(fault.location, fault.what))?;
-    for pattern in patterns {
+    let mut parts = Vec::new();
+    for (at, pattern) in file.scrape_config_files.iter().enumerate() {
+        if file.scrape_config_files[..at].iter().any(|other| other.value == pattern.value) {
+            let what = format!("scrape_config_files: {:?} is named twice", pattern.value);
+            return Err(invalid(Some(pattern.referenced), what));
+        }
         let files = rule_files::matching(folder, &pattern.value);
-        for path in files.map_err(|what| invalid(Some(pattern.referenced), what))? {
-            loaded.rules.extend(rule_files::load(&path)?);
+        let files = files.map_err(|what| invalid(Some(pattern.referenced), what))?;
+        // As in Prometheus this is no error, but its jobs are not left out without a word.
+        if files.is_empty() {
+            tracing::warn!("{}: scrape_config_files: there is no file {:?}", path.display(), pattern.value);
+        }
+        for path in files {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            let part: file::ScrapeFile = read(&path, &text)?;
+            parts.push(resolve::Part { path, scrapes: part.scrape_configs });
         }
     }
+    let mut loaded =
+        resolve::resolve(file, parts, folder).map_err(|(other, fault)| ConfigError::Invalid {
+            path: other.unwrap_or_else(|| path.to_owned()),
+            location: fault.location,
+            what: fault.what,
+        })?;
     loaded.redacted = redact(text);
-    Ok(loaded)
+    Ok((loaded, patterns))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| ConfigError::Invalid {
+        path: path.to_owned(),
+        location: error.location(),
+        what: first_line(&error.without_snippet().to_string()),
+    })
 }
 
 /// The message without the place, which is shown in front of it.
@@ -122,46 +182,6 @@ fn first_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.split(" at line ").next().unwrap_or(line);
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
-}
-
-/// `pyrometer check config`: says of each file whether it can be run.
-pub(crate) fn check(files: &[PathBuf]) -> anyhow::Result<()> {
-    let mut failed = 0;
-    for path in files {
-        match load(path) {
-            Ok(loaded) => println!(
-                "{}: valid, {} scrape jobs, {} rule groups",
-                path.display(),
-                loaded.jobs.len(),
-                loaded.rules.len()
-            ),
-            Err(error) => {
-                eprintln!("{error}");
-                failed += 1;
-            }
-        }
-    }
-    anyhow::ensure!(failed == 0, "{failed} of {} files cannot be used", files.len());
-    Ok(())
-}
-
-/// `pyrometer check rules`: says of each file how many rules it has.
-pub(crate) fn check_rules(files: &[PathBuf]) -> anyhow::Result<()> {
-    let mut failed = 0;
-    for path in files {
-        match rule_files::load(path) {
-            Ok(groups) => {
-                let count: usize = groups.iter().map(|group| group.rules.len()).sum();
-                println!("{}: {count} rules found", path.display());
-            }
-            Err(error) => {
-                eprintln!("{error}");
-                failed += 1;
-            }
-        }
-    }
-    anyhow::ensure!(failed == 0, "{failed} of {} files cannot be used", files.len());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 
 use model::Labels;
 use scraper::ScrapeJob;
-use scraper::config::{Auth, HttpOptions, Limits, Secret, TargetGroup, TlsOptions};
+use scraper::config::{Limits, TargetGroup};
 use scraper::exposition::Format;
 use serde_saphyr::{Location, Spanned};
 
 use super::Loaded;
-use super::file::{
-    Alerting, Authorization, BasicAuth, File, Global, Header, Relabel, Scrape, StaticConfig, Tls,
-};
+use super::file::{Alerting, File, Global, Relabel, Scrape, StaticConfig};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
 
 /// What is wrong, and where.
@@ -21,45 +19,62 @@ pub(crate) struct Fault {
     pub(crate) what: String,
 }
 
-fn fault<T>(location: Location, what: impl Into<String>) -> Result<T, Fault> {
+pub(super) fn fault<T>(location: Location, what: impl Into<String>) -> Result<T, Fault> {
     Err(Fault { location: Some(location), what: what.into() })
 }
 
 const DEFAULT_INTERVAL_MS: i64 = 60_000;
 const DEFAULT_TIMEOUT_MS: i64 = 10_000;
 
-pub(crate) fn resolve(file: File, folder: &Path) -> Result<Loaded, Fault> {
+/// The jobs of a file, and the folder that its paths are relative to.
+pub(crate) struct Part {
+    pub(crate) path: PathBuf,
+    pub(crate) scrapes: Vec<Option<Spanned<Scrape>>>,
+}
+
+/// A fault, and the file it is in if that is not the main one.
+pub(crate) type FaultIn = (Option<PathBuf>, Fault);
+
+pub(crate) fn resolve(file: File, parts: Vec<Part>, folder: &Path) -> Result<Loaded, FaultIn> {
+    let scrapes = file.scrape_configs.clone().unwrap_or_default();
+    let (mut loaded, global) = resolve_main(file).map_err(|fault| (None, fault))?;
+    let defaults = Defaults { interval_ms: global_interval(&global), global: &global, folder };
+    defaults.add(&mut loaded.jobs, scrapes).map_err(|fault| (None, fault))?;
+    for Part { path, scrapes } in parts {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let added = Defaults { folder, ..defaults }.add(&mut loaded.jobs, scrapes);
+        added.map_err(|fault| (Some(path.clone()), fault))?;
+    }
+    Ok(loaded)
+}
+
+fn global_interval(global: &Global) -> i64 {
+    positive(global.scrape_interval).unwrap_or(DEFAULT_INTERVAL_MS)
+}
+
+/// Everything but the jobs.
+fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
     refuse("", file.refused())?;
     let global = file.global.unwrap_or_default();
     refuse("global.", global.refused())?;
     let timeout = global.scrape_timeout.as_ref();
-    let interval_ms = positive(global.scrape_interval).unwrap_or(DEFAULT_INTERVAL_MS);
+    let interval_ms = global_interval(&global);
     if let Some(timeout) = timeout.filter(|timeout| timeout.value.0 > interval_ms) {
         return fault(timeout.referenced, "global scrape timeout greater than scrape interval");
     }
     let external_labels = labels("global.external_labels", &global.external_labels)?;
-    let defaults = Defaults { interval_ms, global: &global, folder };
-    let mut jobs: Vec<ScrapeJob> = Vec::new();
-    for scrape in file.scrape_configs.unwrap_or_default() {
-        let Some(scrape) = scrape else {
-            return Err(Fault { location: None, what: "empty or null scrape config section".to_owned() });
-        };
-        let at = scrape.referenced;
-        if jobs.iter().any(|job| job.name == scrape.value.job_name) {
-            let name = &scrape.value.job_name;
-            return fault(at, format!("found multiple scrape configs with job name {name:?}"));
-        }
-        jobs.push(defaults.job(&scrape.value, at)?);
-    }
-    Ok(Loaded {
-        jobs,
+    let loaded = Loaded {
+        jobs: Vec::new(),
         external_labels,
         rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
         rules: Vec::new(),
         alertmanagers: alertmanagers(file.alerting.as_ref())?,
+        storage: file.storage.unwrap_or_default().resolve()?,
+        otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
         redacted: String::new(),
-    })
+    };
+    Ok((loaded, global))
 }
 
 /// The addresses of all Alertmanagers.
@@ -80,7 +95,8 @@ fn alertmanagers(alerting: Option<&Alerting>) -> Result<Vec<rules::Alertmanager>
         }
         let prefix = config.path_prefix.trim_matches('/');
         let slash = if prefix.is_empty() { "" } else { "/" };
-        for target in targets(&config.static_configs)?.iter().flat_map(|group| &group.targets) {
+        targets(&config.static_configs)?;
+        for target in config.static_configs.iter().flat_map(|group| &group.targets) {
             out.push(rules::Alertmanager { url: format!("http://{target}{slash}{prefix}") });
         }
     }
@@ -110,6 +126,7 @@ fn labels(place: &str, pairs: &BTreeMap<String, String>) -> Result<Labels, Fault
 }
 
 /// What jobs inherit.
+#[derive(Clone, Copy)]
 struct Defaults<'a> {
     interval_ms: i64,
     global: &'a Global,
@@ -117,6 +134,22 @@ struct Defaults<'a> {
 }
 
 impl Defaults<'_> {
+    /// Adds the jobs of a file to those that are known.
+    fn add(&self, jobs: &mut Vec<ScrapeJob>, scrapes: Vec<Option<Spanned<Scrape>>>) -> Result<(), Fault> {
+        for scrape in scrapes {
+            let Some(scrape) = scrape else {
+                return Err(Fault { location: None, what: "empty or null scrape config section".to_owned() });
+            };
+            let at = scrape.referenced;
+            if jobs.iter().any(|job| job.name == scrape.value.job_name) {
+                let name = &scrape.value.job_name;
+                return fault(at, format!("found multiple scrape configs with job name {name:?}"));
+            }
+            jobs.push(self.job(&scrape.value, at)?);
+        }
+        Ok(())
+    }
+
     fn job(&self, scrape: &Scrape, at: Location) -> Result<ScrapeJob, Fault> {
         if scrape.job_name.is_empty() {
             return fault(at, "job_name is empty");
@@ -169,7 +202,11 @@ impl Defaults<'_> {
         job.metric_relabel =
             relabel(&scrape.metric_relabel_configs, "empty or null metric relabeling rule", job.names)?;
         job.targets = targets(&scrape.static_configs)?;
-        job.http = self.http(scrape, at)?;
+        job.discoveries = scrape.discoveries().resolve(self.folder)?;
+        job.http = scrape.http().options(self.folder, at)?;
+        let failures = scrape.scrape_failure_log_file.as_ref().or(global.scrape_failure_log_file.as_ref());
+        job.failure_log =
+            failures.filter(|path| !path.as_os_str().is_empty()).map(|path| self.folder.join(path));
         Ok(job)
     }
 
@@ -200,129 +237,6 @@ impl Defaults<'_> {
             label_value_bytes_max: scrape.label_value_length_limit.unwrap_or(global.label_value_length_limit),
             targets_max: scrape.target_limit.unwrap_or(global.target_limit),
             dropped_targets_kept_max: scrape.keep_dropped_targets.unwrap_or(global.keep_dropped_targets),
-        }
-    }
-
-    fn http(&self, scrape: &Scrape, at: Location) -> Result<HttpOptions, Fault> {
-        let tokens =
-            usize::from(scrape.bearer_token.is_some()) + usize::from(scrape.bearer_token_file.is_some());
-        if tokens > 1 {
-            return fault(at, "at most one of bearer_token & bearer_token_file must be configured");
-        }
-        let ways =
-            usize::from(scrape.basic_auth.is_some()) + usize::from(scrape.authorization.is_some()) + tokens;
-        if ways > 1 {
-            return fault(
-                at,
-                "at most one of basic_auth, authorization, bearer_token & bearer_token_file must be configured",
-            );
-        }
-        let auth = if let Some(basic) = &scrape.basic_auth {
-            self.basic_auth(basic)?
-        } else if let Some(authorization) = &scrape.authorization {
-            self.authorization(authorization)?
-        } else if let Some(token) = &scrape.bearer_token {
-            Auth::Authorization {
-                kind: "Bearer".to_owned(),
-                credentials: Secret::Inline(token.value.clone()),
-            }
-        } else if let Some(file) = &scrape.bearer_token_file {
-            Auth::Authorization { kind: "Bearer".to_owned(), credentials: self.file(&file.value) }
-        } else {
-            Auth::None
-        };
-        Ok(HttpOptions {
-            auth,
-            headers: scrape
-                .http_headers
-                .iter()
-                .flat_map(|(name, header)| self.headers(name, header))
-                .collect(),
-            tls: self.tls(&scrape.tls_config, at)?,
-            follow_redirects: scrape.follow_redirects.unwrap_or(true),
-        })
-    }
-
-    fn file(&self, path: &Path) -> Secret {
-        Secret::File(self.path(path))
-    }
-
-    /// Paths are relative to the folder of the configuration file.
-    fn path(&self, path: &Path) -> PathBuf {
-        self.folder.join(path)
-    }
-
-    /// A secret given inline or by file, but not both.
-    fn secret(
-        &self,
-        key: &str,
-        inline: Option<&String>,
-        file: Option<&PathBuf>,
-        at: Location,
-    ) -> Result<Option<Secret>, Fault> {
-        match (inline, file) {
-            (Some(_), Some(_)) => fault(at, format!("at most one of {key} & {key}_file must be configured")),
-            (Some(text), None) => Ok(Some(Secret::Inline(text.clone()))),
-            (None, Some(path)) => Ok(Some(self.file(path))),
-            (None, None) => Ok(None),
-        }
-    }
-
-    fn basic_auth(&self, basic: &Spanned<BasicAuth>) -> Result<Auth, Fault> {
-        let BasicAuth { username, username_file, password, password_file } = &basic.value;
-        let empty = || Secret::Inline(String::new());
-        let at = basic.referenced;
-        Ok(Auth::Basic {
-            username: self
-                .secret("username", username.as_ref(), username_file.as_ref(), at)?
-                .unwrap_or_else(empty),
-            password: self
-                .secret("password", password.as_ref(), password_file.as_ref(), at)?
-                .unwrap_or_else(empty),
-        })
-    }
-
-    fn authorization(&self, authorization: &Spanned<Authorization>) -> Result<Auth, Fault> {
-        let Authorization { kind, credentials, credentials_file } = &authorization.value;
-        let at = authorization.referenced;
-        let kind = kind.as_deref().map_or("Bearer", str::trim).to_owned();
-        if kind.eq_ignore_ascii_case("basic") {
-            return fault(at, "authorization type cannot be set to \"basic\", use \"basic_auth\" instead");
-        }
-        let credentials = self.secret("credentials", credentials.as_ref(), credentials_file.as_ref(), at)?;
-        let credentials = credentials.unwrap_or_else(|| Secret::Inline(String::new()));
-        Ok(Auth::Authorization { kind, credentials })
-    }
-
-    fn headers(&self, name: &str, header: &Header) -> Vec<(String, Secret)> {
-        let inline = header.values.iter().chain(&header.secrets).map(|value| Secret::Inline(value.clone()));
-        let files = header.files.iter().map(|path| self.file(path));
-        inline.chain(files).map(|secret| (name.to_owned(), secret)).collect()
-    }
-
-    fn tls(&self, tls: &Tls, at: Location) -> Result<TlsOptions, Fault> {
-        for version in [&tls.min_version, &tls.max_version].into_iter().flatten() {
-            if !matches!(version.as_str(), "TLS10" | "TLS11" | "TLS12" | "TLS13") {
-                return fault(at, format!("unknown TLS version: {version}"));
-            }
-        }
-        let options = TlsOptions {
-            ca: self.secret("ca", tls.ca.as_ref(), tls.ca_file.as_ref(), at)?,
-            cert: self.secret("cert", tls.cert.as_ref(), tls.cert_file.as_ref(), at)?,
-            key: self.secret("key", tls.key.as_ref(), tls.key_file.as_ref(), at)?,
-            server_name: tls.server_name.clone().filter(|name| !name.is_empty()),
-            insecure_skip_verify: tls.insecure_skip_verify,
-        };
-        match (&options.cert, &options.key) {
-            (Some(_), None) => fault(
-                at,
-                "exactly one of key or key_file must be configured when a client certificate is configured",
-            ),
-            (None, Some(_)) => fault(
-                at,
-                "exactly one of cert or cert_file must be configured when a client key is configured",
-            ),
-            _ => Ok(options),
         }
     }
 }
@@ -362,7 +276,7 @@ fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
             let what = format!("static_configs.targets: {target:?} is not a valid hostname");
             return Err(Fault { location: None, what });
         }
-        Ok(TargetGroup { targets: config.targets.clone(), labels })
+        Ok(TargetGroup::of_addresses(&config.targets, labels))
     };
     configs.iter().map(group).collect()
 }

@@ -6,7 +6,7 @@ use super::ConfigError;
 
 /// The files that `pattern` means, ascending. Only the last part of a path may hold `*` and `?`; a file
 /// that is not there is no error, as in Prometheus.
-pub(super) fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     let path = folder.join(pattern);
     let (parent, last) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
     let last = last.to_string_lossy().into_owned();
@@ -40,7 +40,7 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// Reads one rule file.
-pub(super) fn load(path: &Path) -> Result<Vec<rules::Group>, ConfigError> {
+pub(crate) fn load(path: &Path) -> Result<Vec<rules::Group>, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let mut groups =

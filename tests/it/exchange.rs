@@ -1,15 +1,14 @@
 //! One directory, two servers: what Prometheus wrote we read, what we wrote Prometheus reads, and both
 //! give the same answers.
 
-use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::answers::difference;
-use crate::process::{PATIENCE, Server, escape, get, installed, run};
+use crate::process::{Server, escape, get, installed, run};
+use crate::prometheus::{Prometheus, now_s, page};
 
 /// What both servers are asked.
 const EXPRESSIONS: &[&str] = &[
@@ -40,93 +39,6 @@ const EXPRESSIONS: &[&str] = &[
     "1 + 2 * 3",
     "\"text\"",
 ];
-
-/// A running Prometheus. Dropping it kills it.
-struct Prometheus {
-    child: Child,
-    url: String,
-}
-
-impl Prometheus {
-    fn start(dir: &Path) -> Self {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let config = dir.with_extension("yml");
-        std::fs::write(&config, "scrape_configs: []\n").unwrap();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let this = Self { child, url: format!("http://{address}") };
-        let deadline = Instant::now() + PATIENCE;
-        while get(&format!("{}/-/ready", this.url), &[]).0 != 200 {
-            assert!(Instant::now() < deadline, "Prometheus is not ready");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        this
-    }
-
-    fn json(&self, path: &str) -> Value {
-        let (_, body) = get(&format!("{}{path}", self.url), &[]);
-        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
-    }
-
-    fn stop(mut self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn now_s() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
-}
-
-/// An hour of counters, gauges and a histogram, every 15 s up to `end`, as OpenMetrics text.
-fn page(end: i64) -> String {
-    let mut out = String::new();
-    let times: Vec<i64> = (0..240).map(|step| end - 3600 + step * 15).collect();
-    out.push_str("# TYPE requests counter\n");
-    for job in 0..5 {
-        for code in ["200", "404", "500"] {
-            let mut total = 0;
-            for (step, ts) in times.iter().enumerate() {
-                total = if job == 3 && step % 100 == 99 { 0 } else { total + (step * (job + 1)) % 17 };
-                writeln!(out, "requests_total{{job=\"j{job}\",code=\"{code}\"}} {total} {ts}").unwrap();
-            }
-        }
-    }
-    out.push_str("# TYPE level gauge\n");
-    for zone in ["a", "b", "ä\\\"\\\\"] {
-        for (step, ts) in times.iter().enumerate() {
-            let value = ["0.1", "-3.5e-7", "NaN", "+Inf", "1e21", "123456789"][(step / 7) % 6];
-            writeln!(out, "level{{zone=\"{zone}\"}} {value} {ts}").unwrap();
-        }
-    }
-    out.push_str("# TYPE latency histogram\n");
-    for (le, share) in [("0.1", 1), ("0.5", 4), ("1.0", 7), ("+Inf", 9)] {
-        for (step, ts) in times.iter().enumerate() {
-            writeln!(out, "latency_bucket{{le=\"{le}\"}} {} {ts}", step * share).unwrap();
-        }
-    }
-    for (name, factor) in [("latency_count", 9), ("latency_sum", 3)] {
-        for (step, ts) in times.iter().enumerate() {
-            writeln!(out, "{name} {} {ts}", step * factor).unwrap();
-        }
-    }
-    out.push_str("# EOF\n");
-    out
-}
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
@@ -160,7 +72,7 @@ fn blocks_of_prometheus_give_the_answers_of_prometheus() {
     copy(&made, &dir.path().join("theirs"));
     let ours = Server::start(dir.path(), &["--kubernetes=off"]);
     ours.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
-    let theirs = Prometheus::start(&dir.path().join("theirs"));
+    let theirs = Prometheus::start(&dir.path().join("theirs"), "");
 
     // Samples lie 7 s behind each quarter of a minute, and no evaluation does, nor a multiple of a
     // subquery's step: open and closed ends of ranges, in which 2.42 differs, make no difference.
@@ -229,7 +141,7 @@ fn what_we_wrote_opens_in_prometheus_and_in_promtool() {
     assert_eq!(server.interrupt(), Some(0));
 
     let data = dir.path().join("data");
-    let theirs = Prometheus::start(&data);
+    let theirs = Prometheus::start(&data, "");
     assert_eq!(sorted(theirs.json(&everything)), ours, "read by Prometheus from our log");
     theirs.stop();
 

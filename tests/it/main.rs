@@ -6,12 +6,17 @@
 
 mod answers;
 mod configured;
+mod differential;
 mod exchange;
 mod first_light;
 mod golden;
+mod guarded;
+mod neighbours;
 mod process;
+mod prometheus;
 mod promqltest;
 mod refusals;
 mod restart;
 mod rules;
 mod tidy;
+mod tools;

@@ -7,78 +7,17 @@
 //! `RIVAL` is `prometheus` or `victoria-metrics` with the path of its program. Everything runs one after
 //! the other on loopback, in temporary directories, and stops by itself.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use benches::load::{Load, SERIES_PER_REQUEST, Sender};
-use benches::{Measured, free_address, get, sibling, wait};
+use benches::rivals::{Rival, rivals};
+use benches::{Measured, disk_bytes, free_address, get, now_ms, wait};
 
 const SENDERS: usize = 2;
 const STEP_MS: i64 = 15_000;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// A server that has not shown all it acknowledged by then has lost some of it.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(20);
-
-/// A server that takes remote write.
-struct Rival {
-    name: &'static str,
-    program: PathBuf,
-    write_path: &'static str,
-    ready_path: &'static str,
-    arguments: fn(&str, &Path) -> Vec<String>,
-}
-
-fn rivals(extra: &[String]) -> Vec<Rival> {
-    let mut rivals = vec![Rival {
-        name: "pyrometer",
-        program: sibling("pyrometer"),
-        write_path: "/api/v1/write",
-        ready_path: "/-/ready",
-        arguments: |address, dir| {
-            let own = ["--web.enable-remote-write-receiver".to_owned(), "--kubernetes=off".to_owned()];
-            [format!("--web.listen-address={address}"), format!("--storage.tsdb.path={}", dir.display())]
-                .into_iter()
-                .chain(own)
-                .collect()
-        },
-    }];
-    for text in extra {
-        match text.split_once('=') {
-            Some(("prometheus", program)) => rivals.push(Rival {
-                name: "prometheus",
-                program: program.into(),
-                write_path: "/api/v1/write",
-                ready_path: "/-/ready",
-                arguments: |address, dir| {
-                    let config = dir.with_extension("yml");
-                    let _ = std::fs::write(&config, "scrape_configs: []\n");
-                    vec![
-                        format!("--web.listen-address={address}"),
-                        format!("--storage.tsdb.path={}", dir.display()),
-                        format!("--config.file={}", config.display()),
-                        "--web.enable-remote-write-receiver".to_owned(),
-                    ]
-                },
-            }),
-            Some(("victoria-metrics", program)) => rivals.push(Rival {
-                name: "victoria-metrics",
-                program: program.into(),
-                write_path: "/api/v1/write",
-                ready_path: "/health",
-                arguments: |address, dir| {
-                    vec![
-                        format!("-httpListenAddr={address}"),
-                        format!("-storageDataPath={}", dir.display()),
-                        // Show what has been acknowledged, without the usual half minute's delay.
-                        "-search.latencyOffset=0s".to_owned(),
-                    ]
-                },
-            }),
-            _ => eprintln!("{text:?} is not RIVAL=PROGRAM"),
-        }
-    }
-    rivals
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -98,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "written B/smpl",
         "disk B/smpl",
         "ready ms",
-        "history ms (CPU)"
+        "history ms (CPU), last step"
     );
     for rival in rivals(&programs) {
         measure(&rival, series, steps)?;
@@ -142,8 +81,12 @@ fn measure(rival: &Rival, series: usize, steps: i64) -> Result<(), Box<dyn std::
         get(&address, &query).is_some_and(|body| body.contains(&expected))
     });
     let ms = |duration: Option<Duration>| duration.map_or("never".to_owned(), |d| d.as_millis().to_string());
+    let last_step =
+        format!("/api/v1/query?query=count(container_metric_7_total%5B1s%5D)&time={}", end / 1000);
+    let last_step = last_step.replace("count(", "count(last_over_time(").replace(")&", "))&");
+    let kept = get(&address, &last_step).is_some_and(|body| body.contains(&expected));
     println!(
-        "{:<17} {:>14.3} {:>12.1} {:>12.0} {:>13.2} {:>12.2} {:>12} {:>10} ({:.2})",
+        "{:<17} {:>14.3} {:>12.1} {:>12.0} {:>13.2} {:>12.2} {:>12} {:>10} ({:.2}) {}",
         rival.name,
         cpu / samples * 1e6,
         rss as f64 / 1_048_576.0,
@@ -153,6 +96,7 @@ fn measure(rival: &Rival, series: usize, steps: i64) -> Result<(), Box<dyn std::
         ms(ready),
         ms(history),
         server.cpu_seconds(),
+        if kept { "kept" } else { "lost" },
     );
     server.kill()?;
     Ok(())
@@ -169,23 +113,4 @@ fn send(rival: &Rival, address: &str, mut load: Load, start: i64, steps: i64) {
     if refused > 0 {
         eprintln!("{}: {refused} requests were refused", rival.name);
     }
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Bytes of all files below `dir`, as allocated on disk.
-fn disk_bytes(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
 }

@@ -176,15 +176,39 @@ impl Accumulator for Group {
     }
 }
 
+/// Welford's variance. Over series, other than over time, the reference does not compensate it.
+#[derive(Clone)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Spread {
+    fn of(first: f64) -> Self {
+        Self { count: 1.0, mean: first, squares: if first.is_finite() { 0.0 } else { f64::NAN } }
+    }
+
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (value - self.mean);
+    }
+}
+
 macro_rules! spread {
     ($name:ident, $word:literal, $of_variance:expr) => {
         #[doc = concat!("`", $word, "`")]
         #[derive(Clone, Default)]
-        pub(super) struct $name(Option<kahan::Variance>);
+        pub(super) struct $name(Option<Spread>);
 
         impl Accumulator for $name {
             fn add(&mut self, value: f64) {
-                self.0.get_or_insert_default().add(value);
+                match &mut self.0 {
+                    Some(spread) => spread.add(value),
+                    None => self.0 = Some(Spread::of(value)),
+                }
             }
 
             fn add_histogram(&mut self, _: &Arc<FloatHistogram>, remarks: &Remarks<'_>) {
@@ -193,7 +217,7 @@ macro_rules! spread {
 
             fn finish(self, _: &Remarks<'_>) -> Option<Value> {
                 let of_variance: fn(f64) -> f64 = $of_variance;
-                self.0.map(|variance| Value::Float(of_variance(variance.value())))
+                self.0.map(|spread| Value::Float(of_variance(spread.squares / spread.count)))
             }
         }
     };

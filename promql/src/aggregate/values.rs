@@ -1,7 +1,7 @@
 //! `quantile` and `count_values`: aggregations that must see all values.
 
 use hashbrown::HashMap;
-use model::Labels;
+use model::{Labels, METRIC_NAME};
 
 use super::Aggregation;
 use super::group::Groups;
@@ -74,6 +74,9 @@ impl Aggregation<'_> {
             Ok(())
         })?;
         let groups = groups.into_labels();
+        // `without` may name the very label that is set.
+        let listed = self.aggregate.grouping.iter().any(|name| name == label);
+        let drops_label = self.aggregate.without && (listed || label == METRIC_NAME);
         // The label may replace one of the grouping labels, so that groups become one.
         let mut place: HashMap<Labels, usize> = HashMap::new();
         let mut series: Vec<Series> = Vec::new();
@@ -81,6 +84,9 @@ impl Aggregation<'_> {
             let (labels, drop_name) = &groups[group];
             let mut builder = labels.to_builder();
             builder.set(label, &shown);
+            if drops_label {
+                builder.remove(label);
+            }
             let labels = builder.build();
             match place.get(&labels) {
                 Some(at) => {

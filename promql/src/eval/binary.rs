@@ -6,7 +6,8 @@ use super::Evaluator;
 use super::column::{Column, Point};
 use super::grid::Grid;
 use super::source::{BoxSource, ColumnMap, NameRule};
-use crate::ast::{Binary, BinaryOp, Expr, Position, ValueType};
+use crate::annotations::Site;
+use crate::ast::{Binary, BinaryOp, Expr, ValueType};
 use crate::engine::QueryError;
 use crate::histogram;
 
@@ -71,7 +72,7 @@ pub(super) struct Operation<'a> {
     pub(super) op: BinaryOp,
     pub(super) bool_modifier: bool,
     /// Where the operation stands.
-    pub(super) at: Position,
+    pub(super) at: Site,
 }
 
 impl Operation<'_> {
@@ -133,7 +134,12 @@ impl histogram::BinaryRemarks for Operation<'_> {
 
 impl Evaluator<'_> {
     pub(super) fn operation(&self, binary: &Binary, expr: &Expr) -> Operation<'_> {
-        Operation { evaluator: self, op: binary.op, bool_modifier: binary.bool_modifier, at: expr.position }
+        Operation {
+            evaluator: self,
+            op: binary.op,
+            bool_modifier: binary.bool_modifier,
+            at: Site::new(expr, expr),
+        }
     }
 
     /// An operation of which one side is a scalar.

@@ -12,9 +12,10 @@ use super::range::Ranged;
 use super::select::Yield;
 use super::source::{BoxSource, ColumnMap, NameRule, Series};
 use super::{Evaluator, misplaced, text};
+use crate::annotations::Site;
 use crate::ast::{Call, Expr, ExprKind, Extension, ValueType};
 use crate::engine::QueryError;
-use crate::functions::{Function, date, extended_function, labels, math, quantile, range_function, sort};
+use crate::functions::{Function, date, extended_function, labels, math, range_function, sort};
 
 /// Whether a function needs all series of its argument at once.
 pub(super) fn is_whole(call: &Call) -> bool {
@@ -176,7 +177,9 @@ impl Evaluator<'_> {
         }
         let scalars = call.args.iter().filter(|arg| arg.value_type() == ValueType::Scalar);
         let params = scalars.map(|arg| self.scalar(arg, grid)).collect::<Result<Vec<_>, _>>()?;
-        self.check_params(call, &params)?;
+        if function == Function::DoubleExponentialSmoothing {
+            check_factors(&params)?;
+        }
         let vector = self.range_vector(arg, grid)?;
         let code = match vector.windows.extension {
             Some(extension) => extended_function(function, extension),
@@ -189,6 +192,7 @@ impl Evaluator<'_> {
         let source: BoxSource<'s> = Box::new(Ranged {
             evaluator: self,
             expr: arg,
+            at: Site::new(expr, &call.args[0]),
             input: vector.input,
             names_unique: vector.names_unique,
             windows: vector.windows,
@@ -196,30 +200,6 @@ impl Evaluator<'_> {
             name,
         });
         self.joined(source, joins, (expr, grid))
-    }
-
-    /// Refuses or remarks on scalar arguments out of bounds.
-    fn check_params(&self, call: &Call, params: &[Vec<f64>]) -> Result<(), QueryError> {
-        match call.function {
-            Function::QuantileOverTime => {
-                for q in params[0].iter().filter(|q| quantile::is_invalid(**q)) {
-                    self.annotations.warn(call.args[0].position, &quantile::invalid(*q));
-                }
-            }
-            Function::DoubleExponentialSmoothing => {
-                for (what, factors) in ["smoothing", "trend"].into_iter().zip(params) {
-                    if let Some(bad) = factors.iter().find(|factor| !(**factor > 0.0 && **factor < 1.0)) {
-                        return Err(QueryError::Execution(format!(
-                            "invalid {what} factor. Expected: 0 < {} < 1, got: {}",
-                            if what == "trend" { "tf" } else { "sf" },
-                            model::float::format_general(*bad)
-                        )));
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// A call that needs all series of its argument at once.
@@ -242,7 +222,7 @@ impl Evaluator<'_> {
             Function::Absent => self.absent(&args[0], grid),
             Function::AbsentOverTime => self.absent_over_time(&args[0], grid),
             Function::HistogramQuantile | Function::HistogramQuantiles | Function::HistogramFraction => {
-                self.histogram_call(call, grid)
+                self.histogram_call(call, expr, grid)
             }
             // A date function without an argument looks at the time of evaluation.
             function if args.is_empty() => match date::unary(function) {
@@ -262,13 +242,13 @@ impl Evaluator<'_> {
 
     fn sorted(&self, call: &Call, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         let series = self.taken(&call.args[0], grid)?;
-        if self.times.query.step != 0 {
+        // A range of one step still is one if its end lies beyond.
+        let end = if grid == self.times.query { self.times.end } else { grid.end() };
+        if grid.start != end {
             let text = "sort is ineffective for range queries since results are always ordered by labels";
-            self.annotations.warn(expr.position, text);
-            return Ok(series);
-        }
-        if grid.count != 1 {
-            return Ok(series);
+            self.annotations.warn(Site::new(expr, expr), text);
+            let by_value = matches!(call.function, Function::Sort | Function::SortDesc);
+            return Ok(if by_value { sort::floats_only(series) } else { series });
         }
         let descending = matches!(call.function, Function::SortDesc | Function::SortByLabelDesc);
         if matches!(call.function, Function::Sort | Function::SortDesc) {
@@ -286,6 +266,18 @@ fn one_series(values: Vec<f64>) -> Vec<Series> {
         column.set_float(step, value);
     }
     vec![Series { labels: model::Labels::empty(), drop_name: false, column }]
+}
+
+/// Refuses factors of smoothing that are out of bounds.
+fn check_factors(params: &[Vec<f64>]) -> Result<(), QueryError> {
+    for ((what, symbol), factors) in [("smoothing", "sf"), ("trend", "tf")].into_iter().zip(params) {
+        if let Some(bad) = factors.iter().find(|factor| **factor <= 0.0 || **factor >= 1.0) {
+            return Err(QueryError::Execution(format!(
+                "invalid {what} factor. Expected: 0 < {symbol} < 1, got: {bad:.6}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses functions that cannot use what an extended selector yields.

@@ -9,7 +9,7 @@ use super::column::Column;
 use super::grid::Grid;
 use super::range::remove_stale;
 use super::source::{Scratch, Source};
-use crate::annotations::for_metric;
+use crate::annotations::{Site, for_metric};
 use crate::ast::Expr;
 use crate::engine::QueryError;
 use crate::functions::extended::{interpolated, interpolated_histogram};
@@ -67,7 +67,7 @@ impl SmoothedSelector<'_> {
                 if between.is_none() {
                     let name = self.set.labels(series).get(METRIC_NAME).unwrap_or("").to_owned();
                     let text = format!("{}{}", histogram::MIXED_SCHEMAS, for_metric(&name));
-                    self.evaluator.annotations.warn(self.expr.position, &text);
+                    self.evaluator.annotations.warn(Site::new(self.expr, self.expr), &text);
                 }
                 between.map(|h| Value::Histogram(Arc::new(h)))
             }

@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use model::{FloatHistogram, Labels, METRIC_NAME, Samples, SeriesSet, TimeRange, Timestamp, Value};
+use model::{FloatHistogram, Labels, METRIC_NAME, MatchOp, Samples, SeriesSet, TimeRange, Timestamp, Value};
 
 use super::Evaluator;
 use super::column::{Column, histogram_samples};
 use super::grid::Grid;
 use super::source::{NameRule, Scratch, Source, goes_with_name};
-use crate::ast::{Expr, Extension, Position};
+use crate::annotations::Site;
+use crate::ast::{Expr, ExprKind, Extension};
 use crate::engine::QueryError;
 
 /// The samples of one series in one window, which is open at the left.
@@ -40,8 +41,8 @@ impl Window<'_> {
 /// What a range function may say about its input.
 pub(crate) struct Remarks<'a> {
     pub(crate) evaluator: &'a Evaluator<'a>,
-    /// Where the range vector stands.
-    pub(crate) at: Position,
+    /// Where the first argument of the function stands.
+    pub(crate) at: Site,
     name: &'a dyn Fn() -> String,
     /// Whether the name of this series has been looked at.
     name_checked: Cell<bool>,
@@ -108,6 +109,8 @@ pub(crate) struct Ranged<'a> {
     pub(crate) evaluator: &'a Evaluator<'a>,
     /// The range vector.
     pub(crate) expr: &'a Expr,
+    /// Where remarks are made: at the first argument of the function.
+    pub(crate) at: Site,
     pub(crate) input: Input<'a>,
     pub(crate) names_unique: bool,
     pub(crate) windows: Windows,
@@ -261,6 +264,13 @@ impl Ranged<'_> {
     }
 
     fn metric_name(&self, at: usize) -> String {
+        // All series of most selectors have the name that the selector gives.
+        if let ExprKind::Matrix(matrix) = &self.expr.kind {
+            let named = |m: &&model::Matcher| *m.name == *METRIC_NAME && m.op == MatchOp::Equal;
+            if let Some(matcher) = matrix.selector.matchers.iter().find(named) {
+                return matcher.value.to_string();
+            }
+        }
         let mut found = String::new();
         self.raw_visit(at, &mut |name, value| {
             if name == METRIC_NAME {
@@ -291,6 +301,22 @@ impl Source for Ranged<'_> {
         }
     }
 
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let drops = self.name == NameRule::Drop;
+        let mut visit = |name: &str, value: &str| {
+            if !drops || !goes_with_name(name) {
+                visit(name, value);
+            }
+        };
+        match &self.input {
+            Input::Store { set, .. } => set.visit_some_labels(at, names, &mut visit),
+            Input::Computed(series) => {
+                let labels = series[at].0.iter();
+                labels.filter(|(name, _)| names.iter().any(|n| n == name)).for_each(|(n, v)| visit(n, v));
+            }
+        }
+    }
+
     fn labels(&self, at: usize) -> Labels {
         let labels = self.raw_labels(at);
         if self.name == NameRule::Drop { labels.filtered(|name| !goes_with_name(name)) } else { labels }
@@ -303,12 +329,8 @@ impl Source for Ranged<'_> {
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.windows.times.count);
         let name = || self.metric_name(at);
-        let remarks = Remarks {
-            evaluator: self.evaluator,
-            at: self.expr.position,
-            name: &name,
-            name_checked: Cell::new(false),
-        };
+        let remarks =
+            Remarks { evaluator: self.evaluator, at: self.at, name: &name, name_checked: Cell::new(false) };
         let samples = match &self.input {
             Input::Store { set, range } => {
                 self.evaluator.read(self.expr, set.as_ref(), at, *range, &mut scratch.samples)?;

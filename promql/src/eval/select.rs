@@ -34,6 +34,21 @@ pub(crate) struct InstantSelector<'a> {
     pub(crate) names_unique: bool,
 }
 
+impl InstantSelector<'_> {
+    /// Whether the only step sees the newest sample of a series, and the store had it at hand.
+    fn take_newest(&self, at: usize, out: &mut Column) -> bool {
+        let time = self.grid.start;
+        let newest = self.set.newest_float(at).filter(|(ts, _)| *ts <= time);
+        let (Some((ts, value)), Yield::Value | Yield::Time) = (newest, self.yields) else { return false };
+        out.reset(1);
+        self.evaluator.count_read(1);
+        if ts > time.saturating_sub(self.lookback_ms) && !is_stale_nan(value) {
+            out.set_float(0, if self.yields == Yield::Time { seconds(ts) } else { value });
+        }
+        true
+    }
+}
+
 impl Source for InstantSelector<'_> {
     fn len(&self) -> usize {
         self.set.len()
@@ -41,6 +56,10 @@ impl Source for InstantSelector<'_> {
 
     fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str)) {
         self.set.visit_labels(at, visit);
+    }
+
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        self.set.visit_some_labels(at, names, visit);
     }
 
     fn labels(&self, at: usize) -> Labels {
@@ -52,6 +71,9 @@ impl Source for InstantSelector<'_> {
     }
 
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+        if self.grid.count == 1 && self.take_newest(at, out) {
+            return Ok(());
+        }
         let range = model::TimeRange::new(
             self.grid.start.saturating_sub(self.lookback_ms).saturating_add(1),
             self.grid.end(),

@@ -13,8 +13,11 @@ const TOLERANCE: f64 = 1e-12;
 /// What was mended before a quantile was computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Mended {
-    /// Whether counts were raised to be monotonic.
-    pub(crate) forced: bool,
+    /// How many histograms had counts raised to be monotonic.
+    pub(crate) count: usize,
+    /// The first and the last time of them.
+    pub(crate) first: i64,
+    pub(crate) last: i64,
     /// The bounds between which that was needed, and by how much at most.
     pub(crate) lowest: f64,
     pub(crate) highest: f64,
@@ -24,20 +27,17 @@ pub(crate) struct Mended {
 impl Mended {
     /// Takes in what was mended at another step.
     pub(crate) fn join(&mut self, other: &Self) {
-        match (self.forced, other.forced) {
-            (_, false) => {}
-            (false, true) => *self = *other,
-            (true, true) => {
-                self.lowest = self.lowest.min(other.lowest);
-                self.highest = self.highest.max(other.highest);
-                self.largest = self.largest.max(other.largest);
-            }
-        }
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.lowest = self.lowest.min(other.lowest);
+        self.highest = self.highest.max(other.highest);
+        self.largest = self.largest.max(other.largest);
     }
 }
 
-/// Sorts buckets, adds those of equal bounds, and makes counts monotonic.
-fn prepare(buckets: &mut Vec<Bucket>) -> Mended {
+/// Sorts buckets, and adds those of equal bounds.
+fn sort(buckets: &mut Vec<Bucket>) {
     buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
     buckets.dedup_by(|next, kept| {
         #[expect(clippy::float_cmp, reason = "the same bound written in two ways")]
@@ -47,6 +47,11 @@ fn prepare(buckets: &mut Vec<Bucket>) -> Mended {
         }
         same
     });
+}
+
+/// Sorts buckets, adds those of equal bounds, and makes counts monotonic.
+fn prepare(buckets: &mut Vec<Bucket>) -> Mended {
+    sort(buckets);
     let mut mended = Mended::default();
     let Some(first) = buckets.first() else { return mended };
     let mut before = first.count;
@@ -57,10 +62,10 @@ fn prepare(buckets: &mut Vec<Bucket>) -> Mended {
         if is_almost(before, bucket.count) {
             bucket.count = before;
         } else if bucket.count < before {
-            if !mended.forced {
+            if mended.count == 0 {
                 mended.lowest = bucket.upper;
             }
-            mended.forced = true;
+            mended.count = 1;
             mended.highest = bucket.upper;
             mended.largest = mended.largest.max(before - bucket.count);
             bucket.count = before;
@@ -125,13 +130,12 @@ pub(crate) fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> (f64, Mended) {
     (start + (end - start) * (rank / count), mended)
 }
 
-/// The share of observations between two bounds.
+/// The share of observations between two bounds. Counts that fall are taken as they are.
 pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
-    buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
+    sort(buckets);
     if buckets.last().is_none_or(|last| last.upper != f64::INFINITY) {
         return f64::NAN;
     }
-    prepare(buckets);
     let observations = buckets[buckets.len() - 1].count;
     if observations == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
@@ -139,35 +143,34 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
     if lower >= upper {
         return 0.0;
     }
-    (rank(upper, buckets) - rank(lower, buckets)) / observations
+    let rank = |value| match rank(value, buckets) {
+        Some(rank) if rank <= observations || rank.is_nan() => rank,
+        _ => observations,
+    };
+    (rank(upper) - rank(lower)) / observations
 }
 
-/// How many observations lie at or below `value`.
-fn rank(value: f64, buckets: &[Bucket]) -> f64 {
-    if value == f64::NEG_INFINITY {
-        return 0.0;
-    }
-    let mut below = Bucket { upper: f64::NEG_INFINITY, count: 0.0 };
-    if buckets[0].upper > 0.0 {
-        // Nothing lies below zero if the lowest bound is above it.
-        below.upper = 0.0;
-    }
+/// How many observations lie at or below `value`; none if it lies above all bounds.
+fn rank(value: f64, buckets: &[Bucket]) -> Option<f64> {
+    // Nothing lies below zero if the lowest bound is above it.
+    let lowest = if buckets[0].upper <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
+    let mut below = Bucket { upper: lowest, count: 0.0 };
     for bucket in buckets {
-        if value < below.upper {
-            return below.count;
+        if below.upper >= value {
+            return Some(below.count);
         }
-        if value < bucket.upper {
-            let share = if below.upper.is_infinite() || bucket.upper.is_infinite() {
-                // An open bucket has no inside to interpolate.
-                if bucket.upper.is_infinite() { 0.0 } else { 1.0 }
+        if bucket.upper > value {
+            // A bucket without a lower bound has no inside to interpolate.
+            return Some(if below.upper == f64::NEG_INFINITY {
+                bucket.count
             } else {
-                (value - below.upper) / (bucket.upper - below.upper)
-            };
-            return below.count + share * (bucket.count - below.count);
+                let inside = (bucket.count - below.count) * (value - below.upper);
+                below.count + inside / (bucket.upper - below.upper)
+            });
         }
         below = *bucket;
     }
-    below.count
+    None
 }
 
 #[cfg(test)]
@@ -196,9 +199,9 @@ mod tests {
     #[test]
     fn decreasing_counts_are_raised_and_noise_is_not_reported() {
         let mut b = buckets(&[(1.0, 10.0), (2.0, 9.0), (f64::INFINITY, 20.0)]);
-        assert!(quantile(0.5, &mut b).1.forced);
+        assert_eq!(quantile(0.5, &mut b).1.count, 1);
         let mut b = buckets(&[(1.0, 10.0), (2.0, 10.0 - 1e-13), (f64::INFINITY, 20.0)]);
-        assert!(!quantile(0.5, &mut b).1.forced);
+        assert_eq!(quantile(0.5, &mut b).1.count, 0);
     }
 
     #[test]
@@ -206,5 +209,9 @@ mod tests {
         let mut b = buckets(&[(1.0, 10.0), (2.0, 20.0), (f64::INFINITY, 20.0)]);
         assert_eq!(fraction(0.5, 1.5, &mut b), 0.5);
         assert_eq!(fraction(f64::NEG_INFINITY, f64::INFINITY, &mut b), 1.0);
+        // Falling counts stay; but no rank lies above the last count.
+        let falling = [(1.0, 12.0), (2.0, 6.0), (f64::INFINITY, 8.0)];
+        assert_eq!(fraction(0.5, 2.0, &mut buckets(&falling)), 0.0);
+        assert_eq!(fraction(0.5, 1.0, &mut buckets(&falling)), 0.25);
     }
 }

@@ -5,8 +5,8 @@ use super::Function;
 /// The function on a time, for those of the calendar.
 pub(crate) fn unary(function: Function) -> Option<fn(f64) -> f64> {
     let calendar: fn(f64) -> f64 = match function {
-        Function::Minute => |t| second_of_day(t).div_euclid(60).rem_euclid(60) as f64,
-        Function::Hour => |t| second_of_day(t).div_euclid(3600) as f64,
+        Function::Minute => |t| (second_of_day(t) / 60 % 60) as f64,
+        Function::Hour => |t| (second_of_day(t) / 3600) as f64,
         // The first day of the epoch was a Thursday.
         Function::DayOfWeek => |t| (days(t) + 4).rem_euclid(7) as f64,
         Function::DayOfMonth => |t| civil(t).2 as f64,
@@ -26,18 +26,25 @@ pub(crate) fn unary(function: Function) -> Option<fn(f64) -> f64> {
     Some(calendar)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "saturates; NaN becomes 0")]
-fn seconds(t: f64) -> i64 {
-    // Far beyond any calendar, but far from overflow too.
-    (t as i64).clamp(-1 << 50, 1 << 50)
+/// Seconds from the year -292277022400, with which the reference's calendar begins, to the epoch; whole days.
+const BEFORE_EPOCH: i64 = 9_223_372_028_741_760_000;
+
+/// Whole seconds since [`BEFORE_EPOCH`]. As there, a time that is no number, or beyond 64 bits, is the
+/// lowest number of 64 bits, and what lies before the calendar's first year wraps round to its last ones.
+#[expect(clippy::cast_possible_truncation, reason = "the bounds were checked")]
+fn seconds(t: f64) -> u64 {
+    let inside = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&t);
+    let seconds = if inside { t as i64 } else { i64::MIN };
+    seconds.wrapping_add(BEFORE_EPOCH).cast_unsigned()
 }
 
+#[expect(clippy::cast_possible_wrap, reason = "2^64 seconds are fewer than 2^63 days")]
 fn days(t: f64) -> i64 {
-    seconds(t).div_euclid(86_400)
+    (seconds(t) / 86_400) as i64 - BEFORE_EPOCH / 86_400
 }
 
-fn second_of_day(t: f64) -> i64 {
-    seconds(t).rem_euclid(86_400)
+fn second_of_day(t: f64) -> u64 {
+    seconds(t) % 86_400
 }
 
 /// Days from the epoch to a date of the proleptic Gregorian calendar. Years are counted from March,
@@ -65,6 +72,15 @@ fn civil(t: f64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// A time in milliseconds as `2006-01-02T15:04:05Z`; a fraction of a second is left out.
+pub(crate) fn format_rfc3339(ms: i64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "seconds of any calendar fit a float")]
+    let t = (ms / 1000) as f64;
+    let ((year, month, day), second) = (civil(t), second_of_day(t));
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +106,17 @@ mod tests {
         assert_eq!(at(Function::Hour, t), Some(23.0));
         assert_eq!(at(Function::Minute, t), Some(59.0));
         assert_eq!(at(Function::DaysInMonth, 1_456_790_399.0), Some(29.0));
+        assert_eq!(at(Function::Minute, -1.0), Some(59.0));
+        assert_eq!(format_rfc3339(1_230_767_999_999), "2008-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn what_is_no_time_is_where_the_reference_has_it() {
+        let at = |function, t: f64| unary(function).map(|f| f(t));
+        for t in [f64::NAN, f64::INFINITY, -1e300] {
+            assert_eq!(at(Function::Year, t), Some(292_277_026_596.0));
+            assert_eq!(at(Function::DayOfWeek, t), Some(0.0));
+            assert_eq!(at(Function::Minute, t), Some(30.0));
+        }
     }
 }

@@ -51,17 +51,26 @@ pub(crate) fn round(value: f64, to: f64) -> f64 {
 
 /// `value` brought between `min` and `max`; nothing if they are the wrong way round.
 pub(crate) fn clamp(value: f64, min: f64, max: f64) -> Option<f64> {
-    if max < min { None } else { Some(clamp_max(clamp_min(value, min), max)) }
+    if max < min { None } else { Some(clamp_min(clamp_max(value, max), min)) }
 }
 
-/// The larger of two; NaN if either is.
+/// The larger of two; infinity beats NaN, which beats all else, and zero is larger than its negative.
 pub(crate) fn clamp_min(value: f64, min: f64) -> f64 {
-    if value.is_nan() || min.is_nan() { f64::NAN } else { value.max(min) }
+    -clamp_max(-value, -min)
 }
 
-/// The smaller of two; NaN if either is.
+/// The smaller of two, by the same rules.
 pub(crate) fn clamp_max(value: f64, max: f64) -> f64 {
-    if value.is_nan() || max.is_nan() { f64::NAN } else { value.min(max) }
+    if value == f64::NEG_INFINITY || max == f64::NEG_INFINITY {
+        return f64::NEG_INFINITY;
+    }
+    if value.is_nan() || max.is_nan() {
+        return f64::NAN;
+    }
+    if value == 0.0 && max == 0.0 {
+        return if value.is_sign_negative() { value } else { max };
+    }
+    value.min(max)
 }
 
 #[cfg(test)]
@@ -80,5 +89,13 @@ mod tests {
         assert_eq!(clamp(1.0, 5.0, 2.0), None);
         assert_eq!(clamp(1.0, 2.0, 5.0), Some(2.0));
         assert!(clamp(1.0, f64::NAN, 5.0).is_some_and(f64::is_nan));
+    }
+
+    #[test]
+    fn infinity_beats_nan() {
+        assert_eq!(clamp_max(f64::NAN, f64::NEG_INFINITY), f64::NEG_INFINITY);
+        assert_eq!(clamp_min(f64::NAN, f64::INFINITY), f64::INFINITY);
+        assert!(clamp_min(f64::NAN, f64::NEG_INFINITY).is_nan());
+        assert!(clamp_min(-0.0, 0.0).is_sign_positive() && clamp_max(0.0, -0.0).is_sign_negative());
     }
 }

@@ -103,6 +103,9 @@ pub(super) fn mad(values: &[f64]) -> f64 {
 }
 
 pub(super) fn quantile(window: &Window<'_>, remarks: &Remarks<'_>, q: f64) -> Option<Value> {
+    if quantiles::is_invalid(q) && !window.values.is_empty() {
+        remarks.evaluator.annotations.warn(remarks.at, &quantiles::invalid(q));
+    }
     has_floats(window, remarks).then(|| Value::Float(quantiles::quantile(q, &mut window.values.to_vec())))
 }
 

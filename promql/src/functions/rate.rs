@@ -272,7 +272,6 @@ pub(super) fn instant(window: &Window<'_>, remarks: &Remarks<'_>, is_rate: bool)
     if !is_rate {
         return Some(Value::Float(b - a));
     }
-    check_counter_name(remarks);
     let change = if b < a || restarted { *b } else { b - a };
     Some(Value::Float(change / elapsed))
 }

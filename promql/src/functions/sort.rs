@@ -18,6 +18,13 @@ pub(crate) fn by_value(mut series: Vec<Series>, descending: bool) -> Vec<Series>
     series
 }
 
+/// Leaves histograms out, in their order as it is.
+pub(crate) fn floats_only(mut series: Vec<Series>) -> Vec<Series> {
+    series.iter_mut().for_each(|series| series.column.map_floats(|_, value| Some(value)));
+    series.retain(|series| !series.column.is_empty());
+    series
+}
+
 /// Sorts by the values of `names` in natural order, ties by all labels.
 pub(crate) fn by_labels(mut series: Vec<Series>, names: &[&str], descending: bool) -> Vec<Series> {
     series.sort_by(|a, b| {

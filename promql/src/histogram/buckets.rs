@@ -2,6 +2,7 @@
 
 use model::{FloatHistogram, Span};
 
+use super::bounds::upper_bound;
 use super::combine::Amount;
 use crate::functions::kahan::Sum;
 
@@ -108,19 +109,6 @@ pub(super) fn coarser<N: Amount>(entries: &[(i32, N)], from: i32, to: i32) -> En
     out
 }
 
-/// The upper bound of bucket `index` of an exponential schema.
-pub(super) fn upper_bound(schema: i32, index: i32) -> f64 {
-    let index = f64::from(index);
-    let exponent = index / f64::from(schema).exp2();
-    if exponent == 1024.0 {
-        // The last regular bucket ends at the largest float.
-        return f64::MAX;
-    }
-    let whole = exponent.floor();
-    // Split, so that the fraction is exact where the schema allows it.
-    (exponent - whole).exp2() * whole.exp2()
-}
-
 /// Lower and upper bound of bucket `index` of the positive side.
 pub(super) fn bounds(h: &FloatHistogram, index: i32) -> (f64, f64) {
     if !h.has_custom_buckets() {
@@ -173,15 +161,6 @@ mod tests {
         let (spans, counts) = spans(&list);
         assert_eq!(spans, [Span { offset: -3, length: 2 }, Span { offset: 6, length: 1 }]);
         assert_eq!(entries(&spans, &counts), list);
-    }
-
-    #[test]
-    fn bounds_are_powers_of_two() {
-        assert_eq!(upper_bound(0, 3), 8.0);
-        assert_eq!(upper_bound(-1, 2), 16.0);
-        assert_eq!(upper_bound(1, 2), 2.0);
-        assert!((upper_bound(1, 1) - 2f64.sqrt()).abs() < 1e-15);
-        assert_eq!(upper_bound(0, 1024), f64::MAX);
     }
 
     #[test]

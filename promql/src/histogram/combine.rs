@@ -2,6 +2,7 @@
 
 use model::{FloatHistogram, ResetHint};
 
+use super::bounds::upper_bound;
 use super::buckets::{self, Entries};
 use crate::functions::kahan::Sum;
 
@@ -128,7 +129,7 @@ impl<N: Amount> Layout<N> {
         let schema = self.schema;
         for side in [&mut self.positive, &mut self.negative] {
             side.retain(|(index, count)| {
-                let inside = buckets::upper_bound(schema, *index) <= threshold;
+                let inside = upper_bound(schema, *index) <= threshold;
                 if inside {
                     self.zero_count.take(*count);
                 }
@@ -140,9 +141,7 @@ impl<N: Amount> Layout<N> {
 
     /// The upper bound of a bucket that `threshold` cuts in two, if there is one.
     fn cut_by(&self, threshold: f64) -> Option<f64> {
-        let bounds = |index: i32| {
-            (buckets::upper_bound(self.schema, index - 1), buckets::upper_bound(self.schema, index))
-        };
+        let bounds = |index: i32| (upper_bound(self.schema, index - 1), upper_bound(self.schema, index));
         let sides = self.positive.iter().chain(&self.negative);
         sides.map(|(index, _)| bounds(*index)).find(|(l, u)| *l < threshold && threshold < *u).map(|b| b.1)
     }

@@ -248,6 +248,12 @@ impl Db {
         Ok(db)
     }
 
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
     /// A new batch.
     #[must_use]
     pub fn appender(&self) -> Appender<'_> {

@@ -6,6 +6,7 @@ use super::super::column::Column;
 use super::super::grid::Grid;
 use super::super::range::{RangeFunction, Ranged};
 use super::super::source::{NameRule, Series};
+use crate::annotations::Site;
 use crate::ast::{Expr, ExprKind};
 use crate::engine::QueryError;
 use crate::eval::Evaluator;
@@ -30,6 +31,7 @@ impl Evaluator<'_> {
         let source = Ranged {
             evaluator: self,
             expr: arg,
+            at: Site::new(arg, arg),
             input: vector.input,
             names_unique: vector.names_unique,
             windows: vector.windows,
@@ -59,8 +61,9 @@ fn gaps(seen: &[bool], labels: Labels) -> Vec<Series> {
     if column.is_empty() { Vec::new() } else { vec![Series { labels, drop_name: false, column }] }
 }
 
-/// The labels that the missing series would have had, as far as the selector tells: those of `=`
-/// matchers that are the only ones on their label.
+/// The labels that the missing series would have had, as far as the selector tells: the first `=` on a label
+/// sets it; whatever else comes later on the same label takes it away. The order is that in which the
+/// reference's store has left the matchers: first those that select series, then those that take some away.
 fn expected_labels(expr: &Expr) -> Labels {
     let matchers: &[Matcher] = match &expr.kind {
         ExprKind::Vector(selector) => &selector.matchers,
@@ -68,9 +71,19 @@ fn expected_labels(expr: &Expr) -> Labels {
         _ => return Labels::empty(),
     };
     let mut labels = LabelsBuilder::new();
-    for matcher in matchers.iter().filter(|m| *m.name != *METRIC_NAME && m.op == MatchOp::Equal) {
-        if matchers.iter().filter(|other| other.name == matcher.name).count() == 1 {
+    let mut set: Vec<&str> = Vec::new();
+    let is_required = |name: &str| matchers.iter().any(|m| *m.name == *name && !m.matches_empty());
+    let selects = |m: &&Matcher| {
+        let negative = matches!(m.op, MatchOp::NotEqual | MatchOp::NotRegex);
+        is_required(&m.name) && !(negative && m.matches_empty())
+    };
+    let (selecting, subtracting): (Vec<&Matcher>, Vec<&Matcher>) = matchers.iter().partition(selects);
+    for matcher in selecting.into_iter().chain(subtracting).filter(|m| *m.name != *METRIC_NAME) {
+        if matcher.op == MatchOp::Equal && !set.contains(&&*matcher.name) {
             labels.set(&matcher.name, &matcher.value);
+            set.push(&matcher.name);
+        } else {
+            labels.remove(&matcher.name);
         }
     }
     labels.build()

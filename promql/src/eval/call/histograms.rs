@@ -1,5 +1,6 @@
 //! Functions of histograms, classic and native.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -10,11 +11,11 @@ use super::super::grid::Grid;
 use super::super::source::{ColumnMap, Series, goes_with_name, join_equal};
 use super::super::{Evaluator, text};
 use super::not_supported;
-use crate::annotations::for_metric;
-use crate::ast::{Call, Expr, Position};
+use crate::annotations::{Site, for_metric};
+use crate::ast::{Call, Expr};
 use crate::engine::QueryError;
 use crate::functions::classic::{self, Bucket, Mended};
-use crate::functions::{Function, quantile as quantiles};
+use crate::functions::{Function, date, quantile as quantiles};
 use crate::histogram::{self, Quantile};
 
 const LE: &str = "le";
@@ -54,68 +55,89 @@ impl Evaluator<'_> {
     }
 
     /// `histogram_quantile`, `histogram_quantiles`, `histogram_fraction`.
-    pub(super) fn histogram_call(&self, call: &Call, grid: Grid) -> Result<Vec<Series>, QueryError> {
+    pub(super) fn histogram_call(
+        &self,
+        call: &Call,
+        expr: &Expr,
+        grid: Grid,
+    ) -> Result<Vec<Series>, QueryError> {
         let args = &call.args;
         match call.function {
             Function::HistogramQuantile => {
-                let q = self.quantile_param(&args[0], grid)?;
-                self.histograms(&args[1], &[(None, Question::Quantile(q))], grid)
+                let q = self.quantile_param(&args[0], Site::new(expr, &args[0]), grid)?;
+                self.histograms((&args[1], Site::new(expr, &args[1])), &[(None, Question::Quantile(q))], grid)
             }
             Function::HistogramFraction => {
                 let (lower, upper) = (self.scalar(&args[0], grid)?, self.scalar(&args[1], grid)?);
-                self.histograms(&args[2], &[(None, Question::Fraction(lower, upper))], grid)
+                self.histograms(
+                    (&args[2], Site::new(expr, &args[2])),
+                    &[(None, Question::Fraction(lower, upper))],
+                    grid,
+                )
             }
             _ => {
                 let label = text(&args[1])?;
                 let mut questions = Vec::new();
                 for arg in &args[2..] {
-                    let q = self.quantile_param(arg, grid)?;
+                    let q = self.quantile_param(arg, Site::new(expr, arg), grid)?;
                     let shown = q.first().map(|q| model::float::format_open_metrics(*q)).unwrap_or_default();
                     questions.push((Some((label.to_owned(), shown)), Question::Quantile(q)));
                 }
-                self.histograms(&args[0], &questions, grid)
+                self.histograms((&args[0], Site::new(expr, &args[0])), &questions, grid)
             }
         }
     }
 
-    fn quantile_param(&self, arg: &Expr, grid: Grid) -> Result<Vec<f64>, QueryError> {
+    fn quantile_param(&self, arg: &Expr, at: Site, grid: Grid) -> Result<Vec<f64>, QueryError> {
         let q = self.scalar(arg, grid)?;
         for bad in q.iter().filter(|q| quantiles::is_invalid(**q)) {
-            self.annotations.warn(arg.position, &quantiles::invalid(*bad));
+            self.annotations.warn(at, &quantiles::invalid(*bad));
         }
         Ok(q)
     }
 
     fn histograms(
         &self,
-        arg: &Expr,
+        (arg, site): (&Expr, Site),
         questions: &[(Option<(String, String)>, Question)],
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
         let series = self.taken(arg, grid)?;
-        let histograms = self.grouped(&series, arg.position);
+        let histograms = self.grouped(&series, site);
         let mut out = Vec::new();
+        // By metric name.
+        let mut mended: BTreeMap<String, Mended> = BTreeMap::new();
         for (label, question) in questions {
             for histogram in &histograms {
                 self.check()?;
-                let mut mended = Mended::default();
                 let mut column = Column::new(grid.count);
                 for step in 0..grid.count {
-                    let answer = self.answer(histogram, &series, question, (step, arg.position), &mut mended);
-                    if let Some(answer) = answer {
+                    let mut now = Mended::default();
+                    let at = (step, site);
+                    if let Some(answer) = self.answer(histogram, &series, question, at, &mut now) {
                         column.set_float(step, answer);
                     }
-                }
-                if mended.forced {
-                    let name = histogram.labels.metric_name().unwrap_or("");
-                    self.annotations.info(arg.position, &forced(&mended, name));
+                    if now.count > 0 {
+                        let time = grid.time(step);
+                        (now.first, now.last) = (time, time);
+                        let name = self.shown_name(&histogram.labels).to_owned();
+                        mended.entry(name).and_modify(|all| all.join(&now)).or_insert(now);
+                    }
                 }
                 if !column.is_empty() {
                     out.push(self.named(histogram, label.as_ref(), column));
                 }
             }
         }
+        for (name, mended) in mended {
+            self.annotations.info(site, &forced(&mended, &name));
+        }
         join_equal(out)
+    }
+
+    /// The name of a metric in remarks: it has lost it already, unless names are dropped at the end.
+    fn shown_name<'l>(&self, labels: &'l Labels) -> &'l str {
+        labels.metric_name().filter(|_| self.features.delayed_name_removal).unwrap_or("")
     }
 
     /// The result of one histogram under its labels.
@@ -134,7 +156,7 @@ impl Evaluator<'_> {
     }
 
     /// Sorts series into histograms: by all labels but `le`, the name included.
-    fn grouped(&self, series: &[Series], at: Position) -> Vec<Histogram> {
+    fn grouped(&self, series: &[Series], at: Site) -> Vec<Histogram> {
         let mut index: HashMap<Labels, usize> = HashMap::new();
         let mut out: Vec<Histogram> = Vec::new();
         for (position, item) in series.iter().enumerate() {
@@ -159,7 +181,7 @@ impl Evaluator<'_> {
                     out[at].buckets.push((upper, position));
                 }
                 None => {
-                    let name = item.labels.metric_name().unwrap_or("");
+                    let name = self.shown_name(&item.labels);
                     let le = model::Quoted(le);
                     let text = format!(
                         "bucket label \"le\" is missing or has a malformed value of {le}{}",
@@ -178,10 +200,10 @@ impl Evaluator<'_> {
         histogram: &Histogram,
         series: &[Series],
         question: &Question,
-        (step, at): (usize, Position),
+        (step, at): (usize, Site),
         mended: &mut Mended,
     ) -> Option<f64> {
-        let name = histogram.labels.metric_name().unwrap_or("");
+        let name = self.shown_name(&histogram.labels);
         let mut buckets: Vec<Bucket> = histogram
             .buckets
             .iter()
@@ -222,7 +244,7 @@ impl Evaluator<'_> {
         })
     }
 
-    fn native_quantile(&self, q: f64, native: &FloatHistogram, name: &str, at: Position) -> f64 {
+    fn native_quantile(&self, q: f64, native: &FloatHistogram, name: &str, at: Site) -> f64 {
         let remark = |what: &str| {
             let text = format!(
                 "input to histogram_quantile has NaN observations, result is {what}{}",
@@ -250,7 +272,7 @@ fn classic_answer(question: &Question, buckets: &mut Vec<Bucket>, step: usize, m
         Question::Fraction(lower, upper) => classic::fraction(lower[step], upper[step], buckets),
         Question::Quantile(q) => {
             let (value, now) = classic::quantile(q[step], buckets);
-            mended.join(&now);
+            *mended = now;
             value
         }
     }
@@ -259,10 +281,18 @@ fn classic_answer(question: &Question, buckets: &mut Vec<Bucket>, step: usize, m
 fn forced(mended: &Mended, name: &str) -> String {
     let show = model::float::format_general;
     format!(
-        "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}, from buckets {} to {}, with a max diff of {}",
+        "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}, from buckets {} to {}, with a max diff of {}, over {} samples from {} to {}",
         for_metric(name),
         show(mended.lowest),
         show(mended.highest),
-        show(mended.largest)
+        show(two_digits(mended.largest)),
+        mended.count,
+        date::format_rfc3339(mended.first),
+        date::format_rfc3339(mended.last),
     )
+}
+
+/// A number rounded to two significant digits.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }

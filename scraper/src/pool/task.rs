@@ -1,22 +1,20 @@
-//! Scrape pools: one task for each target.
+//! One task for each target: it waits, fetches, and has what it fetched stored.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::{Labels, Timestamp};
+use model::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Clock, Config, ScrapeJob};
-use crate::fetch::{Fetcher, Means, Page};
+use crate::config::{Clock, ScrapeJob};
+use crate::fetch::{Access, Coding, Fetcher, Means, Page};
 use crate::ingest::{Ingest, Outcome, Scrape, ScrapeError, Store};
 use crate::schedule::{Schedule, align};
-use crate::status::{DroppedTarget, FamilyMetadata, Health, TargetMetadata, TargetStatus, Targets};
-use crate::target::{Client, Resolved, Target};
-use crate::tls::Dialer;
+use crate::status::{FamilyMetadata, Health, TargetStatus};
+use crate::target::Target;
 
 /// Page buffers kept for the next scrape. Few scrapes are under way at one moment, so few are needed, and
 /// an idle target holds none.
@@ -55,6 +53,11 @@ impl Shared {
         self.tasks.wait().await;
     }
 
+    /// Ends with everything else.
+    pub(crate) fn child_token(&self) -> CancellationToken {
+        self.shutdown.child_token()
+    }
+
     fn now(&self) -> Timestamp {
         (self.clock)()
     }
@@ -73,15 +76,14 @@ impl Shared {
 
 /// What a task is to do.
 #[derive(Clone)]
-struct Order {
-    job: Arc<ScrapeJob>,
-    client: Arc<Client>,
-    dialer: Arc<Dialer>,
-    target: Arc<Target>,
-    offset_ms: i64,
-    first_within_ms: i64,
+pub(super) struct Order {
+    pub(super) job: Arc<ScrapeJob>,
+    pub(super) access: Arc<Access>,
+    pub(super) target: Arc<Target>,
+    pub(super) offset_ms: i64,
+    pub(super) first_within_ms: i64,
     /// Why the target must not be scraped at all.
-    refusal: Option<String>,
+    pub(super) refusal: Option<String>,
 }
 
 /// What a task tells.
@@ -98,147 +100,65 @@ struct Live {
 }
 
 /// A running task.
-struct Task {
+pub(super) struct Task {
     orders: watch::Sender<Arc<Order>>,
     live: Arc<Mutex<Live>>,
+    /// The target is no longer wanted.
     removed: CancellationToken,
-}
-
-/// The targets of one job.
-struct Pool {
-    name: String,
-    order: Vec<(Labels, String)>,
-    tasks: HashMap<(Labels, String), Task>,
-    dropped: Vec<Labels>,
-    dropped_count: u64,
-}
-
-/// All jobs.
-#[derive(Default)]
-pub(crate) struct Pools(Vec<Pool>);
-
-impl Pools {
-    /// Starts, changes and ends tasks until they are what the configuration wants. Targets that stay keep
-    /// their connection, their cache and their moments.
-    pub(crate) fn apply(&mut self, config: &Config, shared: &Arc<Shared>) {
-        let client = Arc::new(Client::of(config));
-        let mut old: HashMap<String, Pool> =
-            std::mem::take(&mut self.0).into_iter().map(|pool| (pool.name.clone(), pool)).collect();
-        for job in &config.jobs {
-            let known = old.remove(&job.name).map(|pool| pool.tasks).unwrap_or_default();
-            self.0.push(Pool::build(job, config, &client, shared, known));
-        }
-        for task in old.into_values().flat_map(|pool| pool.tasks.into_values()) {
-            task.removed.cancel();
-        }
-    }
-
-    pub(crate) fn targets(&self) -> Targets {
-        let mut targets = Targets::default();
-        for pool in &self.0 {
-            targets.active.extend(pool.in_order().map(|task| task.status(&pool.name)));
-            let dropped = pool
-                .dropped
-                .iter()
-                .map(|labels| DroppedTarget { pool: pool.name.clone(), discovered_labels: labels.clone() });
-            targets.dropped.extend(dropped);
-            targets.dropped_counts.push((pool.name.clone(), pool.dropped_count));
-        }
-        targets
-    }
-
-    pub(crate) fn metadata(&self) -> Vec<TargetMetadata> {
-        let of = |pool: &Pool, task: &Task| TargetMetadata {
-            pool: pool.name.clone(),
-            labels: task.orders.borrow().target.labels.clone(),
-            families: task.live.lock().families.as_deref().unwrap_or_default().to_vec(),
-        };
-        self.0.iter().flat_map(|pool| pool.in_order().map(move |task| of(pool, task))).collect()
-    }
-
-    /// Jobs, targets, and series in their caches.
-    pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let targets: usize = self.0.iter().map(|pool| pool.tasks.len()).sum();
-        let series =
-            self.0.iter().flat_map(|pool| pool.tasks.values()).map(|task| task.live.lock().series).sum();
-        (self.0.len() as u64, targets as u64, series)
-    }
-}
-
-impl Pool {
-    fn build(
-        job: &ScrapeJob,
-        config: &Config,
-        client: &Arc<Client>,
-        shared: &Arc<Shared>,
-        mut known: HashMap<(Labels, String), Task>,
-    ) -> Self {
-        let Resolved { active, mut dropped } = Resolved::of(job);
-        let dropped_count = dropped.len() as u64;
-        let kept_max = job.limits.dropped_targets_kept_max;
-        if kept_max > 0 {
-            dropped.truncate(usize::try_from(kept_max).unwrap_or(usize::MAX));
-        }
-        let limit = job.limits.targets_max;
-        let refusal = (limit > 0 && active.len() as u64 > limit)
-            .then(|| format!("target_limit exceeded (number of targets: {}, limit: {limit})", active.len()));
-        // Tasks need no targets but their own.
-        let dialer = Arc::new(Dialer::new(job.http.tls.clone(), Arc::clone(client)));
-        let job = Arc::new(ScrapeJob { targets: Vec::new(), ..job.clone() });
-        let (mut order, mut tasks) = (Vec::new(), HashMap::new());
-        for target in active {
-            let identity = target.identity();
-            let wanted = Order {
-                job: Arc::clone(&job),
-                client: Arc::clone(client),
-                dialer: Arc::clone(&dialer),
-                offset_ms: target.offset_ms(&config.seed),
-                target: Arc::new(target),
-                first_within_ms: config.first_scrape_within_ms,
-                refusal: refusal.clone(),
-            };
-            let task = match known.remove(&identity) {
-                Some(task) => {
-                    task.change(wanted);
-                    task
-                }
-                None => Task::spawn(wanted, shared),
-            };
-            order.push(identity.clone());
-            tasks.insert(identity, task);
-        }
-        for task in known.into_values() {
-            task.removed.cancel();
-        }
-        Self { name: job.name.clone(), order, tasks, dropped, dropped_count }
-    }
-
-    fn in_order(&self) -> impl Iterator<Item = &Task> {
-        self.order.iter().filter_map(|identity| self.tasks.get(identity))
-    }
+    /// Nor does it exist any more.
+    gone: CancellationToken,
 }
 
 impl Task {
-    fn spawn(order: Order, shared: &Arc<Shared>) -> Self {
+    pub(super) fn spawn(order: Order, shared: &Arc<Shared>) -> Self {
         let ingest = Ingest::new(Arc::clone(&shared.store), order.target.labels.clone());
         let (orders, receiver) = watch::channel(Arc::new(order));
-        let (live, removed) = (Arc::new(Mutex::new(Live::default())), CancellationToken::new());
+        let live = Arc::new(Mutex::new(Live::default()));
+        let (removed, gone) = (CancellationToken::new(), CancellationToken::new());
         let scraping = Scraping {
             orders: receiver,
             live: Arc::clone(&live),
             removed: removed.clone(),
+            gone: gone.clone(),
             shared: Arc::clone(shared),
             fetcher: Fetcher::default(),
             ingest: Some(Box::new(ingest)),
         };
         shared.tasks.spawn(scraping.run());
-        Self { orders, live, removed }
+        Self { orders, live, removed, gone }
     }
 
-    fn change(&self, wanted: Order) {
+    /// Ends the task; its series are marked stale once nobody goes on with them.
+    pub(super) fn remove(self) {
+        self.removed.cancel();
+    }
+
+    /// Ends the task and its series now: what it scraped is no more.
+    pub(super) fn end(self) {
+        self.gone.cancel();
+        self.removed.cancel();
+    }
+
+    pub(super) fn order(&self) -> Order {
+        Order::clone(&self.orders.borrow())
+    }
+
+    pub(super) fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.orders.borrow().target)
+    }
+
+    pub(super) fn families(&self) -> Vec<FamilyMetadata> {
+        self.live.lock().families.as_deref().unwrap_or_default().to_vec()
+    }
+
+    pub(super) fn series(&self) -> u64 {
+        self.live.lock().series
+    }
+
+    pub(super) fn change(&self, wanted: Order) {
         self.orders.send_if_modified(|order| {
             let same = order.job == wanted.job
-                && order.client == wanted.client
+                && Arc::ptr_eq(&order.access, &wanted.access)
                 && order.target == wanted.target
                 && order.refusal == wanted.refusal
                 && order.offset_ms == wanted.offset_ms;
@@ -249,7 +169,7 @@ impl Task {
         });
     }
 
-    fn status(&self, pool: &str) -> TargetStatus {
+    pub(super) fn status(&self, pool: &str) -> TargetStatus {
         let order = Arc::clone(&self.orders.borrow());
         let live = self.live.lock();
         TargetStatus {
@@ -275,6 +195,7 @@ struct Scraping {
     orders: watch::Receiver<Arc<Order>>,
     live: Arc<Mutex<Live>>,
     removed: CancellationToken,
+    gone: CancellationToken,
     shared: Arc<Shared>,
     fetcher: Fetcher,
     /// Away while a page is being stored on a thread that may block.
@@ -284,7 +205,7 @@ struct Scraping {
 impl Scraping {
     async fn run(mut self) {
         let shutdown = self.shared.shutdown.clone();
-        let removed = self.removed.clone();
+        let (removed, gone) = (self.removed.clone(), self.gone.clone());
         let mut order = Arc::clone(&self.orders.borrow_and_update());
         let mut schedule = schedule_of(&order, self.shared.now(), order.first_within_ms);
         let mut last = None;
@@ -313,6 +234,7 @@ impl Scraping {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                () = gone.cancelled() => break,
                 page = self.fetch(&order) => {
                     let scraped = self.store(&order, at, page).await;
                     if !scraped {
@@ -331,10 +253,7 @@ impl Scraping {
 
     /// Takes over a changed order.
     fn adopt(&mut self, old: &Order, new: &Order) {
-        if old.job.http != new.job.http
-            || old.client != new.client
-            || old.target.address != new.target.address
-        {
+        if !Arc::ptr_eq(&old.access, &new.access) || old.target.address != new.target.address {
             self.fetcher = Fetcher::default();
         }
         let (a, b) = (&old.job, &new.job);
@@ -353,7 +272,7 @@ impl Scraping {
         }
         let buffer = self.shared.take_buffer();
         let (target, job) = (&*order.target, &*order.job);
-        let means = Means { target, job, client: &order.client, dialer: &order.dialer };
+        let means = Means { target, job, access: &order.access };
         let fetched = self.fetcher.fetch(means, buffer).await;
         (started, fetched.map_err(ScrapeError::Fetch))
     }
@@ -367,7 +286,7 @@ impl Scraping {
     ) -> bool {
         let Some(mut ingest) = self.ingest.take() else { return false };
         let Ok(permit) = Arc::clone(&self.shared.ingesting).acquire_owned().await else { return false };
-        let is_gzip = page.as_ref().is_ok_and(|page| page.is_gzip);
+        let is_packed = page.as_ref().is_ok_and(|page| page.coding != Coding::Plain);
         let scrape = Scrape {
             job: Arc::clone(&order.job),
             at,
@@ -376,11 +295,18 @@ impl Scraping {
             timeout_ms: order.target.timeout_ms,
             histograms: order.target.histograms,
             page,
-            buffer: if is_gzip { self.shared.take_buffer() } else { Vec::new() },
+            buffer: if is_packed { self.shared.take_buffer() } else { Vec::new() },
         };
+        let failures =
+            order.job.failure_log.clone().map(|path| (path, order.job.name.clone(), order.target.url()));
         let stored = tokio::task::spawn_blocking(move || {
             let outcome = ingest.store(scrape);
             drop(permit);
+            if let (Some(error), Some((path, job, url))) = (&outcome.error, failures)
+                && let Err(error) = crate::failure_log::append(&path, at, (&job, &url, error))
+            {
+                tracing::error!("scrape_failure_log_file: {}: {error}", path.display());
+            }
             (ingest, outcome)
         });
         match stored.await {
@@ -428,12 +354,15 @@ impl Scraping {
         drop(std::mem::take(&mut self.fetcher));
         let due = last + 2 * interval_ms + interval_ms / 10;
         let wait = milliseconds(due - self.shared.now());
-        tokio::select! {
+        let at = tokio::select! {
+            biased;
             () = self.shared.shutdown.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
+            // Nothing will go on with its series.
+            () = self.gone.cancelled() => self.shared.now().max(last + 1),
+            () = tokio::time::sleep(wait) => last + interval_ms,
+        };
         let Some(mut ingest) = self.ingest.take() else { return };
-        let ended = tokio::task::spawn_blocking(move || ingest.end(last + interval_ms)).await;
+        let ended = tokio::task::spawn_blocking(move || ingest.end(at)).await;
         if let Ok(Err(error)) = ended {
             self.shared.store.counters.commits_failed.add(1);
             tracing::error!(%error, "the end of a target could not be recorded");

@@ -3,10 +3,20 @@
 //! Source: the protobuf encoding guide. A message is a sequence of fields; each begins with a varint
 //! `number << 3 | type`, type 0 a varint, 1 eight bytes, 2 a length and that many bytes, 5 four bytes.
 
+mod write;
+
+pub(crate) use write::Writer;
+
 /// Bytes that are no protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed protobuf: {0}")]
 pub struct WireError(&'static str);
+
+impl WireError {
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self(what)
+    }
+}
 
 /// The content of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]

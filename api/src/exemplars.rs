@@ -1,0 +1,81 @@
+//! `/api/v1/query_exemplars`: exemplars of the series that an expression reads.
+
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use model::{Labels, Matcher};
+use promql::ast::{Expr, ExprKind};
+use serde_json::{Value, json};
+use tsdb::Exemplar;
+
+use crate::State;
+use crate::envelope::{ApiError, ErrorKind, success};
+use crate::params::Params;
+use crate::query::parse;
+use crate::targets::object;
+
+pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let (start, end) = (params.required_time("start")?, params.required_time("end")?);
+    if end < start {
+        return Err(ApiError::bad_data(
+            "invalid parameter \"end\": end timestamp must not be before start timestamp".to_owned(),
+        ));
+    }
+    let expr = parse(&state, &params)?;
+    let mut selectors = Vec::new();
+    push_selectors(&expr, &mut selectors);
+    if selectors.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let store = Arc::clone(&state.running()?.store);
+    let found =
+        tokio::task::spawn_blocking(move || store.exemplars(&selectors, model::TimeRange::new(start, end)));
+    let found = found.await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+    let series: Vec<Value> = found.iter().map(|(labels, exemplars)| entry(labels, exemplars)).collect();
+    Ok(success(&series))
+}
+
+fn entry(labels: &Labels, exemplars: &[Exemplar]) -> Value {
+    let exemplars: Vec<Value> = exemplars
+        .iter()
+        .map(|exemplar| {
+            let mut value = String::new();
+            model::float::push_json(&mut value, exemplar.value);
+            json!({
+                "labels": object(&exemplar.labels),
+                "value": value,
+                "timestamp": seconds(exemplar.ts),
+            })
+        })
+        .collect();
+    json!({"seriesLabels": object(labels), "exemplars": exemplars})
+}
+
+/// A timestamp as a JSON number of seconds, whole where it is.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch are far below 2^53")]
+fn seconds(ts: model::Timestamp) -> Value {
+    if ts % 1000 == 0 { json!(ts / 1000) } else { json!(ts as f64 / 1000.0) }
+}
+
+/// The conditions of every selector in `expr`.
+fn push_selectors(expr: &Expr, out: &mut Vec<Vec<Matcher>>) {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) => {}
+        ExprKind::Vector(selector) => out.push(selector.matchers.clone()),
+        ExprKind::Matrix(matrix) => out.push(matrix.selector.matchers.clone()),
+        ExprKind::Subquery(subquery) => push_selectors(&subquery.expr, out),
+        ExprKind::Paren(inner) => push_selectors(inner, out),
+        ExprKind::Unary(unary) => push_selectors(&unary.expr, out),
+        ExprKind::Binary(binary) => {
+            push_selectors(&binary.left, out);
+            push_selectors(&binary.right, out);
+        }
+        ExprKind::Aggregate(aggregate) => {
+            aggregate.param.iter().for_each(|param| push_selectors(param, out));
+            push_selectors(&aggregate.expr, out);
+        }
+        ExprKind::Call(call) => call.args.iter().for_each(|arg| push_selectors(arg, out)),
+    }
+}

@@ -1,0 +1,227 @@
+//! One API server: requests, and the stores that are shared between those who ask for the same objects.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use http::{Method, Request, header};
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::meta::Meta;
+use crate::store::Store;
+
+/// A kind of object, reduced to what is needed of it. Unknown fields are skipped while it is read.
+pub trait Object: DeserializeOwned + Send + Sync + 'static {
+    /// Group and version as they stand in a path: `/api/v1`, `/apis/discovery.k8s.io/v1`.
+    const API: &'static str;
+    /// The resource: `pods`.
+    const RESOURCE: &'static str;
+
+    /// Its metadata.
+    fn meta(&self) -> &Meta;
+    /// Its metadata.
+    fn meta_mut(&mut self) -> &mut Meta;
+}
+
+/// Which objects of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Query {
+    /// Of this namespace only.
+    pub namespace: Option<String>,
+    /// A label selector, empty for all.
+    pub labels: String,
+    /// A field selector, empty for all.
+    pub fields: String,
+}
+
+/// Why the API server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It answered with a failure.
+    #[error("{message} ({code})")]
+    Refused {
+        /// The HTTP status.
+        code: u16,
+        /// In its words.
+        message: String,
+    },
+    /// It did not answer, or not in its own terms.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Whether the server said that the thing asked for is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, .. })
+    }
+
+    /// Whether somebody else was faster.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { code: 409, .. })
+    }
+
+    /// Whether a resource version is too old to go on from.
+    pub(crate) fn is_expired(&self) -> bool {
+        matches!(self, Self::Refused { code: 410, .. })
+    }
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused { code: status.code, message: status.message.clone() },
+            other => Self::Failed(describe(&other)),
+        }
+    }
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A connection to an API server; copies share it.
+#[derive(Clone)]
+pub struct Client {
+    inner: kube::Client,
+    namespace: Option<Arc<str>>,
+    stores: Arc<Stores>,
+}
+
+type Stores = Mutex<HashMap<(TypeId, Query), Weak<dyn Any + Send + Sync>>>;
+
+impl Client {
+    pub(crate) fn new(config: kube::Config, namespace: Option<String>) -> kube::Result<Self> {
+        let inner = kube::Client::try_from(config)?;
+        Ok(Self { inner, namespace: namespace.map(Arc::from), stores: Arc::default() })
+    }
+
+    /// The namespace this process runs in, if it runs in a cluster.
+    #[must_use]
+    pub fn own_namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The server's version: `v1.36.2`.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn version(&self) -> Result<String, Error> {
+        #[derive(serde::Deserialize)]
+        struct Version {
+            #[serde(rename = "gitVersion")]
+            git_version: String,
+        }
+        Ok(self.get::<Version>("/version").await?.git_version)
+    }
+
+    /// The objects that fulfil `query`, kept up to date for as long as somebody holds the store. Those who
+    /// ask for the same share one. To be called on a tokio runtime.
+    #[must_use]
+    pub fn store<T: Object>(&self, query: Query) -> Arc<Store<T>> {
+        let mut stores = self.stores.lock();
+        stores.retain(|_, store| store.strong_count() > 0);
+        let key = (TypeId::of::<T>(), query);
+        if let Some(store) = stores.get(&key).and_then(Weak::upgrade).and_then(|any| any.downcast().ok()) {
+            return store;
+        }
+        let store = Store::<T>::start(self.clone(), key.1.clone());
+        let any: Arc<dyn Any + Send + Sync> = Arc::<Store<T>>::clone(&store);
+        stores.insert(key, Arc::downgrade(&any));
+        store
+    }
+
+    /// Reads what lies at a path.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.ask(Method::GET, path, Vec::new()).await
+    }
+
+    /// Posts an object; the server's answer is of its own form.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, object: &impl Serialize) -> Result<T, Error> {
+        self.ask(Method::POST, path, encode(object)?).await
+    }
+
+    /// Replaces an object.
+    ///
+    /// # Errors
+    /// The server refuses it; [`Error::is_conflict`] if it was changed since it was read.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, object: &impl Serialize) -> Result<T, Error> {
+        self.ask(Method::PUT, path, encode(object)?).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Error> {
+        Ok(self.inner.request(request(method, path, body)?).await?)
+    }
+
+    /// The answer to a `GET` as it comes.
+    pub(crate) async fn stream(&self, path: &str) -> Result<http::Response<Body>, Error> {
+        let request = request(Method::GET, path, Vec::new())?.map(Body::from);
+        Ok(self.inner.send(request).await?)
+    }
+}
+
+fn encode(object: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(object).map_err(|error| Error::Failed(error.to_string()))
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Vec<u8>>, Error> {
+    let request = Request::builder().method(method).uri(path).header(header::ACCEPT, "application/json");
+    let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+    request.map_err(|error| Error::Failed(error.to_string()))
+}
+
+impl Query {
+    /// The path of all these objects, with further parameters.
+    pub(crate) fn path<T: Object>(&self, parameters: &[(&str, &str)]) -> String {
+        let mut path = T::API.to_owned();
+        if let Some(namespace) = &self.namespace {
+            path.push_str("/namespaces/");
+            push_encoded(&mut path, namespace);
+        }
+        path.push('/');
+        path.push_str(T::RESOURCE);
+        let own = [("labelSelector", self.labels.as_str()), ("fieldSelector", self.fields.as_str())];
+        let mut separator = '?';
+        for (name, value) in own.iter().chain(parameters).filter(|(_, value)| !value.is_empty()) {
+            path.push(separator);
+            separator = '&';
+            path.push_str(name);
+            path.push('=');
+            push_encoded(&mut path, value);
+        }
+        path
+    }
+}
+
+/// Appends a text as it may stand in a path or parameter.
+pub(crate) fn push_encoded(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}

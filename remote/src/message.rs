@@ -1,0 +1,59 @@
+//! The messages that remote write, remote read and their answers share: labels, samples, histograms.
+//!
+//! Source: `prometheus/prompb/types.proto` of Prometheus' published interface, field by field.
+
+use model::{FloatHistogram, Labels, Span};
+
+use crate::wire::Writer;
+
+/// `TimeSeries.labels` = 1: a `Label{name = 1, value = 2}` each.
+pub(crate) fn push_labels(series: &mut Writer, labels: &Labels) {
+    for (name, value) in labels {
+        series.message(1, |label| {
+            label.bytes(1, name.as_bytes());
+            label.bytes(2, value.as_bytes());
+        });
+    }
+}
+
+/// `Sample{value = 1, timestamp = 2}`
+pub(crate) fn push_sample(series: &mut Writer, number: u32, ts: i64, value: f64) {
+    series.message(number, |sample| {
+        sample.double(1, value);
+        sample.int64(2, ts);
+    });
+}
+
+/// `Histogram` with float counts.
+pub(crate) fn push_histogram(series: &mut Writer, number: u32, ts: i64, histogram: &FloatHistogram) {
+    series.message(number, |message| {
+        message.member_double(2, histogram.count);
+        message.double(3, histogram.sum);
+        message.sint64(4, histogram.schema.into());
+        message.double(5, histogram.zero_threshold);
+        message.member_double(7, histogram.zero_count);
+        push_spans(message, 8, &histogram.negative_spans);
+        message.packed_doubles(10, &histogram.negative);
+        push_spans(message, 11, &histogram.positive_spans);
+        message.packed_doubles(13, &histogram.positive);
+        let hint = match histogram.reset_hint {
+            model::ResetHint::Unknown => 0,
+            model::ResetHint::Reset => 1,
+            model::ResetHint::NotReset => 2,
+            model::ResetHint::Gauge => 3,
+        };
+        message.uint64(14, hint);
+        message.int64(15, ts);
+        message.packed_doubles(16, &histogram.custom_values);
+    });
+}
+
+/// `BucketSpan{offset = 1, length = 2}` each.
+fn push_spans(histogram: &mut Writer, number: u32, spans: &[Span]) {
+    for span in spans {
+        histogram.message(number, |message| {
+            message.sint64(1, span.offset.into());
+            message.uint64(2, span.length.into());
+        });
+    }
+}

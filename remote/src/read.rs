@@ -1,0 +1,181 @@
+//! Remote read, served: another server asks for raw samples.
+//!
+//! Source: `prometheus/prompb/remote.proto` and the remote read documentation. A request names queries
+//! (a range and matchers each) and the kinds of answer it takes; the answer is one message with all
+//! samples, compressed with snappy's block format.
+
+use model::{Labels, MatchOp, Matcher, Querier, Samples, Selection, StorageError, TimeRange};
+
+use crate::message::{push_histogram, push_labels, push_sample};
+use crate::wire::{Fields, WireError, Writer};
+
+/// A decompressed request may have this many bytes.
+const REQUEST_BYTES_MAX: usize = 32 << 20;
+
+/// One of a request's queries.
+#[derive(Clone, Debug)]
+pub struct ReadQuery {
+    /// The time asked for, both ends included.
+    pub range: TimeRange,
+    /// Conditions that a series must all fulfil.
+    pub matchers: Vec<Matcher>,
+}
+
+/// Why a request cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is not one.
+    #[error("{0}")]
+    Malformed(String),
+    /// It asks for more than is allowed.
+    #[error("exceeded sample limit ({0})")]
+    TooManySamples(u64),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<WireError> for ReadError {
+    fn from(error: WireError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// Reads a request's body.
+///
+/// # Errors
+/// [`ReadError::Malformed`]
+pub fn parse(body: &[u8]) -> Result<Vec<ReadQuery>, ReadError> {
+    let malformed = |error: snap::Error| ReadError::Malformed(format!("decompressing: {error}"));
+    let length = snap::raw::decompress_len(body).map_err(malformed)?;
+    if length > REQUEST_BYTES_MAX {
+        let what = format!("the request has {length} bytes, at most {REQUEST_BYTES_MAX} are taken");
+        return Err(ReadError::Malformed(what));
+    }
+    let message = snap::raw::Decoder::new().decompress_vec(body).map_err(malformed)?;
+    let mut queries = Vec::new();
+    let mut fields = Fields::new(&message);
+    while let Some((number, content)) = fields.next()? {
+        // 2 is the list of accepted answers; samples are one that every client takes.
+        if number == 1 {
+            queries.push(query(content.bytes()?)?);
+        }
+    }
+    Ok(queries)
+}
+
+fn query(message: &[u8]) -> Result<ReadQuery, ReadError> {
+    let (mut start, mut end, mut matchers) = (0, 0, Vec::new());
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match number {
+            1 => start = content.int64()?,
+            2 => end = content.int64()?,
+            3 => matchers.push(matcher(content.bytes()?)?),
+            _ => {}
+        }
+    }
+    if end < start {
+        return Err(ReadError::Malformed(format!("a query ends at {end}, before it starts at {start}")));
+    }
+    Ok(ReadQuery { range: TimeRange::new(start, end), matchers })
+}
+
+fn matcher(message: &[u8]) -> Result<Matcher, ReadError> {
+    let (mut op, mut name, mut value) = (MatchOp::Equal, "", "");
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        match number {
+            1 => {
+                op = match content.uint64()? {
+                    0 => MatchOp::Equal,
+                    1 => MatchOp::NotEqual,
+                    2 => MatchOp::Regex,
+                    3 => MatchOp::NotRegex,
+                    other => return Err(ReadError::Malformed(format!("unknown kind of matcher: {other}"))),
+                }
+            }
+            2 => name = content.text()?,
+            3 => value = content.text()?,
+            _ => {}
+        }
+    }
+    Matcher::new(name, op, value).map_err(|error| ReadError::Malformed(error.to_string()))
+}
+
+/// Answers all queries of a request: a compressed `ReadResponse`. Labels of `external` are added to
+/// series that lack them, and conditions on them are taken as fulfilled.
+///
+/// # Errors
+/// The store cannot be read, or there are more than `samples_max` samples (0: no limit).
+pub fn answer(
+    querier: &dyn Querier,
+    queries: &[ReadQuery],
+    external: &Labels,
+    samples_max: u64,
+) -> Result<Vec<u8>, ReadError> {
+    let mut response = Writer::default();
+    let mut budget = Budget { left: if samples_max == 0 { u64::MAX } else { samples_max }, max: samples_max };
+    for query in queries {
+        let mut outcome = Ok(());
+        response.message(1, |result| outcome = push_result(result, querier, query, external, &mut budget));
+        outcome?;
+    }
+    let mut encoder = snap::raw::Encoder::new();
+    encoder.compress_vec(&response.0).map_err(|error| ReadError::Malformed(error.to_string()))
+}
+
+/// Samples that may still be sent.
+struct Budget {
+    left: u64,
+    max: u64,
+}
+
+fn push_result(
+    result: &mut Writer,
+    querier: &dyn Querier,
+    query: &ReadQuery,
+    external: &Labels,
+    budget: &mut Budget,
+) -> Result<(), ReadError> {
+    let matchers: Vec<Matcher> = query.matchers.iter().map(|matcher| inside(matcher, external)).collect();
+    let set = querier.select(&Selection { matchers: &matchers, range: query.range })?;
+    let mut samples = Samples::default();
+    for index in 0..set.len() {
+        set.samples(index, query.range, &mut samples)?;
+        if samples.is_empty() {
+            continue;
+        }
+        let count = samples.len() as u64;
+        budget.left = budget.left.checked_sub(count).ok_or(ReadError::TooManySamples(budget.max))?;
+        let labels = with_external(&set.labels(index), external);
+        result.message(1, |series| {
+            push_labels(series, &labels);
+            for (ts, value) in samples.ts.iter().zip(&samples.values) {
+                push_sample(series, 2, *ts, *value);
+            }
+            for (ts, histogram) in samples.histogram_ts.iter().zip(&samples.histograms) {
+                push_histogram(series, 4, *ts, histogram);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// What a condition means for the series as they are stored, without external labels.
+fn inside(matcher: &Matcher, external: &Labels) -> Matcher {
+    let fulfilled = matcher.op == MatchOp::Equal && external.get(&matcher.name) == Some(&*matcher.value);
+    if fulfilled { Matcher::equal(&matcher.name, "") } else { matcher.clone() }
+}
+
+/// `labels` with those of `external` whose names it lacks.
+fn with_external(labels: &Labels, external: &Labels) -> Labels {
+    if external.is_empty() {
+        return labels.clone();
+    }
+    let mut builder = labels.to_builder();
+    for (name, value) in external.iter().filter(|(name, _)| labels.get(name).is_none()) {
+        builder.set(name, value);
+    }
+    builder.build()
+}

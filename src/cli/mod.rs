@@ -1,0 +1,288 @@
+//! The command line: flags of the server, and commands beside it.
+
+mod accepted;
+mod flags;
+pub(crate) mod tools;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+pub(crate) use flags::{Compression, Rules};
+use flags::{Kubelet, Query, Storage, Web};
+
+use crate::tools::Features;
+
+/// Scrapes, stores, answers PromQL and serves the Kubernetes metrics APIs.
+///
+/// Without flags: scrapes this machine (and the cluster it can reach), keeps the samples in ./data and
+/// answers on http://127.0.0.1:9090/.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pyrometer", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Configuration file in Prometheus' format.
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Where and how HTTP is served.
+    #[command(flatten)]
+    pub(crate) web: Web,
+
+    /// Where and how samples are kept.
+    #[command(flatten)]
+    pub(crate) storage: Storage,
+
+    /// Rules and alerts.
+    #[command(flatten)]
+    pub(crate) rules: Rules,
+
+    /// Limits of queries.
+    #[command(flatten)]
+    pub(crate) query: Query,
+
+    /// Features to switch on, separated by commas: promql-experimental-functions,
+    /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal.
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',', global = true)]
+    pub(crate) features: Vec<String>,
+
+    /// Which cluster to look for.
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
+    pub(crate) kubernetes: Kubernetes,
+
+    /// How kubelets are trusted.
+    #[command(flatten)]
+    pub(crate) kubelet: Kubelet,
+
+    /// Least severe messages to print.
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_parser = ["debug", "info", "warn", "error"])]
+    pub(crate) log_level: String,
+
+    /// How messages are printed.
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt", value_parser = ["logfmt", "json"])]
+    pub(crate) log_format: String,
+
+    /// Kind of command, if it is not to serve.
+    #[command(subcommand)]
+    pub(crate) command: Option<tools::Command>,
+}
+
+/// Which cluster to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kubernetes {
+    /// A service account, else a kubeconfig, else none.
+    Auto,
+    /// None.
+    Off,
+    /// The cluster this process runs in.
+    InCluster,
+    /// The current context of the kubeconfig file.
+    Kubeconfig,
+}
+
+/// A duration given in Prometheus' form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Milliseconds(pub(crate) i64);
+
+/// A size given with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+fn duration_ms(text: &str) -> Result<Milliseconds, String> {
+    model::duration::parse_ms(text).map(Milliseconds).map_err(|error| error.to_string())
+}
+
+fn bytes(text: &str) -> Result<Bytes, String> {
+    crate::config::parse_bytes(text).map(Bytes)
+}
+
+/// A flag that is on, off with `--no-` or `=false`, or absent.
+fn switch_of(arg: Arg) -> Arg {
+    arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(["true", "false"])
+}
+
+/// What `--enable-feature` switches on: parts of the query language, and of its meaning.
+pub(crate) fn query_features(names: &[String]) -> Features {
+    let mut features = Features::default();
+    for name in names {
+        match name.as_str() {
+            "promql-experimental-functions" => features.grammar.experimental_functions = true,
+            "promql-extended-range-selectors" => features.grammar.extended_selectors = true,
+            "promql-binop-fill-modifiers" => features.grammar.fill_modifiers = true,
+            "promql-delayed-name-removal" => features.meaning.delayed_name_removal = true,
+            // Always on.
+            "native-histograms" | "ooo-native-histograms" | "promql-duration-expr" | "exemplar-storage" => {}
+            // As in Prometheus, a name that is not known does not keep the server from starting.
+            other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
+        }
+    }
+    features
+}
+
+/// The command line of promtool: our commands, with the flags that promtool has beside them.
+#[derive(Debug, Parser)]
+#[command(name = "promtool", version, max_term_width = 100)]
+struct Promtool {
+    /// Features to switch on, separated by commas.
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',', global = true)]
+    enabled: Vec<String>,
+
+    /// Allow experimental commands, as all are here.
+    #[arg(long, global = true)]
+    experimental: bool,
+
+    #[command(subcommand)]
+    command: tools::Command,
+}
+
+/// The command to run with its features, if this process was called as promtool.
+pub(crate) fn promtool() -> Option<(tools::Command, Vec<String>)> {
+    let name = PathBuf::from(std::env::args_os().next()?);
+    (name.file_name()? == "promtool").then(|| {
+        let Promtool { enabled, command, .. } = Promtool::parse();
+        (command, enabled)
+    })
+}
+
+/// What was read from the command line.
+pub(crate) struct CommandLine {
+    /// The flags.
+    pub(crate) cli: Cli,
+    /// All flags with their values, for the API.
+    pub(crate) flags: BTreeMap<String, String>,
+    /// Flags given that have no effect, with the reason.
+    pub(crate) without_effect: Vec<(&'static str, &'static str)>,
+}
+
+/// The whole command with the flags that are only accepted.
+pub(crate) fn command() -> clap::Command {
+    accepted::add_to(Cli::command())
+}
+
+/// `--no-web.enable-lifecycle` is `--web.enable-lifecycle=false`, for every flag that takes no value.
+fn without_negations(arguments: impl Iterator<Item = OsString>, command: &clap::Command) -> Vec<OsString> {
+    let switches: Vec<&str> = command
+        .get_arguments()
+        .filter(|arg| arg.get_num_args().is_some_and(|count| count.min_values() == 0))
+        .filter_map(Arg::get_long)
+        .collect();
+    let negated = |argument: OsString| {
+        let name = argument.to_str().and_then(|text| text.strip_prefix("--no-"));
+        match name.and_then(|name| switches.iter().find(|switch| **switch == name)) {
+            Some(name) => OsString::from(format!("--{name}=false")),
+            None => argument,
+        }
+    };
+    arguments.map(negated).collect()
+}
+
+impl CommandLine {
+    /// Reads the command line, or prints what is wrong with it (or help) and ends the process.
+    pub(crate) fn read() -> Self {
+        Self::try_from_arguments(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn try_from_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let command = command();
+        let arguments = without_negations(arguments, &command);
+        let matches = command.clone().try_get_matches_from(arguments)?;
+        let cli = Cli::from_arg_matches(&matches)?;
+        let flags = values(&command, &matches);
+        Ok(Self { cli, flags, without_effect: accepted::given(&matches) })
+    }
+}
+
+/// Every flag with its value.
+fn values(command: &clap::Command, matches: &ArgMatches) -> BTreeMap<String, String> {
+    let mut flags = BTreeMap::new();
+    for argument in command.get_arguments() {
+        let Some(name) = argument.get_long().filter(|name| !matches!(*name, "help" | "version")) else {
+            continue;
+        };
+        let values = matches.get_raw(argument.get_id().as_str());
+        let text = values.map(|values| values.map(|v| v.to_string_lossy()).collect::<Vec<_>>().join(","));
+        flags.insert(name.to_owned(), text.unwrap_or_default());
+    }
+    flags
+}
+
+impl Cli {
+    /// The addresses to listen on.
+    pub(crate) fn listen_addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        use std::net::ToSocketAddrs;
+        let mut addresses = Vec::new();
+        for text in &self.web.listen {
+            // Prometheus takes ":9090" for all interfaces.
+            let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.clone() };
+            let resolved =
+                full.to_socket_addrs().map_err(|error| format!("--web.listen-address={text}: {error}"))?;
+            addresses.extend(resolved.take(1));
+        }
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
+        let all = std::iter::once("pyrometer").chain(arguments.iter().copied()).map(OsString::from);
+        CommandLine::try_from_arguments(all)
+    }
+
+    #[test]
+    fn defaults_are_for_a_new_user() {
+        let cli = read(&[]).unwrap().cli;
+        assert_eq!(cli.listen_addresses().unwrap(), ["127.0.0.1:9090".parse().unwrap()]);
+        assert_eq!(cli.storage.path, PathBuf::from("data"));
+        assert_eq!(cli.kubernetes, Kubernetes::Auto);
+        command().debug_assert();
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        for arguments in [
+            &["--query.timeout=soon"][..],
+            &["--storage.tsdb.retention.size=10"],
+            &["--no-such-flag"],
+            &["--no-query.timeout"],
+            &["--auto-gomemlimit=maybe"],
+            &["check", "config"],
+        ] {
+            assert!(read(arguments).is_err(), "{arguments:?}");
+        }
+        let cli = read(&["--web.listen-address=127.0.0.1:99999"]).unwrap().cli;
+        assert!(cli.listen_addresses().unwrap_err().contains("127.0.0.1:99999"));
+    }
+
+    #[test]
+    fn takes_the_flags_of_charts_and_operators() {
+        let line = read(&[
+            "--config.file=/etc/prometheus/prometheus.yml",
+            "--storage.tsdb.path=/prometheus",
+            "--storage.tsdb.retention.time=10d",
+            "--web.console.templates=/etc/prometheus/consoles",
+            "--web.console.libraries=/etc/prometheus/console_libraries",
+            "--web.enable-lifecycle",
+            "--no-web.enable-admin-api",
+            "--no-storage.tsdb.wal-compression",
+            "--web.external-url=http://prometheus.example/p",
+            "--web.route-prefix=/",
+            "--storage.tsdb.no-lockfile",
+            "--no-auto-gomaxprocs",
+        ])
+        .unwrap();
+        assert!(line.cli.web.enable_lifecycle && !line.cli.web.enable_admin_api);
+        assert!(!line.cli.storage.wal_compression);
+        assert_eq!(line.flags["web.enable-admin-api"], "false");
+        assert_eq!(line.flags["auto-gomaxprocs"], "false");
+        assert_eq!(line.flags["auto-gomemlimit"], "");
+        let names: Vec<_> = line.without_effect.iter().map(|(name, _)| *name).collect();
+        let expected =
+            ["web.console.templates", "web.console.libraries", "storage.tsdb.no-lockfile", "auto-gomaxprocs"];
+        assert_eq!(names, expected);
+    }
+}

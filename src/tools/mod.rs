@@ -1,0 +1,156 @@
+//! Commands beside the server. Names, output and exit codes are promtool's where promtool has them.
+
+/// Prints a line. Whoever reads may have seen enough: that is an error that ends the command well.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($text)*)?
+    }};
+}
+
+mod blocks;
+mod check;
+mod client;
+mod dump;
+mod expressions;
+mod import;
+mod lint;
+mod query;
+mod span;
+mod unit_tests;
+mod verify;
+
+use std::process::ExitCode;
+
+use crate::cli::tools::{Check, Command, CreateBlocks, Debug, Push, Test, Tsdb};
+
+pub(crate) use span::parse_time;
+
+/// Parts of the language that flags switch on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Features {
+    pub(crate) grammar: promql::ParseOptions,
+    pub(crate) meaning: promql::Features,
+}
+
+/// Lint found something, and it is to be fatal.
+const LINT_FAILED: u8 = 3;
+
+/// How a command ended.
+enum Ending {
+    Well,
+    /// With something that lint found, which has been printed.
+    Lint,
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command, features: &[String]) -> ExitCode {
+    match dispatch(command, features) {
+        Ok(Ending::Well) => ExitCode::SUCCESS,
+        Ok(Ending::Lint) => ExitCode::from(LINT_FAILED),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", crate::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether whoever read the output has gone.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
+    match command {
+        Command::Check(check) => return checked(check),
+        Command::Test(Test::Rules { run, junit, files }) => {
+            let settings = unit_tests::Settings {
+                run: &run,
+                features: crate::cli::query_features(features),
+                junit: junit.as_deref(),
+            };
+            unit_tests::run(&files, &settings)?;
+        }
+        Command::Query(query) => query::run(query)?,
+        Command::Tsdb(tsdb) => directory(tsdb)?,
+        Command::Promql(promql) => expressions::run(&promql)?,
+        Command::Debug(Debug::Metrics { server }) => client::print_paths(&server, &["/metrics"])?,
+        Command::Debug(Debug::All { server }) => {
+            let paths = [
+                "/metrics",
+                "/api/v1/status/config",
+                "/api/v1/status/flags",
+                "/api/v1/status/runtimeinfo",
+                "/api/v1/status/tsdb",
+            ];
+            client::print_paths(&server, &paths)?;
+        }
+        Command::Push(Push::Metrics { client, labels, timeout, url, files }) => {
+            client::push(
+                &client,
+                &url,
+                &files,
+                &client::pairs(&labels)?,
+                span::parse_duration_ms(&timeout)?,
+            )?;
+        }
+        Command::Verify(options) => verify::run(&options)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut crate::cli::command(), "pyrometer", &mut std::io::stdout());
+        }
+    }
+    Ok(Ending::Well)
+}
+
+fn directory(command: Tsdb) -> anyhow::Result<()> {
+    match command {
+        Tsdb::List { human_readable, path } => blocks::list(&path, human_readable)?,
+        Tsdb::Analyze { limit, matches, path, block } => {
+            blocks::analyze(&path, block.as_deref(), matches.as_deref(), limit)?;
+        }
+        Tsdb::Dump(dump) => dump::samples(&dump)?,
+        Tsdb::DumpOpenmetrics(dump) => dump::open_metrics(&dump)?,
+        Tsdb::CreateBlocksFrom(CreateBlocks::Openmetrics {
+            human_readable,
+            quiet,
+            labels,
+            input,
+            output,
+        }) => {
+            import::open_metrics(&input, &output, &client::pairs(&labels)?)?;
+            if !quiet {
+                blocks::list(&output, human_readable)?;
+            }
+        }
+        Tsdb::CreateBlocksFrom(CreateBlocks::Rules {
+            human_readable,
+            quiet,
+            server,
+            start,
+            end,
+            output_dir,
+            eval_interval,
+            files,
+        }) => {
+            let span = import::RuleSpan::new(&start, end.as_deref(), &eval_interval)?;
+            import::rules(&server, &files, &output_dir, span)?;
+            if !quiet {
+                blocks::list(&output_dir, human_readable)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn checked(check: Check) -> anyhow::Result<Ending> {
+    match check {
+        Check::Config { syntax_only, agent, lint, files } => check::config(&files, syntax_only, agent, &lint),
+        Check::Rules { lint, files } => check::rules(&files, &lint),
+        Check::WebConfig { files } => crate::web::check(&files).map(|()| Ending::Well),
+        Check::Metrics { extended } => lint::metrics(extended),
+        Check::Healthy(server) => client::probe(&server, "healthy").map(|()| Ending::Well),
+        Check::Ready(server) => client::probe(&server, "ready").map(|()| Ending::Well),
+    }
+}

@@ -1,0 +1,163 @@
+//! The accept loop: hyper connections under limits, drained on shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::auth::Users;
+use super::body;
+use super::config::{Guard, Settings};
+
+/// A client must have sent its request head within this time, or less if the read timeout is shorter.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests under way may take this long once the server is told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What connections may take.
+#[derive(Clone)]
+pub(crate) struct Limits {
+    /// Those open at once; more wait to be accepted.
+    pub(crate) connections: Arc<Semaphore>,
+    /// A request must have been sent within this time, and an idle connection is closed after it.
+    pub(crate) read_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn new(connections_max: usize, read_timeout: Duration) -> Self {
+        Self { connections: Arc::new(Semaphore::new(connections_max.max(1))), read_timeout }
+    }
+}
+
+/// What all connections of a listener share.
+struct Shared {
+    router: Router,
+    guard: Option<Arc<Guard>>,
+    read_timeout: Duration,
+}
+
+/// Serves `router` on `listener` until `stop` is cancelled, then drains.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    guard: Option<Arc<Guard>>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
+    let shared = Arc::new(Shared { router, guard, read_timeout: limits.read_timeout });
+    loop {
+        let Ok(slot) = Arc::clone(&limits.connections).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, typically: wait for some to be closed.
+                tracing::warn!("accepting a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
+        tokio::spawn(async move {
+            shared.connection(stream, watcher).await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+}
+
+impl Shared {
+    async fn connection(&self, stream: TcpStream, watcher: Watcher) {
+        let Some(guard) = &self.guard else {
+            return self.http(stream, None, watcher).await;
+        };
+        let guard = Arc::clone(guard);
+        let Ok(settings) = tokio::task::spawn_blocking(move || guard.settings()).await else { return };
+        match &settings.tls {
+            None => self.http(stream, Some(settings), watcher).await,
+            Some(tls) => match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.http(stream, Some(Arc::clone(&settings)), watcher).await,
+                Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
+                Err(_) => tracing::debug!("TLS handshake: the client took too long"),
+            },
+        }
+    }
+
+    async fn http<S>(&self, stream: S, settings: Option<Arc<Settings>>, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        let header_timeout = HEADER_TIMEOUT.min(self.read_timeout);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).max_headers(128);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(100)
+            .keep_alive_interval(Some(self.read_timeout));
+        let http1_only = settings.as_ref().is_some_and(|settings| !settings.http2);
+        let builder = if http1_only { builder.http1_only() } else { builder };
+        let (router, read_timeout) = (self.router.clone(), self.read_timeout);
+        let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (router, settings) = (router.clone(), settings.clone());
+            async move {
+                let request = request.map(|body| body::until(body, read_timeout));
+                Ok::<_, std::convert::Infallible>(answer(router, settings, request).await)
+            }
+        });
+        let service = TowerToHyperService::new(service);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        // A client that breaks off is no event.
+        let _ = watcher.watch(connection).await;
+    }
+}
+
+/// Asks the router, if the client may.
+async fn answer(router: Router, settings: Option<Arc<Settings>>, request: Request<Body>) -> Response {
+    let Some(settings) = settings else {
+        return into_response(router.oneshot(request).await);
+    };
+    let allowed = match &settings.users {
+        Some(users) => authenticated(Arc::clone(users), request.headers().clone()).await,
+        None => true,
+    };
+    let mut response = if allowed {
+        into_response(router.oneshot(request).await)
+    } else {
+        let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"))];
+        (StatusCode::UNAUTHORIZED, challenge, "Unauthorized\n").into_response()
+    };
+    response.headers_mut().extend(settings.headers.clone());
+    response
+}
+
+fn into_response(outcome: Result<Response, std::convert::Infallible>) -> Response {
+    match outcome {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+async fn authenticated(users: Arc<Users>, headers: HeaderMap) -> bool {
+    // A password that was not seen before costs tens of milliseconds of CPU.
+    tokio::task::spawn_blocking(move || users.allow(&headers)).await.unwrap_or(false)
+}
