@@ -115,7 +115,7 @@ impl Inner {
     /// Makes history visible to later snapshots. Returns the names that the log uses for series with newer
     /// ones.
     fn join(&self, replayed: Replayed) -> Result<Vec<u64>, OpenError> {
-        let Replayed { names, exemplars, late, deleted } = replayed;
+        let Replayed { names, exemplars, late, metadata, deleted } = replayed;
         let _log = self.log.lock();
         let snapshot = self.head.snapshots.next();
         let misplaced = self
@@ -123,6 +123,7 @@ impl Inner {
             .attach(deleted)
             .map_err(|error| OpenError::corrupt(&self.dir.join(crate::head::mapped::DIR), error.0))?;
         self.head.late.absorb(late, snapshot);
+        self.head.metadata.absorb(metadata);
         self.exemplars.put_before(exemplars);
         self.counters.out_of_order.fetch_add(misplaced, Ordering::Relaxed);
         Ok(names)

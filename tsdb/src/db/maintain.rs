@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use model::Timestamp;
 
+use super::late::WBL_DIR;
 use super::{Inner, Maintained, WAL_DIR, directory_bytes};
 use crate::block::{Block, DELETION_SUFFIX};
 use crate::error::{CommitError, IoError};
@@ -41,7 +42,7 @@ impl Pending {
 }
 
 /// One step.
-pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitError> {
+pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitError> {
     // While history is being attached, its thread has the lock.
     let Some(mut pending) = inner.maintenance.try_lock().filter(|pending| pending.ready) else {
         return Ok(Maintained::default());
@@ -61,7 +62,7 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
         inner.cut_late(&mut done)?;
     }
     inner.compact(&mut done)?;
-    inner.retain(&mut done)?;
+    inner.retain(now, &mut done)?;
     Ok(done)
 }
 
@@ -155,23 +156,31 @@ impl Inner {
 
     /// Deletes blocks that are older than the retention time, then the oldest ones while everything in
     /// the directory together exceeds the retention size.
-    fn retain(&self, done: &mut Maintained) -> Result<(), IoError> {
+    ///
+    /// Age is counted from the newest block, but not from a time that is still to come: one sample with a
+    /// wrong clock must not make everything else old. The newest block in order always stays: it tells how
+    /// far the head has been cut, and without it the log would bring back what is deleted.
+    fn retain(&self, now: Timestamp, done: &mut Maintained) -> Result<(), IoError> {
         let log_and_head =
-            [WAL_DIR, mapped::DIR].map(|name| directory_bytes(&*self.disk, &self.dir.join(name)));
+            [WAL_DIR, WBL_DIR, mapped::DIR].map(|name| directory_bytes(&*self.disk, &self.dir.join(name)));
         let mut removed = Vec::new();
         {
             let mut published = self.published.write();
-            let newest = published.blocks.iter().map(|block| block.meta.max_time).max();
+            let newest =
+                published.blocks.iter().map(|block| block.meta.max_time).max().unwrap_or(now).min(now);
+            let in_order = published.blocks.iter().filter(|block| !block.meta.is_out_of_order());
+            let edge = in_order.max_by_key(|block| block.meta.max_time).map(|block| block.meta.ulid);
             let mut bytes: u64 = log_and_head.iter().sum();
             // Newest first: what does not fit any more goes, with all that is older.
             let mut full = false;
             let mut kept: Vec<Arc<Block>> = Vec::new();
             for block in published.blocks.drain(..).rev() {
                 bytes += block.bytes;
-                let age = newest.unwrap_or(0).saturating_sub(block.meta.max_time);
+                let age = newest.saturating_sub(block.meta.max_time);
                 let old = self.options.retention_ms.is_some_and(|retention| age >= retention);
                 full |= self.options.retention_bytes.is_some_and(|retention| bytes > retention);
-                if old || full { removed.push(block) } else { kept.push(block) }
+                let due = (old || full) && Some(block.meta.ulid) != edge;
+                if due { removed.push(block) } else { kept.push(block) }
             }
             kept.reverse();
             published.blocks = kept;

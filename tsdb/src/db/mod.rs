@@ -14,19 +14,21 @@ mod open;
 mod replay;
 pub(crate) mod snapshot;
 mod sync;
+pub(crate) mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{Labels, Matcher, TimeRange, Timestamp};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::block::Block;
 use crate::disk::Disk;
 use crate::disk::real::Real;
 use crate::error::{CommitError, OpenError};
 use crate::head::exemplars::{Exemplar, Exemplars};
+use crate::head::metadata::Metadata;
 use crate::head::{Head, SeriesRef};
 use crate::options::Options;
 use crate::wal::Wal;
@@ -68,6 +70,8 @@ pub(crate) struct Inner {
     /// Batches whose memory waits for the next appender.
     pub(crate) batches: Mutex<Vec<Batch>>,
     pub(crate) history: history::State,
+    /// Told of every commit, under the commit lock.
+    pub(crate) committed: Condvar,
 }
 
 /// Where commits are written.
@@ -262,8 +266,8 @@ impl Db {
         Snapshot::take(&self.inner)
     }
 
-    /// One step of cutting, compacting and retaining. The caller owns the thread and the clock; appends
-    /// and queries go on meanwhile.
+    /// One step of cutting, compacting and retaining. The caller owns the thread and the clock (`now` in
+    /// milliseconds since the epoch); appends and queries go on meanwhile.
     ///
     /// # Errors
     /// A file cannot be written. What could not be done is tried again by the next step.
@@ -300,6 +304,16 @@ impl Db {
     #[must_use]
     pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
         self.inner.exemplars.select(selectors, range)
+    }
+
+    /// What is said about the metrics of the head's series that fulfil `matchers`, by series in no order.
+    #[must_use]
+    pub fn metadata(&self, matchers: &[Matcher]) -> Vec<(Labels, Metadata)> {
+        let head = &self.inner.head;
+        let catalog = head.catalog.read_recursive();
+        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
+        let known = found.iter().filter_map(|id| Some((id, head.metadata.get(id)?)));
+        known.map(|(id, metadata)| (catalog.labels(id), (*metadata).clone())).collect()
     }
 
     /// Figures about the database.

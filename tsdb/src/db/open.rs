@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use ulid::Ulid;
 
 use super::{Counters, Inner, LOCK_FILE, Logs, Progress, Published, WAL_DIR, history, late, replay};
-use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
+use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX, read_meta};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::head::Head;
@@ -18,7 +18,7 @@ use crate::head::exemplars::Exemplars;
 use crate::head::mapped::{self, MappedChunks};
 use crate::head::names::Names;
 use crate::options::Options;
-use crate::wal::{Wal, checkpoint};
+use crate::wal::{Wal, checkpoint, damage};
 
 /// A database without the history of its head.
 pub(super) struct Opened {
@@ -77,6 +77,7 @@ pub(super) fn open(
         exemplars: Exemplars::new(options.exemplars_max),
         batches: Mutex::default(),
         history: history::State::default(),
+        committed: Condvar::new(),
         options,
     };
     Ok(Opened { inner, lock, first, takes_samples })
@@ -137,8 +138,39 @@ fn open_blocks(
             disk.remove_dir_all(&path).map_err(|source| OpenError::io(&path, source))?;
             continue;
         }
-        blocks.push(Arc::new(block?));
+        match block {
+            Ok(block) => blocks.push(Arc::new(block)),
+            Err(error) if is_damage(&error) => quarantine_block(disk, dir, &path, &error)?,
+            Err(error) => return Err(error),
+        }
     }
     blocks.sort_by_key(|block| (block.meta.min_time, block.meta.max_time, block.meta.ulid));
     Ok(blocks)
+}
+
+/// Whether a block cannot be read because of what it is, not because of the disk.
+fn is_damage(error: &OpenError) -> bool {
+    match error {
+        OpenError::Corrupt { .. } => true,
+        OpenError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        OpenError::Locked(_) => false,
+    }
+}
+
+/// Moves a block aside that cannot be read, and says what is lost.
+fn quarantine_block(disk: &dyn Disk, dir: &Path, block: &Path, error: &OpenError) -> Result<(), OpenError> {
+    let lost = match read_meta(disk, block) {
+        Ok(meta) => format!("the time from {} to {} ms", meta.min_time, meta.max_time),
+        Err(_) => "an unknown span of time".to_owned(),
+    };
+    let name = block.file_name().unwrap_or_default().to_string_lossy();
+    let io_error = |source| OpenError::io(block, source);
+    let aside = damage::free_name(disk, dir, &name).map_err(io_error)?;
+    tracing::error!(
+        %error, moved_to = %aside.display(),
+        "a block cannot be read and is put aside; of {lost} it has all that was not in the head"
+    );
+    disk.rename(block, &aside).map_err(io_error)?;
+    let quarantine = dir.join(damage::QUARANTINE_DIR);
+    disk.sync_dir(&quarantine).and_then(|()| disk.sync_dir(dir)).map_err(io_error)
 }

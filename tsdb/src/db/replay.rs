@@ -25,6 +25,7 @@ use crate::error::OpenError;
 use crate::head::exemplars::{Exemplar, Exemplars};
 use crate::head::late::Late;
 use crate::head::mapped::Found;
+use crate::head::metadata::AllMetadata;
 use crate::head::{Head, SHARDS, shard_of};
 use crate::wal::page::{Damage, Records, Stored};
 use crate::wal::record::{self, Record, WalRef};
@@ -45,6 +46,7 @@ pub(super) struct Replayed {
     pub(super) names: Vec<WalRef>,
     pub(super) exemplars: Exemplars,
     pub(super) late: Late,
+    pub(super) metadata: AllMetadata,
     pub(super) deleted: Vec<(u32, TimeRange)>,
 }
 
@@ -87,6 +89,7 @@ pub(super) fn replay(
             names: Vec::new(),
             exemplars: Exemplars::new(exemplars_max),
             late: Late::default(),
+            metadata: AllMetadata::default(),
             deleted: Vec::new(),
         },
         parts: std::array::from_fn(|_| Vec::new()),
@@ -420,7 +423,14 @@ impl Replay<'_> {
                     }
                 }
             }
-            Record::WithStartTimes | Record::Metadata(_) | Record::MappedMarkers | Record::Unknown => {}
+            Record::Metadata(entries) => {
+                for (wal_ref, metadata) in entries {
+                    if let Some(id) = self.resolve(wal_ref) {
+                        self.replayed.metadata.set(id, &metadata);
+                    }
+                }
+            }
+            Record::WithStartTimes | Record::MappedMarkers | Record::Unknown => {}
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub(crate) mod exemplars;
 pub(crate) mod late;
 mod line;
 pub(crate) mod mapped;
+pub(crate) mod metadata;
 pub(crate) mod names;
 mod past;
 mod postings;
@@ -43,6 +44,7 @@ use catalog::Catalog;
 use late::Late;
 use line::Line;
 use mapped::{Found, MappedChunks};
+use metadata::AllMetadata;
 use names::Names;
 use past::Past;
 use series::{Extent, Rest, Series, Store};
@@ -184,6 +186,7 @@ pub(crate) struct Head {
     series_max: u64,
     files: MappedChunks,
     pub(crate) late: Late,
+    pub(crate) metadata: AllMetadata,
     /// Deleted spans by series, each with the first snapshot that may not see its samples any more.
     deleted: RwLock<HashMap<u32, Vec<(u64, TimeRange)>>>,
     /// Series that left, with the snapshot number from which on nobody can still know them.
@@ -210,6 +213,7 @@ impl Head {
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
             files,
             late: Late::default(),
+            metadata: AllMetadata::default(),
             deleted: RwLock::default(),
             limbo: Mutex::default(),
         }
@@ -421,6 +425,7 @@ impl Head {
             gone
         });
         self.deleted.write().retain(|id, _| ids.binary_search(id).is_err());
+        self.metadata.forget(&ids);
         catalog.unlist(&ids);
         self.limbo.lock().push((self.snapshots.next(), ids));
         self.forget(&mut catalog);

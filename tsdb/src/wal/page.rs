@@ -184,6 +184,16 @@ impl<'a> Records<'a> {
         Self { segment, offset: 0 }
     }
 
+    /// From `offset` on, where a record begins.
+    pub(crate) fn at(segment: &'a [u8], offset: usize) -> Self {
+        Self { segment, offset }
+    }
+
+    /// Where the next record begins, or padding before it.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
     /// The next record; `None` at the clean end of the segment.
     pub(crate) fn next(&mut self) -> Option<Result<Stored<'a>, Damage>> {
         let mut start = None;
