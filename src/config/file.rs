@@ -101,7 +101,7 @@ refused! {
         oci_sd_configs, openstack_sd_configs, outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs,
         scaleway_sd_configs, serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs,
         vultr_sd_configs,
-        native_histogram_min_bucket_factor,
+
     } plus {
         job_name: String,
         scrape_interval: Option<Duration>,
@@ -116,10 +116,13 @@ refused! {
         label_value_length_limit: Option<u64>,
         keep_dropped_targets: Option<u64>,
         native_histogram_bucket_limit: Option<u64>,
+        native_histogram_min_bucket_factor: Option<Spanned<f64>>,
+        /// Ours: beyond `sample_limit` only new series are refused.
+        sample_limit_keeps_known: bool,
         metric_name_validation_scheme: Option<NameScheme>,
         metric_name_escaping_scheme: Option<Spanned<String>>,
         scrape_native_histograms: Option<bool>,
-        convert_classic_histograms_to_nhcb: Option<Spanned<bool>>,
+        convert_classic_histograms_to_nhcb: Option<bool>,
         always_scrape_classic_histograms: Option<bool>,
         extra_scrape_metrics: Option<bool>,
         honor_labels: bool,

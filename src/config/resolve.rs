@@ -130,14 +130,6 @@ impl Defaults<'_> {
             return fault(at, "job_name is empty");
         }
         refuse(&format!("job {:?}: ", scrape.job_name), scrape.refused())?;
-        let converts = scrape.convert_classic_histograms_to_nhcb.as_ref().is_some_and(|flag| flag.value)
-            || self.global.convert_classic_histograms_to_nhcb == Some(true);
-        if converts {
-            return fault(
-                at,
-                format!("job {:?}: convert_classic_histograms_to_nhcb is not supported", scrape.job_name),
-            );
-        }
         let (interval_ms, timeout_ms) = self.times(scrape)?;
         let global = self.global;
         let flag = |own: Option<bool>, global: Option<bool>| own.or(global).unwrap_or(false);
@@ -166,6 +158,11 @@ impl Defaults<'_> {
         }
         job.histograms.always_classic =
             flag(scrape.always_scrape_classic_histograms, global.always_scrape_classic_histograms);
+        job.histograms.convert_classic =
+            flag(scrape.convert_classic_histograms_to_nhcb, global.convert_classic_histograms_to_nhcb);
+        if let Some(factor) = &scrape.native_histogram_min_bucket_factor {
+            job.histograms.schema_max = scraper::config::schema_of_growth(factor.value);
+        }
         job.histograms.native_buckets_max = scrape.native_histogram_bucket_limit.unwrap_or(0);
         let names = scrape.metric_name_validation_scheme.or(global.metric_name_validation_scheme);
         job.names = names.map_or(job.names, |NameScheme(names)| names);
@@ -207,6 +204,7 @@ impl Defaults<'_> {
         Limits {
             body_bytes_max,
             samples_max: scrape.sample_limit.unwrap_or(global.sample_limit),
+            keeps_known: scrape.sample_limit_keeps_known,
             labels_max: scrape.label_limit.unwrap_or(global.label_limit),
             label_name_bytes_max: scrape.label_name_length_limit.unwrap_or(global.label_name_length_limit),
             label_value_bytes_max: scrape.label_value_length_limit.unwrap_or(global.label_value_length_limit),
