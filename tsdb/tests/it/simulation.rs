@@ -470,6 +470,11 @@ fn a_torn_write_that_stays_is_caught() {
 }
 
 #[test]
+fn a_checkpoint_that_cuts_too_far_is_caught() {
+    assert!(is_caught(Faults { cut_too_far: true, ..Faults::default() }));
+}
+
+#[test]
 fn a_flipped_bit_is_noticed_or_harmless() {
     for seed in 0..60 {
         let mut simulation = Simulation::new(seed, Faults::default());
