@@ -3,6 +3,7 @@
 //! Wall time on a shared machine says little, so CPU-seconds and bytes are taken from the kernel's
 //! accounts of the measured process (`/proc/<pid>`).
 
+pub mod fakes;
 pub mod load;
 pub mod pods;
 pub mod rivals;

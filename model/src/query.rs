@@ -103,9 +103,16 @@ pub trait SeriesSet: Send + Sync {
 
     /// The labels of series `index`.
     fn labels(&self, index: usize) -> Labels {
-        let mut builder = Vec::new();
-        self.visit_labels(index, &mut |name, value| builder.push((name.to_owned(), value.to_owned())));
-        Labels::from_sorted(builder.iter().map(|(n, v)| (n.as_str(), v.as_str())))
+        // One buffer for all texts, and where they end.
+        let (mut text, mut ends) = (String::with_capacity(256), Vec::with_capacity(32));
+        self.visit_labels(index, &mut |name, value| {
+            for part in [name, value] {
+                text.push_str(part);
+                ends.push(text.len());
+            }
+        });
+        let part = |at: usize| &text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]];
+        Labels::from_sorted((0..ends.len()).step_by(2).map(|at| (part(at), part(at + 1))))
     }
 
     /// Calls `visit` with those labels of series `index` that are among `names`, which ascend, in ascending

@@ -18,9 +18,11 @@ mod select;
 mod shared;
 pub(crate) mod source;
 mod subquery;
+pub(crate) mod tally;
 pub(crate) mod unordered;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
 use rayon::prelude::*;
@@ -38,6 +40,7 @@ use extended::SmoothedSelector;
 use select::{InstantSelector, Yield};
 use shared::Shared;
 use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
+use tally::Tally;
 
 /// So few cells are computed by the caller alone.
 const ALONE_MAX: usize = 512;
@@ -60,6 +63,8 @@ pub(crate) struct Evaluator<'a> {
     unordered: Vec<usize>,
     times: Times,
     shared: Vec<Shared<'a>>,
+    /// Costs by node and step, if they are asked for.
+    pub(crate) tally: Option<Tally>,
     pool: Option<&'a rayon::ThreadPool>,
 }
 
@@ -90,8 +95,20 @@ impl<'a> Evaluator<'a> {
             unordered: Vec::new(),
             times,
             shared: Vec::new(),
+            tally: None,
             pool,
         }
+    }
+
+    /// Accounts for the costs of `expr` by node and step.
+    pub(crate) fn with_tally(mut self, expr: &Expr) -> Self {
+        self.tally = Some(Tally::new(expr, self.times.query.count));
+        self
+    }
+
+    /// Whether what happens on `grid` counts for the steps of the query: the insides of subqueries do not.
+    pub(crate) fn counts_steps(&self, grid: Grid) -> bool {
+        self.tally.is_some() && (grid == self.times.query || grid == self.times.query.first())
     }
 
     /// Prepared for the selectors of a query.
@@ -102,9 +119,10 @@ impl<'a> Evaluator<'a> {
         Ok(self)
     }
 
-    /// The remarks: warnings, infos.
-    pub(crate) fn into_annotations(self) -> (Vec<String>, Vec<String>) {
-        self.annotations.into_texts()
+    /// The remarks (warnings, infos), and the costs.
+    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<String>, Option<Tally>) {
+        let (warnings, infos) = self.annotations.into_texts();
+        (warnings, infos, self.tally)
     }
 
     /// Evaluates an expression of any type but range vector.
@@ -147,6 +165,19 @@ impl<'a> Evaluator<'a> {
 
     /// The series of a vector expression, all computed.
     pub(crate) fn vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        let Some(tally) = self.tally.as_ref().filter(|_| !matches!(expr.kind, ExprKind::Paren(_))) else {
+            return self.whole_vector(expr, grid);
+        };
+        let since = Instant::now();
+        let series = self.whole_vector(expr, grid)?;
+        let (samples, bytes) = weight(&series);
+        // What selectors read is counted where they read it.
+        let read = matches!(expr.kind, ExprKind::Vector(_));
+        tally.add(expr.span, since, if read { (0, 0, bytes) } else { (series.len(), samples, bytes) });
+        Ok(series)
+    }
+
+    fn whole_vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         match &expr.kind {
             ExprKind::Paren(inner) => self.vector(inner, grid),
             _ if grid.count > 1 && at::is_constant(expr) => {
@@ -269,7 +300,7 @@ impl<'a> Evaluator<'a> {
         let Some(pool) = pool else {
             let (mut scratch, mut column) = (Scratch::default(), Column::default());
             for at in 0..source.len() {
-                self.account.check()?;
+                self.account.check_at(at)?;
                 source.compute(at, &mut scratch, &mut column)?;
                 fold(at, &mut column)?;
             }
@@ -305,7 +336,7 @@ impl<'a> Evaluator<'a> {
         columns[..count].par_iter_mut().enumerate().with_min_len(16).try_for_each_init(
             Scratch::default,
             |scratch, (at, column)| {
-                self.account.check()?;
+                self.account.check_at(at)?;
                 source.compute(first + at, scratch, column)
             },
         )
@@ -328,9 +359,12 @@ impl<'a> Evaluator<'a> {
         self.account.release(samples, bytes);
     }
 
-    /// Counts a series of which `samples` were read.
-    pub(crate) fn count_read(&self, samples: usize) {
-        self.account.read(samples);
+    /// Counts a series of which one sample was taken since `since`.
+    pub(crate) fn count_newest(&self, expr: &Expr, since: Option<Instant>) {
+        self.account.read(1);
+        if let (Some(tally), Some(since)) = (&self.tally, since) {
+            tally.add(expr.span, since, (1, 1, 0));
+        }
     }
 
     /// Books `samples` and `bytes` for `expr`.
@@ -377,8 +411,12 @@ impl<'a> Evaluator<'a> {
         range: TimeRange,
         into: &mut Samples,
     ) -> Result<(), QueryError> {
+        let since = self.tally.as_ref().map(|_| Instant::now());
         set.samples(at, range, into)?;
         self.account.read(into.len());
+        if let (Some(tally), Some(since)) = (&self.tally, since) {
+            tally.add(expr.span, since, (1, into.len(), into.heap_bytes()));
+        }
         if self.detecting.contains(&expr.span.start) {
             detect::resets(into);
         }
@@ -396,6 +434,7 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
+        let counts_steps = self.counts_steps(grid);
         let (mut grid, range) = self.times.instant(selector, grid)?;
         let mut lookback_ms = self.times.lookback_ms;
         let (set, names_unique) = self.select(expr, selector, range)?;
@@ -419,7 +458,16 @@ impl<'a> Evaluator<'a> {
                 names_unique,
             }));
         }
-        Ok(Box::new(InstantSelector { evaluator: self, expr, set, grid, lookback_ms, yields, names_unique }))
+        Ok(Box::new(InstantSelector {
+            evaluator: self,
+            expr,
+            set,
+            grid,
+            lookback_ms,
+            yields,
+            names_unique,
+            counts_steps,
+        }))
     }
 }
 

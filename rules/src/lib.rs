@@ -54,7 +54,7 @@ use tokio_util::task::TaskTracker;
 
 pub use file::{FileError, parse};
 pub use handle::Handle;
-pub use notifier::{Alertmanager, QueueOptions};
+pub use notifier::{Alertmanager, QueueOptions, Relabel};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
@@ -98,6 +98,9 @@ pub struct Options {
     pub alertmanagers: Vec<Alertmanager>,
     /// How alerts wait for them.
     pub queue: QueueOptions,
+    /// Nothing is evaluated before this is cancelled; at once if there is none. For a store whose history
+    /// is still being read.
+    pub begin: Option<Shutdown>,
 }
 
 impl Options {
@@ -118,6 +121,7 @@ impl Options {
             for_grace_period_ms: 600_000,
             alertmanagers: Vec::new(),
             queue: QueueOptions::default(),
+            begin: None,
         }
     }
 }
@@ -173,6 +177,7 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
     let env = environment(&options);
     let shared = Arc::new(Shared {
         env,
+        begin: options.begin,
         clock: options.clock,
         notifier,
         shutdown,

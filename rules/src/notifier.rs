@@ -43,11 +43,26 @@ impl Default for QueueOptions {
     }
 }
 
+/// Changes the labels of an alert on its way out, or keeps it back.
+pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;
+
 /// Where alerts go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Alertmanager {
     /// Scheme `http`, host, port, and perhaps a path in front of `/api/v2/alerts`.
     pub url: String,
+    /// A request that takes longer has failed.
+    pub timeout: Duration,
+    /// Applied to each alert before it waits.
+    pub relabel: Option<Relabel>,
+}
+
+impl Alertmanager {
+    /// One at `url`, with Prometheus' timeout, that gets alerts as they are.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), timeout: TIMEOUT, relabel: None }
+    }
 }
 
 /// An Alertmanager, now.
@@ -108,6 +123,8 @@ fn time(ms: Timestamp) -> String {
 /// The alerts that wait for one Alertmanager.
 struct Queue {
     uri: Uri,
+    timeout: Duration,
+    relabel: Option<Relabel>,
     options: QueueOptions,
     waiting: Mutex<VecDeque<Arc<Alert>>>,
     wake: Notify,
@@ -119,7 +136,13 @@ struct Queue {
 impl Queue {
     fn push(&self, alerts: &[Arc<Alert>]) {
         let mut waiting = self.waiting.lock();
-        waiting.extend(alerts.iter().cloned());
+        match &self.relabel {
+            None => waiting.extend(alerts.iter().cloned()),
+            Some(relabel) => waiting.extend(alerts.iter().filter_map(|alert| {
+                let labels = relabel(&alert.labels)?;
+                Some(Arc::new(Alert { labels, ..(**alert).clone() }))
+            })),
+        }
         let excess = waiting.len().saturating_sub(self.options.capacity);
         waiting.drain(..excess);
         drop(waiting);
@@ -148,9 +171,17 @@ impl Queue {
 
 /// All Alertmanagers.
 pub(crate) struct Notifier {
-    queues: Vec<Arc<Queue>>,
+    running: Mutex<Vec<Running>>,
+    options: QueueOptions,
+    client: Client<HttpConnector, Full<Bytes>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// An Alertmanager with the task that serves it.
+struct Running {
+    queue: Arc<Queue>,
+    stop: CancellationToken,
 }
 
 impl Notifier {
@@ -159,12 +190,27 @@ impl Notifier {
         alertmanagers: &[Alertmanager],
         options: QueueOptions,
     ) -> Result<Self, (String, String)> {
-        let mut queues = Vec::new();
+        let this = Self {
+            running: Mutex::default(),
+            options,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        this.replace(alertmanagers)?;
+        Ok(this)
+    }
+
+    /// Others from now on. What waits for those that are gone is delivered as far as it is taken.
+    pub(crate) fn replace(&self, alertmanagers: &[Alertmanager]) -> Result<(), (String, String)> {
+        let mut fresh = Vec::new();
         for alertmanager in alertmanagers {
             let uri = address(&alertmanager.url).map_err(|what| (alertmanager.url.clone(), what))?;
-            queues.push(Arc::new(Queue {
+            fresh.push(Arc::new(Queue {
                 uri,
-                options,
+                timeout: alertmanager.timeout,
+                relabel: alertmanager.relabel.clone(),
+                options: self.options,
                 waiting: Mutex::default(),
                 wake: Notify::new(),
                 sent: AtomicU64::new(0),
@@ -172,30 +218,32 @@ impl Notifier {
                 dropped: AtomicU64::new(0),
             }));
         }
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        for queue in &queues {
-            let post = Post { queue: Arc::clone(queue), client: client.clone(), stop: stop.clone() };
-            tasks.spawn(post.run());
-        }
-        tasks.close();
-        Ok(Self { queues, stop, tasks })
+        let start = |queue: Arc<Queue>| {
+            let stop = self.stop.child_token();
+            let post = Post { queue: Arc::clone(&queue), client: self.client.clone(), stop: stop.clone() };
+            self.tasks.spawn(post.run());
+            Running { queue, stop }
+        };
+        let before = std::mem::replace(&mut *self.running.lock(), fresh.into_iter().map(start).collect());
+        before.iter().for_each(|running| running.stop.cancel());
+        Ok(())
     }
 
     /// Puts alerts into all queues.
     pub(crate) fn send(&self, alerts: &[Arc<Alert>]) {
         if !alerts.is_empty() {
-            self.queues.iter().for_each(|queue| queue.push(alerts));
+            self.running.lock().iter().for_each(|running| running.queue.push(alerts));
         }
     }
 
     pub(crate) fn stats(&self) -> Vec<AlertmanagerStats> {
-        self.queues.iter().map(|queue| queue.stats()).collect()
+        self.running.lock().iter().map(|running| running.queue.stats()).collect()
     }
 
     /// Delivers what waits, as far as it is taken, and ends.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        self.tasks.close();
         self.tasks.wait().await;
     }
 }
@@ -282,7 +330,7 @@ impl Post {
             .header(header::USER_AGENT, concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
             .map_err(|error| error.to_string())?;
-        match tokio::time::timeout(TIMEOUT, self.client.request(request)).await {
+        match tokio::time::timeout(self.queue.timeout, self.client.request(request)).await {
             Err(_) => Err("no answer in time".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),

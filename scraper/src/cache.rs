@@ -60,7 +60,10 @@ struct Entry {
     length_and_flags: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 20);
+/// Bytes of a series at rest.
+pub const ENTRY_BYTES: usize = 20;
+
+const _: () = assert!(size_of::<Entry>() == ENTRY_BYTES);
 
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a 64-bit number")]
 fn split(number: u64) -> [u32; 2] {

@@ -12,6 +12,7 @@ pub use crate::discovery::{
 use crate::exposition::Format;
 pub use crate::http::Pins;
 use crate::relabel::Rule;
+pub use crate::resolution::schema_of_growth;
 
 /// Where timestamps come from: milliseconds since the epoch, now. Durations are measured on the
 /// runtime's monotonic clock instead.
@@ -234,23 +235,42 @@ pub enum NameScheme {
 }
 
 /// How histograms are taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HistogramOptions {
     /// `scrape_native_histograms`: off, native histograms are read as their classic buckets.
     pub native: bool,
     /// `always_scrape_classic_histograms`: classic buckets are kept beside native ones.
     pub always_classic: bool,
+    /// `convert_classic_histograms_to_nhcb`: classic histograms become native ones with custom buckets.
+    pub convert_classic: bool,
     /// `native_histogram_bucket_limit`; 0 is none.
     pub native_buckets_max: u64,
+    /// The finest schema that is taken; finer ones are made coarser. See [`schema_of_growth`].
+    pub schema_max: i32,
 }
 
-/// The job's limits; 0 is no limit. A page beyond one of them fails as a whole.
+impl Default for HistogramOptions {
+    fn default() -> Self {
+        let schema_max = schema_of_growth(0.0);
+        Self {
+            native: false,
+            always_classic: false,
+            convert_classic: false,
+            native_buckets_max: 0,
+            schema_max,
+        }
+    }
+}
+
+/// The job's limits; 0 is no limit. A page beyond one of them fails as a whole, if nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// `body_size_limit`: bytes of the uncompressed page.
     pub body_bytes_max: u64,
     /// `sample_limit`: samples left after metric relabelling.
     pub samples_max: u64,
+    /// `sample_limit_keeps_known`: beyond the limit only new series are refused, and the page is taken.
+    pub keeps_known: bool,
     /// `label_limit`: labels of one series.
     pub labels_max: u64,
     /// `label_name_length_limit`

@@ -12,8 +12,10 @@ use crate::exposition::Format;
 use crate::http::{Answer, Authorizer, Dialer, ExchangeError, Outgoing, Peer, Roots, Session};
 use crate::target::Target;
 
-/// A page larger than this is refused even if the job sets no limit.
-const BODY_BYTES_MAX: u64 = 1 << 30;
+/// A page larger than this is refused if the job sets no limit.
+const BODY_BYTES_DEFAULT: u64 = 256 << 20;
+/// A page larger than this is refused whatever the job says.
+const BODY_BYTES_MAX: u64 = 4 << 30;
 const REDIRECTS_MAX: usize = 10;
 
 /// Why a page could not be fetched.
@@ -79,7 +81,7 @@ impl Page {
 
 fn body_limit(job: &ScrapeJob) -> u64 {
     let limit = job.limits.body_bytes_max;
-    if limit == 0 { BODY_BYTES_MAX } else { limit.min(BODY_BYTES_MAX) }
+    if limit == 0 { BODY_BYTES_DEFAULT } else { limit.min(BODY_BYTES_MAX) }
 }
 
 /// What the targets of a job are fetched with.

@@ -255,13 +255,21 @@ impl Ingest {
         };
         figures.kept = parsed.points.iter().filter(is_kept).count();
         let counted = parsed.points.iter().filter(is_kept).filter(|point| !is_stale_nan(point.value)).count();
+        let mut refused_from = new.len();
         if job.limits.samples_max > 0 && counted as u64 > job.limits.samples_max {
-            return Err(ScrapeError::SampleLimit.into());
+            if !job.limits.keeps_known {
+                return Err(ScrapeError::SampleLimit.into());
+            }
+            self.store.counters.exceeded_sample_limit.add(1);
+            refused_from = self.room_for_new(parsed, &new, job.limits.samples_max);
         }
         let store = Arc::clone(&self.store);
         let mut appender = store.db.appender();
-        let new: Vec<NewSeries> =
-            new.iter().map(|labels| self.new_series(&mut appender, labels.as_ref())).collect();
+        let known_new = new.iter().take(refused_from);
+        let mut new_refs: Vec<NewSeries> =
+            known_new.map(|labels| self.new_series(&mut appender, labels.as_ref())).collect();
+        new_refs.resize(new.len(), NewSeries::Refused);
+        let new = new_refs;
         let is_stored = |series: &&NewSeries| matches!(series, NewSeries::Stored(_));
         figures.added = new.iter().filter(is_stored).count();
         self.append_points(&mut appender, scrape, parsed, &new)?;
@@ -286,6 +294,20 @@ impl Ingest {
         Ok(())
     }
 
+    /// How many of the new series fit beside those that are known.
+    fn room_for_new(&self, parsed: &ParsedPage, new: &[Option<Labels>], samples_max: u64) -> usize {
+        let is_known =
+            |point: &&Point| matches!(point.slot(), Slot::Known(at) if self.cache.series(at).is_some());
+        let known = parsed.points.iter().filter(is_known).count() as u64;
+        let mut room = samples_max.saturating_sub(known);
+        let takes_room = |labels: &Option<Labels>| {
+            let fits = labels.is_none() || room > 0;
+            room = room.saturating_sub(u64::from(labels.is_some()));
+            fits
+        };
+        new.iter().map(takes_room).take_while(|fits| *fits).count()
+    }
+
     fn new_series(&self, appender: &mut Appender<'_>, labels: Option<&Labels>) -> NewSeries {
         let Some(labels) = labels else { return NewSeries::Dropped };
         match appender.series(labels) {
@@ -305,11 +327,13 @@ impl Ingest {
         new: &[NewSeries],
     ) -> Result<(), Refusal> {
         let honor = scrape.job.honor_timestamps;
-        for point in &parsed.points {
+        let mut exemplars = parsed.exemplars().iter().peekable();
+        for (at, point) in parsed.points.iter().enumerate() {
             let series = match point.slot() {
                 Slot::Known(at) => self.cache.series(at),
                 Slot::New(n) => new.get(n as usize).and_then(NewSeries::series),
             };
+            let exemplar = exemplars.next_if(|(point, _)| *point == at);
             let Some(series) = series else { continue };
             let ts = point.ts().filter(|_| honor).unwrap_or(scrape.at);
             let appended = if ts > scrape.now.saturating_add(AHEAD_MS_MAX) {
@@ -321,7 +345,11 @@ impl Ingest {
                 }
             };
             match appended {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Some((_, exemplar)) = exemplar {
+                        append_exemplar(appender, series, exemplar, ts);
+                    }
+                }
                 Err(AppendError::UnknownSeries) => return Err(Refusal::UnknownSeries),
                 Err(error) => self.store.counters.refuse(error),
             }
@@ -397,6 +425,15 @@ impl Ingest {
         labels.set(model::METRIC_NAME, REPORTS[at]);
         appender.series(&labels.build())
     }
+}
+
+/// An example is worth no failure: one that is late, repeated or too long is left out.
+fn append_exemplar(appender: &mut Appender<'_>, series: SeriesRef, exemplar: &tsdb::Exemplar, ts: Timestamp) {
+    let _ = if exemplar.ts == Timestamp::MIN {
+        appender.append_exemplar(series, &tsdb::Exemplar { ts, ..exemplar.clone() })
+    } else {
+        appender.append_exemplar(series, exemplar)
+    };
 }
 
 /// What became of a new series.

@@ -21,6 +21,7 @@
 pub mod cache;
 pub mod config;
 mod counters;
+mod custom;
 mod discovery;
 pub mod exposition;
 mod failure_log;

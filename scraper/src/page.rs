@@ -6,7 +6,10 @@ use model::{HistogramValue, Timestamp};
 
 use crate::cache::{Cache, Changes, NameHasher, Slot};
 use crate::config::HistogramOptions;
-use crate::exposition::{Event, Format, MetricType, ParseError, ParseOptions, Parser, unescape_help};
+use crate::custom::{Converted, Converter};
+use crate::exposition::{
+    Event, Exemplar, Format, MetricType, ParseError, ParseOptions, Parser, series_labels, unescape_help,
+};
 use crate::resolution;
 use crate::status::FamilyMetadata;
 
@@ -14,6 +17,8 @@ use crate::status::FamilyMetadata;
 const UNTIMED: Timestamp = Timestamp::MIN;
 /// Set in [`Point::place`] for the n-th new series.
 const NEW: u32 = 1 << 31;
+/// More samples than that are not read from one page, whatever its size: 96 MB of points.
+const SAMPLES_MAX: usize = 4_000_000;
 
 /// One sample of a page, in 24 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +50,8 @@ pub(crate) struct ParsedPage {
     names: Vec<u8>,
     new: Vec<(usize, MetricType)>,
     histograms: Vec<HistogramValue>,
+    /// Examples, each with the number of its point.
+    exemplars: Vec<(usize, tsdb::Exemplar)>,
     /// Of all that the page says about its families.
     pub(crate) metadata_hash: u64,
 }
@@ -52,6 +59,30 @@ pub(crate) struct ParsedPage {
 impl ParsedPage {
     pub(crate) fn histogram(&self, point: &Point) -> Option<&HistogramValue> {
         self.histograms.get((point.histogram as usize).checked_sub(1)?)
+    }
+
+    /// Examples, each with the number of its point; those without a time of their own have that of the
+    /// point, if it has one.
+    pub(crate) fn exemplars(&self) -> &[(usize, tsdb::Exemplar)] {
+        &self.exemplars
+    }
+
+    fn push_exemplar(&mut self, exemplar: &Exemplar<'_>, ts: Option<Timestamp>) {
+        let mut pairs = Vec::new();
+        if series_labels(exemplar.labels, MetricType::Unknown, &mut pairs).is_ok() {
+            let labels = model::Labels::from_pairs(pairs);
+            let ts = exemplar.ts.or(ts).unwrap_or(UNTIMED);
+            self.exemplars
+                .push((self.points.len() - 1, tsdb::Exemplar { labels, ts, value: exemplar.value }));
+        }
+    }
+
+    fn push_converted(&mut self, reading: &mut crate::cache::Reading<'_>, converted: Option<Converted>) {
+        let Some(Converted { series, ts, value }) = converted else { return };
+        let slot = reading.place(&series);
+        self.histograms.push(value);
+        let number = u32::try_from(self.histograms.len()).unwrap_or(0);
+        self.push(slot, &series, MetricType::Histogram, ts).histogram = number;
     }
 
     /// The names of the new series with the types of their families.
@@ -90,6 +121,8 @@ pub(crate) enum PageError {
     Parse(#[from] ParseError),
     #[error("histogram bucket limit exceeded")]
     Buckets,
+    #[error("more than {SAMPLES_MAX} samples on one page")]
+    TooManySamples,
 }
 
 /// Reads all of a page; its error stands for all of it.
@@ -108,14 +141,26 @@ pub(crate) fn read(
     let mut page = ParsedPage { points: Vec::with_capacity(cache.len()), ..ParsedPage::default() };
     let mut reading = cache.read(hasher);
     let mut parser = Parser::new(body, format, options);
-    while let Some(event) = parser.next(&mut |rest| reading.predict(rest))? {
+    let mut converter = histograms.convert_classic.then(Converter::default);
+    // Lines of a histogram that is put together must be seen whole.
+    let predicts = converter.is_none();
+    while let Some(event) = parser.next(&mut |rest| if predicts { reading.predict(rest) } else { None })? {
+        if let Some(converter) = &mut converter
+            && convert(converter, &event, (&mut page, &mut reading))
+            && !histograms.always_classic
+        {
+            continue;
+        }
         match event {
             Event::Sample(sample) => {
                 let slot = reading.place(sample.series);
                 page.push(slot, sample.series, sample.metric_type, sample.ts).value = sample.value;
+                if let Some(exemplar) = &sample.exemplar {
+                    page.push_exemplar(exemplar, sample.ts);
+                }
             }
             Event::Histogram(mut histogram) => {
-                if !resolution::fit(&mut histogram.value, histograms.native_buckets_max) {
+                if !resolution::fit(&mut histogram.value, histograms) {
                     return Err(PageError::Buckets);
                 }
                 let slot = reading.place(histogram.series);
@@ -130,9 +175,34 @@ pub(crate) fn read(
             Event::Unit { family, unit } => page.describe(hasher, 3, &family, unit),
             Event::Comment(_) => {}
         }
+        if page.points.len() > SAMPLES_MAX {
+            return Err(PageError::TooManySamples);
+        }
+    }
+    if let Some(mut converter) = converter {
+        page.push_converted(&mut reading, converter.finish());
     }
     page.changes = reading.finish();
     Ok(page)
+}
+
+/// Shows an event to the converter; says whether it was a line of a classic histogram.
+fn convert(
+    converter: &mut Converter,
+    event: &Event<'_>,
+    (page, reading): (&mut ParsedPage, &mut crate::cache::Reading<'_>),
+) -> bool {
+    let (is_taken, finished) = match event {
+        Event::Sample(sample) => converter.take(sample),
+        Event::Type { family, metric_type } => (false, converter.begin_family(family, *metric_type)),
+        Event::Histogram(histogram) => {
+            converter.note_native(histogram.series);
+            (false, converter.finish())
+        }
+        _ => (false, None),
+    };
+    page.push_converted(reading, finished);
+    is_taken
 }
 
 impl ParsedPage {

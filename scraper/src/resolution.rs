@@ -5,29 +5,42 @@ use std::ops::AddAssign;
 use model::histogram::CUSTOM_BUCKETS_SCHEMA;
 use model::{Histogram, HistogramValue, Span};
 
+use crate::config::HistogramOptions;
+
 /// The coarsest exponential schema.
 const SCHEMA_MIN: i32 = -4;
 /// The finest schema that is stored; finer ones up to [`SCHEMA_READ_MAX`] are read and made coarser.
 const SCHEMA_MAX: i32 = 8;
 pub(crate) const SCHEMA_READ_MAX: i32 = 52;
 
-/// Makes `histogram` coarser until its schema can be stored and it has at most `buckets_max` buckets, if
-/// that is not 0. Returns whether it was possible.
-pub(crate) fn fit(histogram: &mut HistogramValue, buckets_max: u64) -> bool {
+/// The finest schema whose buckets grow by `factor` or more (`native_histogram_min_bucket_factor`).
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "clamped")]
+pub fn schema_of_growth(factor: f64) -> i32 {
+    if factor <= 1.0 || factor.is_nan() {
+        return SCHEMA_MAX;
+    }
+    (-factor.log2().log2()).floor().clamp(f64::from(SCHEMA_MIN), f64::from(SCHEMA_MAX)) as i32
+}
+
+/// Makes `histogram` coarser until its schema can be stored and is not finer than is wanted, and it has not more
+/// buckets than are wanted. Returns whether it was possible.
+pub(crate) fn fit(histogram: &mut HistogramValue, options: HistogramOptions) -> bool {
+    let limits = (options.native_buckets_max, options.schema_max.min(SCHEMA_MAX));
     match histogram {
-        HistogramValue::Int(histogram) => fit_one(histogram, buckets_max),
-        HistogramValue::Float(histogram) => fit_one(histogram, buckets_max),
+        HistogramValue::Int(histogram) => fit_one(histogram, limits),
+        HistogramValue::Float(histogram) => fit_one(histogram, limits),
     }
 }
 
-fn fit_one<N: Copy + AddAssign>(histogram: &mut Histogram<N>, buckets_max: u64) -> bool {
+fn fit_one<N: Copy + AddAssign>(histogram: &mut Histogram<N>, (buckets_max, schema_max): (u64, i32)) -> bool {
     let fits =
         |it: &Histogram<N>| buckets_max == 0 || (it.positive.len() + it.negative.len()) as u64 <= buckets_max;
     if histogram.schema == CUSTOM_BUCKETS_SCHEMA {
         return fits(histogram);
     }
-    if histogram.schema > SCHEMA_MAX {
-        coarsen(histogram, SCHEMA_MAX);
+    if histogram.schema > schema_max {
+        coarsen(histogram, schema_max);
     }
     while !fits(histogram) && histogram.schema > SCHEMA_MIN {
         coarsen(histogram, histogram.schema - 1);
@@ -106,7 +119,9 @@ mod tests {
         let fine = HistogramValue::Int(histogram(4, &[(1, 8)], &[1; 8]));
         let fitted = |buckets_max| {
             let mut it = fine.clone();
-            let HistogramValue::Int(int) = (if fit(&mut it, buckets_max) { it } else { return None }) else {
+            let HistogramValue::Int(int) =
+                (if fit(&mut it, limited(buckets_max)) { it } else { return None })
+            else {
                 return None;
             };
             Some((int.schema, int.positive))
@@ -117,8 +132,24 @@ mod tests {
         assert_eq!(fitted(2), Some((1, vec![8])));
         assert_eq!(fitted(1), None);
         let mut finest = HistogramValue::Int(histogram(20, &[(1, 2)], &[1, 1]));
-        assert!(fit(&mut finest, 0));
+        assert!(fit(&mut finest, limited(0)));
         assert!(matches!(finest, HistogramValue::Int(it) if it.schema == 8 && it.positive == [2]));
+    }
+
+    fn limited(native_buckets_max: u64) -> HistogramOptions {
+        HistogramOptions { native_buckets_max, ..HistogramOptions::default() }
+    }
+
+    #[test]
+    fn a_growth_factor_is_a_schema() {
+        for (factor, schema) in
+            [(0.0, 8), (1.0, 8), (1.0027, 8), (1.1, 2), (2.0, 0), (4.0, -1), (65_536.0, -4), (1e9, -4)]
+        {
+            assert_eq!(schema_of_growth(factor), schema, "{factor}");
+        }
+        let mut it = HistogramValue::Int(histogram(4, &[(1, 8)], &[1; 8]));
+        assert!(fit(&mut it, HistogramOptions { schema_max: 2, ..HistogramOptions::default() }));
+        assert!(matches!(it, HistogramValue::Int(it) if it.schema == 2 && it.positive == [4, 4]));
     }
 
     #[test]

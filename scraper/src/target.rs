@@ -13,6 +13,7 @@ const TIMEOUT: &str = "__scrape_timeout__";
 const NODE: &str = "__meta_kubernetes_node_name";
 const PARAM: &str = "__param_";
 const NATIVE: &str = "__scrape_native_histograms__";
+const CONVERT: &str = "__convert_classic_histograms_to_nhcb__";
 const ALWAYS_CLASSIC: &str = "__always_scrape_classic_histograms__";
 
 /// One target after relabelling.
@@ -130,6 +131,7 @@ fn finish(job: &ScrapeJob, discovered: Labels, mut labels: LabelsBuilder) -> Res
     let histograms = HistogramOptions {
         native: flag(NATIVE, job.histograms.native)?,
         always_classic: flag(ALWAYS_CLASSIC, job.histograms.always_classic)?,
+        convert_classic: flag(CONVERT, job.histograms.convert_classic)?,
         ..job.histograms
     };
     let path = path_and_query(job, &labels);

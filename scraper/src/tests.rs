@@ -307,6 +307,58 @@ async fn limits_refuse_whole_pages() {
 }
 
 #[tokio::test]
+async fn beyond_the_limit_known_series_can_be_kept() {
+    let exporter = Exporter::start("a 1\nb 2\n").await;
+    let mut job = job("j", &[&exporter.address]);
+    (job.limits.samples_max, job.limits.keeps_known) = (3, true);
+    let bench = Bench::start(vec![job]);
+    bench.until_scraped(2).await;
+    exporter.set("a 1\nnew1 1\nnew2 2\nb 2\nnew3 3\n");
+    bench.until("the first new series", |bench| !bench.read("new1").is_empty()).await;
+    bench.until_scraped(2).await;
+    assert!(bench.read("new2").is_empty() && bench.read("new3").is_empty());
+    assert_eq!(bench.values("b").last(), Some(&Some(2.0)));
+    assert_eq!(bench.values("up").last(), Some(&Some(1.0)));
+    assert!(bench.handle.stats().exceeded_sample_limit > 0);
+    // Room that becomes free is used.
+    exporter.set("a 1\nnew2 2\nb 2\n");
+    bench.until("the second new series", |bench| !bench.read("new2").is_empty()).await;
+}
+
+#[tokio::test]
+async fn examples_are_stored() {
+    let exporter = Exporter::start(
+        "# TYPE a counter\na_total{x=\"1\"} 5 # {trace_id=\"t1\"} 0.5 1000.5\na_total{x=\"2\"} 6 # {trace_id=\"t2\"} 0.7\n# EOF\n",
+    )
+    .await;
+    exporter.page.lock().content_type = "application/openmetrics-text; version=1.0.0";
+    let bench = Bench::start(vec![job("j", &[&exporter.address])]);
+    bench.until_scraped(2).await;
+    let selector = vec![vec![Matcher::equal("__name__", "a_total")]];
+    let found = bench.db.exemplars(&selector, TimeRange::ALL);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let of = |x: &str| found.iter().find(|(labels, _)| labels.get("x") == Some(x)).unwrap().1.clone();
+    let first = of("1");
+    assert_eq!((first.len(), first[0].ts, first[0].value), (1, 1_000_500, 0.5));
+    assert_eq!(first[0].labels.get("trace_id"), Some("t1"));
+    // Without a time of its own it has that of its sample.
+    let sample =
+        bench.read("a_total").into_iter().find(|(labels, _)| labels.contains("x=\"2\"")).unwrap().1[0];
+    assert_eq!((of("2")[0].ts, of("2")[0].value), (sample.0, 0.7));
+}
+
+/// Tiny lines cost more memory than bytes: their number is bounded too, and nothing of such a page is stored.
+#[tokio::test]
+async fn a_page_of_endless_tiny_lines_is_refused() {
+    let exporter = Exporter::start(&"a 1\n".repeat(4_000_001)).await;
+    let mut job = job("j", &[&exporter.address]);
+    (job.interval_ms, job.timeout_ms) = (60_000, 60_000);
+    let bench = Bench::start(vec![job]);
+    bench.until("the refusal", |bench| bench.error().contains("samples on one page")).await;
+    assert!(bench.read("a").is_empty());
+}
+
+#[tokio::test]
 async fn too_many_targets_fail_all() {
     let exporter = Exporter::start("a 1\n").await;
     let mut job = job("j", &[&exporter.address, "127.0.0.1:1"]);

@@ -28,8 +28,9 @@ macro_rules! refused {
         impl $name {
             /// The refused keys that are there, with their values.
             pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, &Spanned<serde_json::Value>)> {
-                [$((stringify!($key), self.$key.as_ref()),)*]
-                    .into_iter()
+                let keys: [(&'static str, Option<&Spanned<serde_json::Value>>); _] =
+                    [$((stringify!($key), self.$key.as_ref()),)*];
+                keys.into_iter()
                     .filter_map(|(key, value)| Some((key, value?)))
                     .filter(|(_, value)| !is_empty(&value.value))
             }
@@ -65,9 +66,8 @@ refused! {
 
 refused! {
     /// `global`
-    Global {
-        query_log_file,
-    } plus {
+    Global {} plus {
+        query_log_file: Option<PathBuf>,
         scrape_failure_log_file: Option<PathBuf>,
         scrape_interval: Option<Duration>,
         scrape_timeout: Option<Spanned<Duration>>,
@@ -101,7 +101,7 @@ refused! {
         oci_sd_configs, openstack_sd_configs, outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs,
         scaleway_sd_configs, serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs,
         vultr_sd_configs,
-        native_histogram_min_bucket_factor,
+
     } plus {
         job_name: String,
         scrape_interval: Option<Duration>,
@@ -116,10 +116,13 @@ refused! {
         label_value_length_limit: Option<u64>,
         keep_dropped_targets: Option<u64>,
         native_histogram_bucket_limit: Option<u64>,
+        native_histogram_min_bucket_factor: Option<Spanned<f64>>,
+        /// Ours: beyond `sample_limit` only new series are refused.
+        sample_limit_keeps_known: bool,
         metric_name_validation_scheme: Option<NameScheme>,
         metric_name_escaping_scheme: Option<Spanned<String>>,
         scrape_native_histograms: Option<bool>,
-        convert_classic_histograms_to_nhcb: Option<Spanned<bool>>,
+        convert_classic_histograms_to_nhcb: Option<bool>,
         always_scrape_classic_histograms: Option<bool>,
         extra_scrape_metrics: Option<bool>,
         honor_labels: bool,
@@ -179,19 +182,18 @@ pub(crate) struct ScrapeFile {
     pub(crate) scrape_configs: Vec<Option<Spanned<Scrape>>>,
 }
 
-refused! {
-    /// `alerting`
-    Alerting {
-        alert_relabel_configs,
-    } plus {
-        alertmanagers: Vec<Spanned<Alertmanager>>,
-    }
+/// `alerting`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Alerting {
+    pub(crate) alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
+    pub(crate) alertmanagers: Vec<Spanned<Alertmanager>>,
 }
 
 refused! {
     /// One of `alerting.alertmanagers`
     Alertmanager {
-        timeout, relabel_configs, alert_relabel_configs, azure_sd_configs, consul_sd_configs,
+        azure_sd_configs, consul_sd_configs,
         digitalocean_sd_configs, dns_sd_configs, docker_sd_configs, dockerswarm_sd_configs, ec2_sd_configs,
         eureka_sd_configs, file_sd_configs, gce_sd_configs, hetzner_sd_configs, http_sd_configs,
         ionos_sd_configs, kubernetes_sd_configs, kuma_sd_configs, lightsail_sd_configs, linode_sd_configs,
@@ -201,6 +203,9 @@ refused! {
         basic_auth, authorization, oauth2, sigv4, bearer_token, bearer_token_file, tls_config, proxy_url,
         proxy_from_environment, proxy_connect_header, no_proxy, http_headers,
     } plus {
+        timeout: Option<Duration>,
+        relabel_configs: Vec<Option<Spanned<Relabel>>>,
+        alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
         scheme: Option<Scheme>,
         path_prefix: String,
         api_version: Option<Spanned<String>>,

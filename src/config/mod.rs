@@ -1,6 +1,7 @@
 //! The configuration file, in Prometheus' format: read whole, checked whole, or refused with the file,
 //! line, column and key.
 
+mod alerting;
 pub(crate) mod cluster;
 mod discovery;
 mod file;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::Location;
 
+pub(crate) use alerting::Alertmanager;
 pub(crate) use redact::redact;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
@@ -34,7 +36,9 @@ pub(crate) struct Loaded {
     /// The groups of all rule files.
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
-    pub(crate) alertmanagers: Vec<rules::Alertmanager>,
+    pub(crate) alertmanagers: Vec<Alertmanager>,
+    /// Where queries are logged; relative to the file.
+    pub(crate) query_log_file: Option<PathBuf>,
     /// How samples are kept.
     pub(crate) storage: storage::StorageOptions,
     /// How OTLP metrics become series.
@@ -52,6 +56,7 @@ impl Default for Loaded {
             rule_query_offset_ms: 0,
             rules: Vec::new(),
             alertmanagers: Vec::new(),
+            query_log_file: None,
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
             redacted: String::new(),

@@ -10,7 +10,7 @@ use scraper::exposition::Format;
 use serde_saphyr::{Location, Spanned};
 
 use super::Loaded;
-use super::file::{Alerting, File, Global, Relabel, Scrape, StaticConfig};
+use super::file::{File, Global, Relabel, Scrape, StaticConfig};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
 
 /// What is wrong, and where.
@@ -68,43 +68,18 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         external_labels,
         rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
         rules: Vec::new(),
-        alertmanagers: alertmanagers(file.alerting.as_ref())?,
+        alertmanagers: super::alerting::resolve(file.alerting.as_ref())?,
         storage: file.storage.unwrap_or_default().resolve()?,
         otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
+        query_log_file: global.query_log_file.clone().filter(|path| !path.as_os_str().is_empty()),
         redacted: String::new(),
     };
     Ok((loaded, global))
 }
 
-/// The addresses of all Alertmanagers.
-fn alertmanagers(alerting: Option<&Alerting>) -> Result<Vec<rules::Alertmanager>, Fault> {
-    let Some(alerting) = alerting else { return Ok(Vec::new()) };
-    refuse("alerting.", alerting.refused())?;
-    let mut out = Vec::new();
-    for alertmanager in &alerting.alertmanagers {
-        let (config, at) = (&alertmanager.value, alertmanager.referenced);
-        refuse("alerting.alertmanagers: ", config.refused())?;
-        if let Some(version) = config.api_version.as_ref().filter(|version| version.value != "v2") {
-            let what =
-                format!("expected Alertmanager api version to be one of [v2] but got {}", version.value);
-            return fault(version.referenced, what);
-        }
-        if config.scheme == Some(Scheme(scraper::config::Scheme::Https)) {
-            return fault(at, "alerting.alertmanagers: scheme https is not supported");
-        }
-        let prefix = config.path_prefix.trim_matches('/');
-        let slash = if prefix.is_empty() { "" } else { "/" };
-        targets(&config.static_configs)?;
-        for target in config.static_configs.iter().flat_map(|group| &group.targets) {
-            out.push(rules::Alertmanager { url: format!("http://{target}{slash}{prefix}") });
-        }
-    }
-    Ok(out)
-}
-
 /// Says of the first section that is there and not carried, where it stands.
-fn refuse<'a>(
+pub(super) fn refuse<'a>(
     inside: &str,
     mut sections: impl Iterator<Item = (&'static str, &'a Spanned<serde_json::Value>)>,
 ) -> Result<(), Fault> {
@@ -155,14 +130,6 @@ impl Defaults<'_> {
             return fault(at, "job_name is empty");
         }
         refuse(&format!("job {:?}: ", scrape.job_name), scrape.refused())?;
-        let converts = scrape.convert_classic_histograms_to_nhcb.as_ref().is_some_and(|flag| flag.value)
-            || self.global.convert_classic_histograms_to_nhcb == Some(true);
-        if converts {
-            return fault(
-                at,
-                format!("job {:?}: convert_classic_histograms_to_nhcb is not supported", scrape.job_name),
-            );
-        }
         let (interval_ms, timeout_ms) = self.times(scrape)?;
         let global = self.global;
         let flag = |own: Option<bool>, global: Option<bool>| own.or(global).unwrap_or(false);
@@ -191,6 +158,11 @@ impl Defaults<'_> {
         }
         job.histograms.always_classic =
             flag(scrape.always_scrape_classic_histograms, global.always_scrape_classic_histograms);
+        job.histograms.convert_classic =
+            flag(scrape.convert_classic_histograms_to_nhcb, global.convert_classic_histograms_to_nhcb);
+        if let Some(factor) = &scrape.native_histogram_min_bucket_factor {
+            job.histograms.schema_max = scraper::config::schema_of_growth(factor.value);
+        }
         job.histograms.native_buckets_max = scrape.native_histogram_bucket_limit.unwrap_or(0);
         let names = scrape.metric_name_validation_scheme.or(global.metric_name_validation_scheme);
         job.names = names.map_or(job.names, |NameScheme(names)| names);
@@ -232,6 +204,7 @@ impl Defaults<'_> {
         Limits {
             body_bytes_max,
             samples_max: scrape.sample_limit.unwrap_or(global.sample_limit),
+            keeps_known: scrape.sample_limit_keeps_known,
             labels_max: scrape.label_limit.unwrap_or(global.label_limit),
             label_name_bytes_max: scrape.label_name_length_limit.unwrap_or(global.label_name_length_limit),
             label_value_bytes_max: scrape.label_value_length_limit.unwrap_or(global.label_value_length_limit),
@@ -269,7 +242,7 @@ fn formats(protocols: Option<&Vec<Spanned<Protocol>>>) -> Result<Option<Vec<Form
     Ok(Some(formats))
 }
 
-fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
+pub(super) fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
     let group = |config: &StaticConfig| {
         let labels = labels("static_configs.labels", &config.labels)?;
         if let Some(target) = config.targets.iter().find(|target| target.contains('/') || target.is_empty()) {
@@ -281,7 +254,7 @@ fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
     configs.iter().map(group).collect()
 }
 
-fn relabel(
+pub(super) fn relabel(
     rules: &[Option<Spanned<Relabel>>],
     empty: &str,
     names: scraper::config::NameScheme,

@@ -22,6 +22,18 @@ fn defaults_are_inherited_and_overridden() {
 }
 
 #[test]
+fn histograms_are_taken_as_the_file_says() {
+    let text = "global: {convert_classic_histograms_to_nhcb: true}\nscrape_configs:\n\
+                - {job_name: a, native_histogram_min_bucket_factor: 1.5}\n\
+                - {job_name: b, convert_classic_histograms_to_nhcb: false, sample_limit: 5, sample_limit_keeps_known: true}\n";
+    let loaded = parse(Path::new("p.yml"), text).unwrap();
+    let [a, b] = loaded.jobs.as_slice() else { unreachable!() };
+    assert!(a.histograms.convert_classic && !b.histograms.convert_classic);
+    assert_eq!((a.histograms.schema_max, b.histograms.schema_max), (0, 8));
+    assert!(b.limits.keeps_known && !a.limits.keeps_known);
+}
+
+#[test]
 fn mistakes_are_placed() {
     for (text, place) in [
         ("global:\n  nope: 1\n", "p.yml:2:3: unknown field `nope`"),

@@ -12,7 +12,7 @@ fn with_history(dir: &std::path::Path, end: i64, flags: &[&str]) -> Server {
     run("promtool", &["tsdb", "create-blocks-from", "openmetrics", &text.display().to_string(), &data]);
     let flags: Vec<&str> = ["--kubernetes=off"].iter().chain(flags).copied().collect();
     let server = Server::start(dir, &flags);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     server
 }
 
@@ -114,7 +114,7 @@ fn large_answers_are_compressed_for_those_who_can_read_them() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &["--kubernetes=off"]);
     let range = format!("{}/api/v1/query_range?query=vector(1)&start=0&end=10000&step=1", server.url);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     let (_, plain) = get(&range, &[]);
     let (status, packed) = get(&range, &[("Accept-Encoding", "gzip")]);
     assert_eq!(status, 200);
@@ -129,7 +129,7 @@ fn metrics_of_open_telemetry_are_taken_where_that_is_enabled() {
     let flag = format!("--config.file={}", config.display());
     let server =
         Server::start(&dir.path().join("own"), &["--kubernetes=off", "--web.enable-otlp-receiver", &flag]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     let send = |value: u32, ago_s: i64| {
         let nanos = (now_s() - ago_s) * 1_000_000_000;
         let body = format!(

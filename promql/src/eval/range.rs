@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use model::{FloatHistogram, Labels, METRIC_NAME, MatchOp, Samples, SeriesSet, TimeRange, Timestamp, Value};
 
@@ -327,6 +328,7 @@ impl Source for Ranged<'_> {
     }
 
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+        let since = self.evaluator.tally.as_ref().map(|_| Instant::now());
         out.reset(self.windows.times.count);
         let name = || self.metric_name(at);
         let remarks =
@@ -339,16 +341,26 @@ impl Source for Ranged<'_> {
             }
             Input::Computed(series) => &series[at].2,
         };
-        if let Some(by_column) = &self.code.by_column
-            && by_column(samples, &self.windows, &remarks, out)
-        {
-            return Ok(());
+        let by_column = self.code.by_column.as_ref();
+        if !by_column.is_some_and(|by_column| by_column(samples, &self.windows, &remarks, out)) {
+            self.windows.slide(samples, |window| {
+                if let Some(value) = (self.code.by_window)(window, &remarks) {
+                    out.set(window.step, value);
+                }
+            });
         }
-        self.windows.slide(samples, |window| {
-            if let Some(value) = (self.code.by_window)(window, &remarks) {
-                out.set(window.step, value);
+        if let (Some(tally), Some(since)) = (&self.evaluator.tally, since) {
+            tally.add(self.at.node, since, (1, out.samples(), out.heap_bytes()));
+            let grid = self.windows.times;
+            if self.evaluator.counts_steps(grid) {
+                let histograms = |window: &Window<'_>| -> usize {
+                    window.histograms.iter().map(|h| histogram_samples(h)).sum()
+                };
+                self.windows.slide(samples, |window| {
+                    tally.step((window.step, grid.count), window.ts.len() + histograms(window));
+                });
             }
-        });
+        }
         Ok(())
     }
 

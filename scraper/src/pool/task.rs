@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use model::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,20 +28,48 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     clock: Clock,
     buffers: Mutex<Vec<Vec<u8>>>,
-    /// Pages being parsed and stored; they keep a processor each.
-    ingesting: Arc<Semaphore>,
+    threads: Vec<Handle>,
+    /// Ends the threads, together with the last task.
+    idle: CancellationToken,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.idle.cancel();
+    }
+}
+
+/// Scrapes run on threads of their own, each target always on the same one. Its page is fetched, parsed and stored
+/// there without being handed to another thread, which would cost two wake-ups a scrape; and a slow disk
+/// holds up scrapes, which have to wait for it anyway, but nothing else of the process.
+const THREADS_MAX: usize = 4;
+/// A larger page is stored elsewhere, so that it does not hold up other targets.
+const INLINE_BYTES_MAX: usize = 4 << 20;
+
+/// Starts the threads; without any, scrapes run where the caller does.
+fn start_threads(idle: &CancellationToken) -> Vec<Handle> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let start = |number: usize| -> std::io::Result<Handle> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (handle, idle) = (runtime.handle().clone(), idle.clone());
+        let thread = std::thread::Builder::new().name(format!("scrape-{number}"));
+        thread.spawn(move || runtime.block_on(idle.cancelled()))?;
+        Ok(handle)
+    };
+    (0..processors.min(THREADS_MAX)).filter_map(|number| start(number).ok()).collect()
+}
+
 impl Shared {
     pub(crate) fn new(store: Arc<Store>, clock: Clock, shutdown: CancellationToken) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let idle = CancellationToken::new();
         Self {
             store,
             clock,
             buffers: Mutex::default(),
-            ingesting: Arc::new(Semaphore::new(processors)),
+            threads: start_threads(&idle),
+            idle,
             shutdown,
             tasks: TaskTracker::new(),
         }
@@ -112,6 +141,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn spawn(order: Order, shared: &Arc<Shared>) -> Self {
         let ingest = Ingest::new(Arc::clone(&shared.store), order.target.labels.clone());
+        let offset_ms = order.offset_ms;
         let (orders, receiver) = watch::channel(Arc::new(order));
         let live = Arc::new(Mutex::new(Live::default()));
         let (removed, gone) = (CancellationToken::new(), CancellationToken::new());
@@ -124,7 +154,11 @@ impl Task {
             fetcher: Fetcher::default(),
             ingest: Some(Box::new(ingest)),
         };
-        shared.tasks.spawn(scraping.run());
+        let offset = usize::try_from(offset_ms.unsigned_abs()).unwrap_or(0);
+        match shared.threads.get(offset % shared.threads.len().max(1)) {
+            Some(thread) => shared.tasks.spawn_on(scraping.run(), thread),
+            None => shared.tasks.spawn(scraping.run()),
+        };
         Self { orders, live, removed, gone }
     }
 
@@ -285,7 +319,7 @@ impl Scraping {
         (started, page): (Instant, Result<Page, ScrapeError>),
     ) -> bool {
         let Some(mut ingest) = self.ingest.take() else { return false };
-        let Ok(permit) = Arc::clone(&self.shared.ingesting).acquire_owned().await else { return false };
+        let is_own = !self.shared.threads.is_empty();
         let is_packed = page.as_ref().is_ok_and(|page| page.coding != Coding::Plain);
         let scrape = Scrape {
             job: Arc::clone(&order.job),
@@ -299,31 +333,41 @@ impl Scraping {
         };
         let failures =
             order.job.failure_log.clone().map(|path| (path, order.job.name.clone(), order.target.url()));
-        let stored = tokio::task::spawn_blocking(move || {
+        // How large a compressed page is shows once it is unpacked: the one before has to tell.
+        let before = usize::try_from(self.live.lock().body_bytes).unwrap_or(usize::MAX);
+        let is_small = scrape.page.as_ref().is_ok_and(|page| match page.coding {
+            Coding::Plain => page.body.len() <= INLINE_BYTES_MAX,
+            Coding::Gzip | Coding::Zstd => (1..=INLINE_BYTES_MAX).contains(&before),
+        });
+        let storing = move || {
             let outcome = ingest.store(scrape);
-            drop(permit);
             if let (Some(error), Some((path, job, url))) = (&outcome.error, failures)
                 && let Err(error) = crate::failure_log::append(&path, at, (&job, &url, error))
             {
                 tracing::error!("scrape_failure_log_file: {}: {error}", path.display());
             }
             (ingest, outcome)
-        });
-        match stored.await {
+        };
+        let stored = if is_small && is_own {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(storing)).map_err(|_| true)
+        } else {
+            tokio::task::spawn_blocking(storing).await.map_err(|error| error.is_panic())
+        };
+        match stored {
             Ok((ingest, outcome)) => {
                 self.note(at, outcome, &ingest, order);
                 self.ingest = Some(ingest);
             }
-            Err(error) if error.is_panic() => {
-                // What was remembered is lost with the thread. The target begins anew.
-                tracing::error!(url = order.target.url(), "storing a page failed: {error}");
+            Err(true) => {
+                // What was remembered is lost with the panic. The target begins anew.
+                tracing::error!(url = order.target.url(), "storing a page panicked");
                 let ingest = Ingest::new(Arc::clone(&self.shared.store), order.target.labels.clone());
                 self.ingest = Some(Box::new(ingest));
                 let mut live = self.live.lock();
                 live.health = Health::Down;
                 live.last_error = Some("storing the page failed".to_owned());
             }
-            Err(_) => return false,
+            Err(false) => return false,
         }
         self.shared.store.counters.scrapes.add(1);
         true

@@ -205,6 +205,27 @@ impl Catalog {
             .map(|(&name, &value)| (self.symbols.text(name), self.symbols.text(value)))
     }
 
+    /// Calls `visit` with those labels of a series that are among `names`, both ascending. Values of other
+    /// labels, which lie scattered in memory, are not touched.
+    pub(crate) fn visit_some(&self, id: u32, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let row = &self.rows[id as usize];
+        let mut wanted = names.iter().map(String::as_str).peekable();
+        for (&name, &value) in self.shapes[row.shape as usize].names.iter().zip(&row.values) {
+            let name = self.symbols.text(name);
+            while wanted.next_if(|wanted| *wanted < name).is_some() {}
+            match wanted.peek() {
+                None => return,
+                Some(next) if *next == name => visit(name, self.symbols.text(value)),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Whether a series has, or had, a label `name`, or a value of that text.
+    pub(crate) fn may_have_name(&self, name: &str) -> bool {
+        self.symbols.find(name).is_some()
+    }
+
     pub(crate) fn labels(&self, id: u32) -> Labels {
         Labels::from_sorted(self.pairs(id))
     }

@@ -351,6 +351,18 @@ impl Head {
         shard.get(id).map_or(Ok(Vec::new()), |series| series.visible(range, extent, &self.files))
     }
 
+    /// The newest sample of a series, if it is a float at hand and `view` sees all of the series.
+    pub(crate) fn newest_float(&self, id: u32, view: View) -> Option<(Timestamp, f64)> {
+        if !self.late.is_empty() || !self.deleted.read().is_empty() {
+            return None;
+        }
+        let mut shard = self.shard(id);
+        if shard.marks.contains_key(&id) {
+            return None;
+        }
+        shard.get(id)?.newest_float().filter(|(ts, _)| *ts >= view.from)
+    }
+
     /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
     pub(crate) fn with_samples(&self, ids: &Bitmap, view: View, range: TimeRange) -> Vec<u32> {
         let whole = range;

@@ -237,6 +237,11 @@ impl<'a> Series<'a> {
         (self.line.flags & BEGUN != 0).then(|| self.line.newest())
     }
 
+    /// The newest sample, if it is a float that is at hand.
+    pub(crate) fn newest_float(&self) -> Option<(Timestamp, f64)> {
+        (self.line.flags & VALUED != 0).then(|| (self.line.newest(), f64::from_bits(self.line.bits)))
+    }
+
     /// The time of the oldest sample.
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
         let mapped = self.rest.mapped.first().map(|chunk| chunk.min());
