@@ -26,6 +26,8 @@ mod discovery;
 pub mod exposition;
 mod failure_log;
 mod fetch;
+#[doc(hidden)]
+pub mod hostile;
 mod http;
 mod ingest;
 mod page;

@@ -71,6 +71,7 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         alertmanagers: alertmanagers(file.alerting.as_ref())?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
         redacted: String::new(),
+        fingerprint: None,
     };
     Ok((loaded, global))
 }
