@@ -77,6 +77,22 @@ impl Listening {
         }
         Ok(listeners)
     }
+
+    fn serve(
+        &self,
+        listeners: Vec<TcpListener>,
+        router: &axum::Router,
+        cli: &Cli,
+        stop: &Shutdown,
+    ) -> Vec<tokio::task::JoinHandle<()>> {
+        let read_timeout = Duration::from_millis(cli.web.read_timeout.0.unsigned_abs());
+        let limits = web::Limits::new(cli.web.connections_max, read_timeout);
+        let one = |listener| {
+            let (guard, limits) = (self.guard.clone(), limits.clone());
+            tokio::spawn(serve(listener, router.clone(), guard, limits, stop.clone()))
+        };
+        listeners.into_iter().map(one).collect()
+    }
 }
 
 async fn start(
@@ -96,43 +112,40 @@ async fn start(
     let options = api_options(cli, flags, &loaded, &place);
     let state = api::State::new(options.clone());
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
+    set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let router =
         place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
-    let limits = web::Limits::new(
-        cli.web.connections_max,
-        Duration::from_millis(cli.web.read_timeout.0.unsigned_abs()),
-    );
-    let servers: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| {
-            let (guard, limits) = (listening.guard.clone(), limits.clone());
-            tokio::spawn(serve(listener, router.clone(), guard, limits, stop.clone()))
-        })
-        .collect();
+    let servers = listening.serve(listeners, &router, cli, &stop);
 
     let db = tokio::select! {
-        opened = open_store(cli, &state) => Arc::new(opened?),
+        opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
         () = signals.stop() => return Ok(()),
     };
+    track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver = cli
-        .web
-        .enable_remote_write_receiver
-        .then(|| Arc::new(Receiver::new(Arc::clone(&db), random_seeds())));
+    let receiver = write_receiver(cli, &db);
+    // Rules must not take a store without its history for one without samples.
+    let attached = Shutdown::new();
+    let history = attach_history(&db, &state, &attached);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraping);
     let engine = Arc::clone(&options.engine);
-    let rules = Arc::new(rules::start(jobs.rules(&loaded, engine, &db), stop.child_token())?);
+    let rules = Arc::new(rules::start(
+        rules::Options { begin: Some(attached), ..jobs.rules(&loaded, &cli.rules, engine, &db) },
+        stop.child_token(),
+    )?);
+    let otlp = otlp_receiver(cli, &loaded, &db);
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
         receiver,
+        otlp,
     });
 
     let reload = Arc::new(Reload {
@@ -140,7 +153,6 @@ async fn start(
         jobs,
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
-        alertmanagers: loaded.alertmanagers.clone(),
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -155,10 +167,22 @@ async fn start(
     for server in servers {
         let _ = server.await;
     }
+    db.abandon_history();
+    let _ = history.join();
     maintenance.stop();
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
     Ok(())
+}
+
+fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
+    let enabled = cli.web.enable_remote_write_receiver;
+    enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
+}
+
+fn otlp_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<remote::otlp::Receiver>> {
+    let receiver = || Arc::new(remote::otlp::Receiver::new(Arc::clone(db), loaded.otlp.clone()));
+    cli.web.enable_otlp_receiver.then(receiver)
 }
 
 /// Seeds that nobody outside can know: the standard library's, drawn from the kernel.
@@ -236,6 +260,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         external_labels: loaded.external_labels.clone(),
         working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
         host_name: place.host_name.clone(),
+        notification_followers_max: cli.web.notification_subscribers_max,
         remote_read: api::RemoteRead {
             samples_max: cli.storage.read_samples_max,
             slots: (cli.storage.read_concurrency > 0)
@@ -250,13 +275,37 @@ fn set_config(state: &api::State, loaded: &Loaded) {
     state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
 }
 
-async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
+/// Logs queries where the configuration says, relative to its own place.
+fn set_query_log(state: &api::State, loaded: &Loaded, config: Option<&Path>) -> anyhow::Result<()> {
+    let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
+    let path = loaded.query_log_file.as_ref().map(|file| folder.join(file));
+    state
+        .set_query_log(path.as_deref())
+        .with_context(|| format!("global.query_log_file: {}", path.unwrap_or_default().display()))
+}
+
+/// Notes queries in the data directory while they run, and tells of those that ran when the last run ended.
+fn track_queries(state: &api::State, dir: &Path, concurrency: usize) -> anyhow::Result<()> {
+    let opened = api::ActiveQueries::open(dir, concurrency);
+    let (queries, left) = opened.with_context(|| format!("queries.active in {}", dir.display()))?;
+    if let Some(left) = left {
+        tracing::warn!("these queries did not finish in the last run: {left}");
+    }
+    state.track_queries(queries);
+    Ok(())
+}
+
+async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State) -> anyhow::Result<Db> {
     let dir = cli.storage.path.clone();
-    let retention_ms = match (cli.storage.retention_time, cli.storage.retention_size) {
-        (Some(time), _) => Some(time.0).filter(|ms| *ms > 0),
+    let time = file.retention_ms.or(cli.storage.retention_time.map(|time| time.0));
+    let size = file.retention_bytes.or(cli.storage.retention_size.map(|size| size.0));
+    let size = size.filter(|bytes| *bytes > 0);
+    let retention_ms = match (time, size) {
+        (Some(time), _) => Some(time).filter(|ms| *ms > 0),
         (None, Some(_)) => None,
         (None, None) => Some(DEFAULT_RETENTION_MS),
     };
+    let defaults = tsdb::Options::default();
     let options = tsdb::Options {
         wal_compression: match (cli.storage.wal_compression, cli.storage.wal_compression_type) {
             (false, _) => tsdb::Compression::None,
@@ -265,20 +314,36 @@ async fn open_store(cli: &Cli, state: &api::State) -> anyhow::Result<Db> {
         },
         wal_sync_interval: Duration::from_millis(cli.storage.wal_sync_interval.0.unsigned_abs()),
         retention_ms,
-        retention_bytes: cli.storage.retention_size.map(|size| size.0).filter(|bytes| *bytes > 0),
-        ..tsdb::Options::default()
+        retention_bytes: size,
+        out_of_order_window_ms: file.out_of_order_window_ms,
+        exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
+        series_max: cli.storage.series_max,
+        ..defaults
     };
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {
         let mut line = ProgressLine::new();
-        Db::open_with_progress(&dir, options, &mut |progress| {
-            if let tsdb::Progress::Wal { segment, first, last } = progress {
-                state.set_replay_progress(first, last, segment);
-            }
-            line.show(progress);
-        })
+        Db::open_at_once(&dir, options, &mut |progress| show_progress(&state, &mut line, progress))
     });
     opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage.path.display()))
+}
+
+fn show_progress(state: &api::State, line: &mut ProgressLine, progress: tsdb::Progress) {
+    if let tsdb::Progress::Wal { segment, first, last } = progress {
+        state.set_replay_progress(first, last, segment);
+    }
+    line.show(progress);
+}
+
+/// Brings back the samples that were in no block yet, behind the running server.
+fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std::thread::JoinHandle<()> {
+    let (db, state, attached) = (Arc::clone(db), state.clone(), attached.clone());
+    std::thread::spawn(move || {
+        let mut line = ProgressLine::new();
+        // The store itself tells what is wrong, and goes on without.
+        let _ = db.attach_history(&mut |progress| show_progress(&state, &mut line, progress));
+        attached.cancel();
+    })
 }
 
 /// The machine as a kubelet, served to our own scraper on a loopback port of its own: what a kubelet
@@ -368,14 +433,28 @@ impl Jobs {
         config
     }
 
-    fn rules(&self, loaded: &Loaded, engine: Arc<promql::Engine>, db: &Arc<Db>) -> rules::Options {
+    fn rules(
+        &self,
+        loaded: &Loaded,
+        flags: &cli::Rules,
+        engine: Arc<promql::Engine>,
+        db: &Arc<Db>,
+    ) -> rules::Options {
         rules::Options {
             groups: loaded.rules.clone(),
             evaluation_interval_ms: loaded.evaluation_interval_ms,
             query_offset_ms: loaded.rule_query_offset_ms,
             external_labels: loaded.external_labels.clone(),
             external_url: self.place.external_url.clone(),
-            alertmanagers: loaded.alertmanagers.clone(),
+            alertmanagers: loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect(),
+            resend_delay_ms: flags.resend_delay.0,
+            for_outage_tolerance_ms: flags.outage_tolerance.0,
+            for_grace_period_ms: flags.grace_period.0,
+            queue: rules::QueueOptions {
+                capacity: flags.queue_capacity,
+                batch: flags.batch_size,
+                drain: flags.drain_on_shutdown,
+            },
             ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
         }
     }
@@ -415,8 +494,6 @@ struct Reload {
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
-    /// Those of the start; others need a restart.
-    alertmanagers: Vec<rules::Alertmanager>,
     state: api::State,
 }
 
@@ -444,14 +521,12 @@ impl Reload {
 
     async fn apply(&self, path: &Path) -> anyhow::Result<()> {
         let loaded = config::load(path)?;
-        anyhow::ensure!(
-            loaded.alertmanagers == self.alertmanagers,
-            "{}: other Alertmanagers come into force with a restart only",
-            path.display()
-        );
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        set_query_log(&self.state, &loaded, Some(path))?;
+        let alertmanagers: Vec<_> = loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect();
+        self.rules.set_alertmanagers(&alertmanagers)?;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
         set_config(&self.state, &loaded);

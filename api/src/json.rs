@@ -260,10 +260,10 @@ fn push_seconds(out: &mut String, ts: Timestamp) {
     out.push_str(itoa::Buffer::new().format(ms / 1000));
     let fraction = ms % 1000;
     if fraction > 0 {
+        // A thousand more has the digits of the fraction, zeros and all, behind its one.
+        let mut digits = itoa::Buffer::new();
         out.push('.');
-        for digit in [fraction / 100, fraction / 10 % 10, fraction % 10] {
-            out.push_str(itoa::Buffer::new().format(digit));
-        }
+        out.push_str(&digits.format(1000 + fraction)[1..]);
     }
 }
 
@@ -307,7 +307,13 @@ mod tests {
     }
 
     fn outcome(value: QueryValue) -> Outcome {
-        Outcome { value, warnings: Vec::new(), infos: Vec::new(), stats: promql::Stats::default() }
+        Outcome {
+            value,
+            warnings: Vec::new(),
+            infos: Vec::new(),
+            stats: promql::Stats::default(),
+            costs: None,
+        }
     }
 
     #[test]

@@ -43,8 +43,8 @@ fn union(
     }
 }
 
-fn answer(mut values: Vec<String>, limit: usize) -> Response {
-    let mut warnings = Vec::new();
+fn answer(mut values: Vec<String>, limit: usize, note: Option<String>) -> Response {
+    let mut warnings = Vec::from_iter(note);
     if limit > 0 && values.len() > limit {
         values.truncate(limit);
         warnings.push(truncated());
@@ -59,10 +59,11 @@ fn probe(limit: usize) -> usize {
 
 pub(crate) async fn names(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
     let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
+    let note = state.history_note();
     let names = blocking(&state, move |querier| {
         union(&selectors, |matchers| querier.label_names(matchers, range, probe(limit)))
     });
-    Ok(answer(names.await?, limit))
+    Ok(answer(names.await?, limit, note))
 }
 
 pub(crate) async fn values(
@@ -75,10 +76,11 @@ pub(crate) async fn values(
         return Err(ApiError::bad_data(format!("invalid label name: {name:?}")));
     }
     let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
+    let note = state.history_note();
     let values = blocking(&state, move |querier| {
         union(&selectors, |matchers| querier.label_values(&name, matchers, range, probe(limit)))
     });
-    Ok(answer(values.await?, limit))
+    Ok(answer(values.await?, limit, note))
 }
 
 pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
@@ -91,8 +93,13 @@ pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Resu
         let what = "match[] must contain at least one non-empty matcher";
         return Err(invalid("match[]", &format!("{what}: {text}")));
     }
+    let mut warnings = Vec::from_iter(state.history_note());
     let (body, cut) = blocking(&state, move |querier| series_json(querier, &selectors, range, limit)).await?;
-    let warnings = if cut { format!(",\"warnings\":[\"{}\"]", truncated()) } else { String::new() };
+    warnings.extend(cut.then(truncated));
+    let warnings = match serde_json::to_string(&warnings) {
+        Ok(list) if !warnings.is_empty() => format!(",\"warnings\":{list}"),
+        _ => String::new(),
+    };
     let body = format!("{{\"status\":\"success\",\"data\":[{body}]{warnings}}}");
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }

@@ -16,6 +16,7 @@
 //! through [`State::running`], which says 503 until then, so a long replay is visible instead of a
 //! refused connection.
 
+mod active_queries;
 mod admin;
 mod ast;
 mod compress;
@@ -26,10 +27,13 @@ mod health;
 mod json;
 mod labels;
 mod metrics;
+mod notifications;
+mod otlp;
 mod page;
 mod params;
 mod process;
 mod query;
+mod query_log;
 mod read;
 mod requests;
 mod rules_status;
@@ -48,6 +52,7 @@ use model::{Labels, Timestamp};
 use promql::Engine;
 use tsdb::Db;
 
+pub use active_queries::ActiveQueries;
 use envelope::{ApiError, ErrorKind};
 
 /// What this binary is.
@@ -88,6 +93,8 @@ pub struct Options {
     pub working_dir: String,
     /// The machine's name.
     pub host_name: String,
+    /// Clients that may follow notifications at once.
+    pub notification_followers_max: usize,
     /// Limits of remote read.
     pub remote_read: RemoteRead,
     /// The retention as `/api/v1/status/runtimeinfo` shows it.
@@ -109,6 +116,7 @@ impl Default for Options {
             external_labels: Labels::empty(),
             working_dir: String::new(),
             host_name: String::new(),
+            notification_followers_max: 16,
             remote_read: RemoteRead::default(),
             retention: String::new(),
         }
@@ -135,6 +143,8 @@ pub struct Running {
     pub rules: Arc<rules::Handle>,
     /// Takes remote-write requests, if that is enabled.
     pub receiver: Option<Arc<remote::receive::Receiver>>,
+    /// Takes OTLP metrics, if that is enabled.
+    pub otlp: Option<Arc<remote::otlp::Receiver>>,
 }
 
 /// What an operator may ask of the process from outside.
@@ -168,6 +178,10 @@ struct Inner {
     config: RwLock<ConfigStatus>,
     demands: OnceLock<DemandHandler>,
     requests: requests::Requests,
+    query_log: query_log::QueryLog,
+    active_queries: OnceLock<Arc<ActiveQueries>>,
+    /// Slots of clients that follow notifications.
+    followers: Arc<tokio::sync::Semaphore>,
 }
 
 /// What the handlers share; cheap to clone.
@@ -179,6 +193,7 @@ impl State {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let started_ms = (options.now)();
+        let followers = Arc::new(tokio::sync::Semaphore::new(options.notification_followers_max));
         Self(Arc::new(Inner {
             options,
             started_ms,
@@ -188,6 +203,9 @@ impl State {
             config: RwLock::default(),
             demands: OnceLock::new(),
             requests: requests::Requests::default(),
+            query_log: query_log::QueryLog::default(),
+            active_queries: OnceLock::new(),
+            followers,
         }))
     }
 
@@ -208,6 +226,27 @@ impl State {
         if let Ok(mut progress) = self.0.progress.write() {
             *progress = (first, last, current);
         }
+    }
+
+    /// Logs queries to `path` from now on; to nowhere without one.
+    ///
+    /// # Errors
+    /// The file cannot be opened; the log stays where it was.
+    pub fn set_query_log(&self, path: Option<&std::path::Path>) -> std::io::Result<()> {
+        self.0.query_log.switch(path)
+    }
+
+    /// Notes the queries under way in `queries` from now on.
+    pub fn track_queries(&self, queries: ActiveQueries) {
+        let _ = self.0.active_queries.set(Arc::new(queries));
+    }
+
+    pub(crate) fn query_log(&self) -> &query_log::QueryLog {
+        &self.0.query_log
+    }
+
+    pub(crate) fn active_queries(&self) -> Option<&Arc<ActiveQueries>> {
+        self.0.active_queries.get()
     }
 
     /// Says which configuration is in force.
@@ -241,6 +280,19 @@ impl State {
         self.0.running.get().ok_or_else(|| unavailable("the store is being opened"))
     }
 
+    /// What whoever reads samples must be told: that some are not there yet, or not any more.
+    pub(crate) fn history_note(&self) -> Option<String> {
+        match self.0.running.get()?.store.history() {
+            tsdb::History::Attached => None,
+            tsdb::History::Attaching(_) => {
+                Some("samples from before the start that are in no block yet are still being read".to_owned())
+            }
+            tsdb::History::Failed(why) => {
+                Some(format!("samples from before the start that are in no block could not be read: {why}"))
+            }
+        }
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
     }
@@ -272,6 +324,7 @@ pub fn router(state: State) -> Router {
         .route("/series", get(labels::series).post(labels::series))
         .route("/write", post(write::write))
         .route("/read", post(read::read))
+        .route("/otlp/v1/metrics", post(otlp::write))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
@@ -287,6 +340,10 @@ pub fn router(state: State) -> Router {
         .route("/status/config", get(status::config))
         .route("/status/flags", get(status::flags))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/tsdb/blocks", get(status::blocks))
+        .route("/features", get(status::features))
+        .route("/notifications", get(notifications::list))
+        .route("/notifications/live", get(notifications::live))
         .route("/status/walreplay", get(status::wal_replay))
         .route("/{*rest}", any(status::unknown));
     let mut router = Router::new()

@@ -50,6 +50,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
         store(&mut page, &running.store.stats());
         scrapes(&mut page, &running.scraper.stats());
         rules(&mut page, &running.rules.stats());
+        groups(&mut page, &running.rules.groups());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()
 }
@@ -63,6 +64,14 @@ fn build(page: &mut Page, state: &State) {
     ];
     let help = "A constant 1, labelled with what was built.";
     page.family("pyrometer_build_info", "gauge", help).sample("pyrometer_build_info", &labels, 1.0);
+    let name = "prometheus_build_info";
+    let compatible = [
+        ("version", crate::status::COMPATIBLE_VERSION),
+        ("revision", build.revision.as_str()),
+        ("goversion", build.rust_version.as_str()),
+    ];
+    page.family(name, "gauge", "A constant 1, labelled with the Prometheus release that this stands for.");
+    page.sample(name, &compatible, 1.0);
     let ready = f64::from(u8::from(state.running().is_ok()));
     page.gauge("prometheus_ready", "Whether startup is over and the store can be read.", ready);
     let config = state.0.config.read().map(|config| config.clone()).unwrap_or_default();
@@ -216,24 +225,81 @@ fn scrapes(page: &mut Page, stats: &scraper::Stats) {
 
 fn rules(page: &mut Page, stats: &rules::Stats) {
     for (name, help, value) in [
-        ("pyrometer_rule_evaluations_total", "Rules evaluated.", stats.evaluations),
+        ("prometheus_rule_evaluations_total", "Rules evaluated.", stats.evaluations),
         (
-            "pyrometer_rule_evaluation_failures_total",
+            "prometheus_rule_evaluation_failures_total",
             "Rules whose evaluation failed.",
             stats.evaluation_failures,
         ),
-        ("pyrometer_rule_group_iterations_total", "Evaluations of groups that were due.", stats.iterations),
+        ("pyrometer_rule_samples_total", "Samples written by rules.", stats.samples_written),
         (
-            "pyrometer_rule_group_iterations_missed_total",
-            "Evaluations of groups left out because the one before took too long.",
-            stats.iterations_missed,
+            "pyrometer_rule_samples_refused_total",
+            "Samples of rules that were refused.",
+            stats.samples_refused,
         ),
     ] {
         page.counter(name, help, value);
     }
-    let name = "prometheus_notifications_sent_total";
-    page.family(name, "counter", "Alerts that an Alertmanager took.");
-    for one in &stats.alertmanagers {
-        page.sample(name, &[("alertmanager", &one.url)], one.sent as f64);
+    let all = &stats.alertmanagers;
+    let discovered = "prometheus_notifications_alertmanagers_discovered";
+    page.gauge(discovered, "Alertmanagers that alerts are sent to.", all.len() as f64);
+    type Figure = fn(&rules::AlertmanagerStats) -> u64;
+    let figures: [(&str, &str, &str, Figure); 5] = [
+        ("prometheus_notifications_sent_total", "counter", "Alerts that were taken.", |one| one.sent),
+        ("prometheus_notifications_errors_total", "counter", "Requests that failed.", |one| one.errors),
+        ("prometheus_notifications_dropped_total", "counter", "Alerts that were given up.", |one| {
+            one.dropped
+        }),
+        ("prometheus_notifications_queue_length", "gauge", "Alerts that wait.", |one| one.queue_length),
+        ("prometheus_notifications_queue_capacity", "gauge", "Alerts that may wait.", |one| {
+            one.queue_capacity
+        }),
+    ];
+    for (name, kind, help, figure) in figures {
+        page.family(name, kind, help);
+        for one in all {
+            page.sample(name, &[("alertmanager", &one.url)], figure(one) as f64);
+        }
+    }
+}
+
+/// What is known of each group, under the label that Prometheus gives it: file and name.
+fn groups(page: &mut Page, groups: &[rules::GroupStatus]) {
+    type Figure = fn(&rules::GroupStatus) -> f64;
+    let figures: [(&str, &str, &str, Figure); 7] = [
+        ("prometheus_rule_group_iterations_total", "counter", "Evaluations that were due.", |group| {
+            group.iterations as f64
+        }),
+        (
+            "prometheus_rule_group_iterations_missed_total",
+            "counter",
+            "Evaluations left out because the one before took too long.",
+            |group| group.iterations_missed as f64,
+        ),
+        ("prometheus_rule_group_interval_seconds", "gauge", "Time between two evaluations.", |group| {
+            group.interval_ms as f64 / 1000.0
+        }),
+        ("prometheus_rule_group_last_duration_seconds", "gauge", "Length of the last evaluation.", |group| {
+            group.evaluation_time_s
+        }),
+        (
+            "prometheus_rule_group_last_evaluation_timestamp_seconds",
+            "gauge",
+            "Time of the last evaluation.",
+            |group| group.last_evaluation.unwrap_or(0) as f64 / 1000.0,
+        ),
+        (
+            "prometheus_rule_group_last_evaluation_samples",
+            "gauge",
+            "Samples of the last evaluation.",
+            |group| group.last_samples as f64,
+        ),
+        ("prometheus_rule_group_rules", "gauge", "Rules of the group.", |group| group.rules.len() as f64),
+    ];
+    for (name, kind, help, figure) in figures {
+        page.family(name, kind, help);
+        for group in groups {
+            page.sample(name, &[("rule_group", &format!("{};{}", group.file, group.name))], figure(group));
+        }
     }
 }

@@ -4,24 +4,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State as Shared;
+use axum::http::Method;
 use axum::response::Response;
 use model::{QueryCancelled, Timestamp};
 use promql::{Expr, Outcome, QueryError, QueryOptions, ValueType};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::envelope::{ApiError, ErrorKind, success};
 use crate::params::{Params, invalid};
+use crate::query_log::Entry;
 use crate::{State, json};
 
 /// More points per series than this are refused: 11,000 is one a minute over a week.
 const POINTS_MAX: i64 = 11_000;
 
-pub(crate) async fn instant(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn instant(
+    Shared(state): Shared<State>,
+    method: Method,
+    params: Params,
+) -> Result<Response, ApiError> {
     let at = params.time("time")?.unwrap_or_else(|| state.now());
-    run(state, &params, Times { start: at, end: at, step_ms: 0 }).await
+    run(state, &method, &params, Times { start: at, end: at, step_ms: 0 }).await
 }
 
-pub(crate) async fn range(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn range(
+    Shared(state): Shared<State>,
+    method: Method,
+    params: Params,
+) -> Result<Response, ApiError> {
     let (start, end) = (params.required_time("start")?, params.required_time("end")?);
     if end < start {
         return Err(invalid("end", "end timestamp must not be before start time"));
@@ -39,7 +49,7 @@ pub(crate) async fn range(Shared(state): Shared<State>, params: Params) -> Resul
         );
         return Err(ApiError::bad_data(what));
     }
-    run(state, &params, Times { start, end, step_ms }).await
+    run(state, &method, &params, Times { start, end, step_ms }).await
 }
 
 /// When to evaluate; a step of 0 is an instant query.
@@ -59,7 +69,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-async fn run(state: State, params: &Params, times: Times) -> Result<Response, ApiError> {
+async fn run(state: State, method: &Method, params: &Params, times: Times) -> Result<Response, ApiError> {
     let expr = parse(&state, params)?;
     if times.step_ms > 0 && !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
         let kind = expr.value_type().documented();
@@ -70,20 +80,40 @@ async fn run(state: State, params: &Params, times: Times) -> Result<Response, Ap
     let limit = params.limit()?;
     let lookback_ms = params.duration_ms("lookback_delta")?;
     let timeout = params.duration_ms("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
-    let with_stats = params.get("stats").is_some();
+    let detail = Detail::of(params.get("stats"));
+    let is_logged = state.query_log().is_on();
+    let with_costs = is_logged || detail != Detail::None;
+    let text = params.get("query").unwrap_or_default();
+    let place = state.active_queries().and_then(|queries| queries.begin(text, state.now() / 1000));
     let store = Arc::clone(&state.running()?.store);
+    // Asked before the snapshot is taken: what comes back meanwhile is one note too many.
+    let note = state.history_note();
     let engine = Arc::clone(&state.options().engine);
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
     let cancelled = Arc::clone(&cancel.0);
     let evaluation = tokio::task::spawn_blocking(move || {
-        let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit };
+        let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit, with_costs };
+        // The query is under way until it has ended, whether somebody still waits for it or not.
+        let _place = place;
         evaluate(&engine, &store, &expr, times, &options)
     });
     let outcome = evaluation.await.map_err(|error| {
         ApiError::new(ErrorKind::Internal, format!("the query ended abnormally: {error}"))
-    })??;
+    })?;
     drop(cancel);
-    let stats = with_stats.then(|| stats_json(&outcome));
+    if is_logged {
+        let (error, stats) = match &outcome {
+            Ok(outcome) => (None, stats_json(outcome, times, Detail::Totals, text)),
+            Err(error) => (Some(error.to_string()), json!({})),
+        };
+        let path = if times.step_ms == 0 { "/api/v1/query" } else { "/api/v1/query_range" };
+        let Times { start, end, step_ms } = times;
+        let (now, method) = (state.now(), method.as_str());
+        state.query_log().write(&Entry { now, query: text, start, end, step_ms, error, stats, method, path });
+    }
+    let mut outcome = outcome?;
+    outcome.warnings.extend(note);
+    let stats = (detail != Detail::None).then(|| stats_json(&outcome, times, detail, text).to_string());
     Ok(json::respond(outcome, stats))
 }
 
@@ -107,17 +137,62 @@ pub(crate) fn parse(state: &State, params: &Params) -> Result<Expr, ApiError> {
     promql::parse(text, &state.options().grammar).map_err(|error| invalid("query", &error.to_string()))
 }
 
-fn stats_json(outcome: &Outcome) -> String {
+/// How much of a query's cost is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    None,
+    Totals,
+    /// By step and by node too.
+    All,
+}
+
+impl Detail {
+    /// What the parameter `stats` asks for.
+    fn of(text: Option<&str>) -> Self {
+        match text {
+            None | Some("") => Self::None,
+            Some("all") => Self::All,
+            Some(_) => Self::Totals,
+        }
+    }
+}
+
+/// What a query cost. `nodes` is ours, the rest is Prometheus' form.
+fn stats_json(outcome: &Outcome, times: Times, detail: Detail, query: &str) -> Value {
     let stats = &outcome.stats;
     let (queued, elapsed) = (stats.queued.as_secs_f64(), stats.elapsed.as_secs_f64());
-    json!({
+    let costs = outcome.costs.clone().unwrap_or_default();
+    let mut samples = json!({
+        "totalQueryableSamples": costs.samples_per_step.iter().sum::<u64>(),
+        "samplesRead": stats.samples,
+        "peakSamples": stats.samples_peak,
+    });
+    let mut out = json!({
         "timings": {
             "evalTotalTime": elapsed, "resultSortTime": 0, "queryPreparationTime": 0, "innerEvalTime": elapsed,
             "execQueueTime": queued, "execTotalTime": queued + elapsed,
         },
-        "samples": {"totalQueryableSamples": stats.samples, "peakSamples": stats.samples_peak},
-    })
-    .to_string()
+    });
+    if detail == Detail::All {
+        let steps = (times.start..).step_by(usize::try_from(times.step_ms.max(1)).unwrap_or(1));
+        let per_step = steps.zip(&costs.samples_per_step).map(|(ts, samples)| json!([seconds(ts), samples]));
+        samples["totalQueryableSamplesPerStep"] = per_step.collect();
+        let node = |node: &promql::NodeStats| {
+            json!({
+                "expr": query.get(node.span.start..node.span.end), "series": node.series,
+                "samples": node.samples, "bytes": node.bytes, "seconds": node.elapsed.as_secs_f64(),
+            })
+        };
+        out["nodes"] = costs.nodes.iter().map(node).collect();
+    }
+    out["samples"] = samples;
+    out
+}
+
+/// Seconds as a JSON number; whole ones without a fraction.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds in seconds, as floats")]
+fn seconds(ms: Timestamp) -> Value {
+    if ms % 1000 == 0 { json!(ms / 1000) } else { json!(ms as f64 / 1000.0) }
 }
 
 pub(crate) async fn format(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {

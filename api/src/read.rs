@@ -14,6 +14,10 @@ pub(crate) async fn read(Shared(state): Shared<State>, request: Request) -> Resp
     let Ok(running) = state.running() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response();
     };
+    if let Some(note) = state.history_note() {
+        // The protocol has no place for a warning, and half an answer must not pass for a whole one.
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{note}\n")).into_response();
+    }
     let store = Arc::clone(&running.store);
     let body = match read_body(request.into_body()).await {
         Ok(body) => body,

@@ -13,7 +13,7 @@ use crate::params::{Params, invalid};
 use crate::targets::rfc3339;
 
 /// The Prometheus release whose API this is; clients decide by it what they may ask.
-const COMPATIBLE_VERSION: &str = "3.14.0";
+pub(crate) const COMPATIBLE_VERSION: &str = "3.14.0";
 
 pub(crate) async fn build_info(Shared(state): Shared<State>) -> Response {
     let build = &state.options().build;
@@ -96,6 +96,40 @@ pub(crate) async fn tsdb(Shared(state): Shared<State>, params: Params) -> Result
         "memoryInBytesByLabelName": list(top.bytes_by_label),
         "seriesCountByLabelValuePair": list(top.series_by_pair),
     })))
+}
+
+/// The blocks, ascending by time.
+pub(crate) async fn blocks(Shared(state): Shared<State>) -> Result<Response, ApiError> {
+    Ok(success(&json!({"blocks": state.running()?.store.blocks()})))
+}
+
+/// What this server can do, for clients that ask before they use it.
+pub(crate) async fn features(Shared(state): Shared<State>) -> Response {
+    let options = state.options();
+    let running = state.running().ok();
+    let (written, otlp) = (
+        running.is_some_and(|running| running.receiver.is_some()),
+        running.is_some_and(|running| running.otlp.is_some()),
+    );
+    let engine = options.engine.options();
+    success(&json!({
+        "api": {
+            "admin": options.admin, "lifecycle": options.lifecycle, "remote_write_receiver": written,
+            "otlp_write_receiver": otlp, "query_stats": true, "query_warnings": true, "exclude_alerts": true,
+            "label_values_match": true, "time_range_labels": true, "time_range_series": true,
+        },
+        "promql": {
+            "at_modifier": true, "negative_offset": true, "subqueries": true, "offset": true, "bool": true,
+            "by": true, "without": true, "group_left": true, "group_right": true, "on": true, "ignoring": true,
+            "duration_expr": true,
+            "experimental_functions": options.grammar.experimental_functions,
+            "anchored": options.grammar.extended_selectors, "smoothed": options.grammar.extended_selectors,
+            "fill": options.grammar.fill_modifiers,
+            "delayed_name_removal": engine.features.delayed_name_removal,
+        },
+        "tsdb": {"native_histograms": true, "exemplar_storage": true, "isolation": true, "snapshot": true},
+        "scrape": {"native_histograms": true, "utf8": true},
+    }))
 }
 
 pub(crate) async fn wal_replay(Shared(state): Shared<State>) -> Response {

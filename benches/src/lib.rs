@@ -5,6 +5,7 @@
 
 pub mod fakes;
 pub mod load;
+pub mod pods;
 pub mod rivals;
 
 use std::io::{Read as _, Write as _};
@@ -69,6 +70,23 @@ impl Measured {
         let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
         let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));
         line.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Forgets the peak of memory (`VmHWM`) so far.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reset_peak(&self) -> std::io::Result<()> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")
+    }
+
+    /// Ends the process with SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// There is no `kill`.
+    pub fn stop(mut self) -> std::io::Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        self.child.wait().map(drop)
     }
 
     /// Ends the process with SIGKILL and waits for its end.

@@ -21,21 +21,15 @@ pub struct Rival {
 /// Pyrometer as built beside the measuring program, and those named as `RIVAL=PROGRAM`.
 #[must_use]
 pub fn rivals(extra: &[String]) -> Vec<Rival> {
-    let mut rivals = vec![Rival {
-        name: "pyrometer",
-        program: sibling("pyrometer"),
-        write_path: "/api/v1/write",
-        ready_path: "/-/ready",
-        arguments: |address, dir| {
-            let own = ["--web.enable-remote-write-receiver".to_owned(), "--kubernetes=off".to_owned()];
-            [format!("--web.listen-address={address}"), format!("--storage.tsdb.path={}", dir.display())]
-                .into_iter()
-                .chain(own)
-                .collect()
-        },
-    }];
+    let mut rivals = vec![ours("pyrometer", sibling("pyrometer"), own_arguments)];
     for text in extra {
         match text.split_once('=') {
+            Some(("pyrometer-zstd", program)) => {
+                rivals.push(ours("pyrometer-zstd", program.into(), |address, dir| {
+                    let zstd = "--storage.tsdb.wal-compression-type=zstd".to_owned();
+                    own_arguments(address, dir).into_iter().chain([zstd]).collect()
+                }));
+            }
             Some(("prometheus", program)) => rivals.push(Rival {
                 name: "prometheus",
                 program: program.into(),
@@ -70,4 +64,17 @@ pub fn rivals(extra: &[String]) -> Vec<Rival> {
         }
     }
     rivals
+}
+
+fn ours(name: &'static str, program: PathBuf, arguments: fn(&str, &Path) -> Vec<String>) -> Rival {
+    Rival { name, program, write_path: "/api/v1/write", ready_path: "/-/ready", arguments }
+}
+
+fn own_arguments(address: &str, dir: &Path) -> Vec<String> {
+    vec![
+        format!("--web.listen-address={address}"),
+        format!("--storage.tsdb.path={}", dir.display()),
+        "--web.enable-remote-write-receiver".to_owned(),
+        "--kubernetes=off".to_owned(),
+    ]
 }

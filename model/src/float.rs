@@ -39,6 +39,9 @@ pub fn format_scientific(value: f64) -> String {
 /// Appends `value` as the HTTP API's JSON writes it: `'f'`, or `'e'` where the magnitude is below
 /// 1e-6 or at least 1e21; `NaN`, `+Inf`, `-Inf`.
 pub fn push_json(out: &mut String, value: f64) {
+    if push_whole(out, value) {
+        return;
+    }
     match Decimal::of(value) {
         Ok(decimal) if value == 0.0 || (1e-6..1e21).contains(&value.abs()) => decimal.push_fixed(out),
         Ok(decimal) => decimal.push_scientific(out),
@@ -46,8 +49,24 @@ pub fn push_json(out: &mut String, value: f64) {
     }
 }
 
+/// Appends `value` if it is a whole number of at most fifteen digits, as counters usually are: their digits
+/// need no search for the shortest that read back.
+fn push_whole(out: &mut String, value: f64) -> bool {
+    /// Below it, every whole number is a float, and no form has an exponent.
+    const BOUND: f64 = 1e15;
+    if !(-BOUND..BOUND).contains(&value) || value.fract() != 0.0 || value == 0.0 && value.is_sign_negative() {
+        return false;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and within the bound")]
+    out.push_str(itoa::Buffer::new().format(value as i64));
+    true
+}
+
 /// Appends `value` in Go's `'f'` form.
 pub fn push_fixed(out: &mut String, value: f64) {
+    if push_whole(out, value) {
+        return;
+    }
     match Decimal::of(value) {
         Ok(decimal) => decimal.push_fixed(out),
         Err(special) => out.push_str(special),

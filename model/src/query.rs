@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Labels, Matcher, Samples, TimeRange};
+use crate::{Labels, Matcher, Samples, TimeRange, Timestamp};
 
 /// Which series, over which time.
 #[derive(Clone, Debug)]
@@ -48,6 +48,15 @@ pub trait Querier: Send + Sync {
     /// # Errors
     /// The index cannot be read.
     fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError>;
+
+    /// The same series in any order that is always the same for the same store. Where the order does not
+    /// matter, sorting by labels would be the larger part of the work.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn select_unordered(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        self.select(selection)
+    }
 
     /// The names of all labels of the series that fulfil `matchers` and have samples in `range`, in
     /// ascending order, at most `limit` of them (0: all).
@@ -94,9 +103,43 @@ pub trait SeriesSet: Send + Sync {
 
     /// The labels of series `index`.
     fn labels(&self, index: usize) -> Labels {
-        let mut builder = Vec::new();
-        self.visit_labels(index, &mut |name, value| builder.push((name.to_owned(), value.to_owned())));
-        Labels::from_sorted(builder.iter().map(|(n, v)| (n.as_str(), v.as_str())))
+        // One buffer for all texts, and where they end.
+        let (mut text, mut ends) = (String::with_capacity(256), Vec::with_capacity(32));
+        self.visit_labels(index, &mut |name, value| {
+            for part in [name, value] {
+                text.push_str(part);
+                ends.push(text.len());
+            }
+        });
+        let part = |at: usize| &text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]];
+        Labels::from_sorted((0..ends.len()).step_by(2).map(|at| (part(at), part(at + 1))))
+    }
+
+    /// Calls `visit` with those labels of series `index` that are among `names`, which ascend, in ascending
+    /// order of names. A store that keeps values apart from names need not look at the others.
+    fn visit_some_labels(&self, index: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let mut wanted = names.iter().peekable();
+        self.visit_labels(index, &mut |name, value| {
+            while wanted.next_if(|wanted| wanted.as_str() < name).is_some() {}
+            if wanted.next_if(|wanted| *wanted == name).is_some() {
+                visit(name, value);
+            }
+        });
+    }
+
+    /// Whether a series may have a label `name`.
+    fn may_have_label(&self, name: &str) -> bool {
+        (0..self.len()).any(|index| {
+            let mut found = false;
+            self.visit_labels(index, &mut |other, _| found |= other == name);
+            found
+        })
+    }
+
+    /// The newest float of series `index`, if the store has it at hand without reading its chunks, and the
+    /// series has no newer sample of any kind.
+    fn newest_float(&self, _index: usize) -> Option<(Timestamp, f64)> {
+        None
     }
 
     /// Clears `into` and fills it with the samples of series `index` in `range`.

@@ -97,6 +97,7 @@ pub struct Samples {
 
 impl Samples {
     /// Forgets all samples and keeps the memory.
+    #[inline]
     pub fn clear(&mut self) {
         self.ts.clear();
         self.values.clear();
@@ -119,6 +120,7 @@ impl Samples {
     }
 
     /// Appends a float.
+    #[inline]
     pub fn push_float(&mut self, ts: Timestamp, value: f64) {
         self.ts.push(ts);
         self.values.push(value);

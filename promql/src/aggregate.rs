@@ -51,6 +51,42 @@ pub(super) struct Aggregation<'a> {
     pub(super) grid: Grid,
 }
 
+/// Accumulators of all groups at all steps, in blocks: few allocations where groups are many, and no
+/// copying where they grow.
+struct Accumulators<A> {
+    steps: usize,
+    groups_per_block: usize,
+    blocks: Vec<Vec<A>>,
+}
+
+impl<A: Accumulator> Accumulators<A> {
+    /// So many cells make a block, unless a single group has more.
+    const BLOCK: usize = 512;
+
+    fn new(steps: usize) -> Self {
+        Self { steps, groups_per_block: (Self::BLOCK / steps.max(1)).max(1), blocks: Vec::new() }
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.groups_per_block * self.steps * size_of::<A>()
+    }
+
+    /// Whether there is no place for a group yet.
+    fn is_full(&self, group: usize) -> bool {
+        group / self.groups_per_block == self.blocks.len()
+    }
+
+    fn grow(&mut self) {
+        self.blocks.push(vec![A::default(); self.groups_per_block * self.steps]);
+    }
+
+    /// The accumulators of a group, one a step.
+    fn of(&mut self, group: usize) -> &mut [A] {
+        let start = group % self.groups_per_block * self.steps;
+        &mut self.blocks[group / self.groups_per_block][start..start + self.steps]
+    }
+}
+
 /// The remarks of an accumulator, which stand at what is aggregated.
 pub(super) struct Remarks<'a> {
     evaluator: &'a Evaluator<'a>,
@@ -80,26 +116,26 @@ impl Aggregation<'_> {
     fn fold<A: Accumulator>(&self) -> Result<Vec<Series>, QueryError> {
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
         let mut groups = Groups::new(self.aggregate);
-        let mut accumulators: Vec<Vec<A>> = Vec::new();
+        let mut accumulators = Accumulators::<A>::new(self.grid.count);
         let remarks = self.remarks();
-        let bytes = self.grid.count * size_of::<A>();
         self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
             if column.is_empty() {
                 return Ok(());
             }
             let group = groups.of(source.as_ref(), at);
-            if group == accumulators.len() {
-                self.evaluator.hold_bytes(0, bytes, self.expr)?;
-                accumulators.push(vec![A::default(); self.grid.count]);
+            if accumulators.is_full(group) {
+                self.evaluator.hold_bytes(0, accumulators.block_bytes(), self.expr)?;
+                accumulators.grow();
             }
-            A::fold(&mut accumulators[group], column, &remarks);
+            A::fold(accumulators.of(group), column, &remarks);
             Ok(())
         })?;
-        let count = accumulators.len();
-        let mut out = Vec::with_capacity(count);
-        for (accumulators, (labels, drop_name)) in accumulators.into_iter().zip(groups.into_labels()) {
+        let bytes = accumulators.blocks.len() * accumulators.block_bytes();
+        let mut out = Vec::with_capacity(groups.len());
+        let mut steps = accumulators.blocks.into_iter().flatten();
+        for (labels, drop_name) in groups.into_labels() {
             let mut column = Column::new(self.grid.count);
-            for (step, accumulator) in accumulators.into_iter().enumerate() {
+            for (step, accumulator) in steps.by_ref().take(self.grid.count).enumerate() {
                 if let Some(value) = accumulator.finish(&remarks) {
                     column.set(step, value);
                 }
@@ -108,7 +144,7 @@ impl Aggregation<'_> {
                 out.push(Series { labels, drop_name, column });
             }
         }
-        self.evaluator.release_bytes(0, bytes * count);
+        self.evaluator.release_bytes(0, bytes);
         self.evaluator.hold(&out, self.expr)?;
         Ok(out)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use model::{Labels, Querier, QueryCancelled, Samples, StorageError, Timestamp, Value};
 
-use crate::ast::{Expr, ValueType};
+use crate::ast::{Expr, Span, ValueType};
 use crate::eval::at::Times;
 use crate::eval::{Evaluator, Grid};
 use crate::limits::{Account, Gate, Limits};
@@ -58,6 +58,8 @@ pub struct QueryOptions<'a> {
     pub limit: usize,
     /// Replaces the engine's timeout if it is shorter.
     pub timeout: Option<Duration>,
+    /// Whether costs are counted by node and by step, which costs a little itself.
+    pub with_costs: bool,
 }
 
 /// One series of an instant vector.
@@ -120,6 +122,30 @@ pub struct Stats {
     pub elapsed: Duration,
 }
 
+/// What a part of a query cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStats {
+    /// Where the part stands.
+    pub span: Span,
+    /// Series read, or made.
+    pub series: u64,
+    /// Samples read, or made.
+    pub samples: u64,
+    /// The most bytes that it held at once.
+    pub bytes: u64,
+    /// Time from its start to its end; where series are computed one by one, of all workers together.
+    pub elapsed: Duration,
+}
+
+/// What the parts of a query cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Samples that each step looks at. What several steps see counts for each of them.
+    pub samples_per_step: Vec<u64>,
+    /// Costs by node.
+    pub nodes: Vec<NodeStats>,
+}
+
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -131,6 +157,8 @@ pub struct Outcome {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: Stats,
+    /// What its parts cost, if that was asked for.
+    pub costs: Option<Costs>,
 }
 
 /// Why there is no answer.
@@ -295,16 +323,21 @@ impl Engine {
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
         let evaluator =
             Evaluator::new(querier, &self.options, &account, times, self.pool.as_ref()).for_query(expr)?;
+        let evaluator = if options.with_costs { evaluator.with_tally(expr) } else { evaluator };
         let value = evaluate(&evaluator, expr)?;
         let (value, cut) = limited(value, options.limit);
-        let (mut warnings, infos) = evaluator.into_annotations();
+        let (mut warnings, infos, tally) = evaluator.into_parts();
+        let costs = tally.map(|tally| {
+            let (samples_per_step, nodes) = tally.into_parts();
+            Costs { samples_per_step, nodes }
+        });
         if cut {
             warnings.push("results truncated due to limit".to_owned());
         }
         let mut stats = account.stats();
         stats.queued = entered - asked;
         stats.elapsed = entered.elapsed();
-        Ok(Outcome { value, warnings, infos, stats })
+        Ok(Outcome { value, warnings, infos, stats, costs })
     }
 }
 

@@ -18,8 +18,11 @@ mod select;
 mod shared;
 pub(crate) mod source;
 mod subquery;
+pub(crate) mod tally;
+pub(crate) mod unordered;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
 use rayon::prelude::*;
@@ -37,6 +40,7 @@ use extended::SmoothedSelector;
 use select::{InstantSelector, Yield};
 use shared::Shared;
 use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
+use tally::Tally;
 
 /// So few cells are computed by the caller alone.
 const ALONE_MAX: usize = 512;
@@ -44,8 +48,8 @@ const ALONE_MAX: usize = 512;
 /// Series that are computed together before they are folded, at most: enough to feed all workers.
 const BATCH_MAX: usize = 4096;
 
-/// Cells of the columns that are computed together: few enough to be forgotten, 2 MiB.
-const CELLS: usize = 256 << 10;
+/// Cells of the columns that are computed together: few enough to be forgotten, 1 MiB.
+const CELLS: usize = 128 << 10;
 
 /// One query under way.
 pub(crate) struct Evaluator<'a> {
@@ -55,8 +59,12 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) features: Features,
     /// Where selectors stand whose histograms are used for their counts and sums only.
     detecting: Vec<usize>,
+    /// Where selectors stand whose series may come in any order.
+    unordered: Vec<usize>,
     times: Times,
     shared: Vec<Shared<'a>>,
+    /// Costs by node and step, if they are asked for.
+    pub(crate) tally: Option<Tally>,
     pool: Option<&'a rayon::ThreadPool>,
 }
 
@@ -84,22 +92,37 @@ impl<'a> Evaluator<'a> {
             annotations: Annotations::default(),
             features: engine.features,
             detecting: Vec::new(),
+            unordered: Vec::new(),
             times,
             shared: Vec::new(),
+            tally: None,
             pool,
         }
+    }
+
+    /// Accounts for the costs of `expr` by node and step.
+    pub(crate) fn with_tally(mut self, expr: &Expr) -> Self {
+        self.tally = Some(Tally::new(expr, self.times.query.count));
+        self
+    }
+
+    /// Whether what happens on `grid` counts for the steps of the query: the insides of subqueries do not.
+    pub(crate) fn counts_steps(&self, grid: Grid) -> bool {
+        self.tally.is_some() && (grid == self.times.query || grid == self.times.query.first())
     }
 
     /// Prepared for the selectors of a query.
     pub(crate) fn for_query(mut self, expr: &Expr) -> Result<Self, QueryError> {
         detect::selectors(expr, false, &mut self.detecting);
+        self.unordered = unordered::selectors(expr);
         self.shared = shared::select(self.querier, expr, &self.times)?;
         Ok(self)
     }
 
-    /// The remarks: warnings, infos.
-    pub(crate) fn into_annotations(self) -> (Vec<String>, Vec<String>) {
-        self.annotations.into_texts()
+    /// The remarks (warnings, infos), and the costs.
+    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<String>, Option<Tally>) {
+        let (warnings, infos) = self.annotations.into_texts();
+        (warnings, infos, self.tally)
     }
 
     /// Evaluates an expression of any type but range vector.
@@ -142,6 +165,19 @@ impl<'a> Evaluator<'a> {
 
     /// The series of a vector expression, all computed.
     pub(crate) fn vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        let Some(tally) = self.tally.as_ref().filter(|_| !matches!(expr.kind, ExprKind::Paren(_))) else {
+            return self.whole_vector(expr, grid);
+        };
+        let since = Instant::now();
+        let series = self.whole_vector(expr, grid)?;
+        let (samples, bytes) = weight(&series);
+        // What selectors read is counted where they read it.
+        let read = matches!(expr.kind, ExprKind::Vector(_));
+        tally.add(expr.span, since, if read { (0, 0, bytes) } else { (series.len(), samples, bytes) });
+        Ok(series)
+    }
+
+    fn whole_vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         match &expr.kind {
             ExprKind::Paren(inner) => self.vector(inner, grid),
             _ if grid.count > 1 && at::is_constant(expr) => {
@@ -251,7 +287,8 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Computes the series of `source` batch by batch on all workers, and hands each to `fold` in
-    /// their order. So whatever is folded does not depend on the number of workers.
+    /// their order. So whatever is folded does not depend on the number of workers. While one batch is
+    /// folded, the next is computed.
     pub(crate) fn for_each(
         &self,
         source: &dyn Source,
@@ -263,7 +300,7 @@ impl<'a> Evaluator<'a> {
         let Some(pool) = pool else {
             let (mut scratch, mut column) = (Scratch::default(), Column::default());
             for at in 0..source.len() {
-                self.account.check()?;
+                self.account.check_at(at)?;
                 source.compute(at, &mut scratch, &mut column)?;
                 fold(at, &mut column)?;
             }
@@ -271,27 +308,38 @@ impl<'a> Evaluator<'a> {
         };
         // Of very long columns only a few fit.
         let batch = (CELLS / grid.count).clamp(1, BATCH_MAX).min(source.len());
-        let bytes = batch * grid.count * size_of::<f64>();
+        let bytes = 2 * batch * grid.count * size_of::<f64>();
         self.account.hold(0, bytes, expr)?;
-        let mut columns = vec![Column::default(); batch];
+        let (mut now, mut next) = (vec![Column::default(); batch], vec![Column::default(); batch]);
+        pool.install(|| self.compute(source, 0, &mut now))?;
         for first in (0..source.len()).step_by(batch) {
-            let count = batch.min(source.len() - first);
-            pool.install(|| {
-                columns[..count].par_iter_mut().enumerate().with_min_len(4).try_for_each_init(
-                    Scratch::default,
-                    |scratch, (at, column)| {
-                        self.account.check()?;
-                        source.compute(first + at, scratch, column)
-                    },
-                )
-            })?;
-            for (at, column) in columns[..count].iter_mut().enumerate() {
-                fold(first + at, column)?;
-            }
+            let mut computed = Ok(());
+            let folded = pool.in_place_scope(|scope| {
+                if first + batch < source.len() {
+                    let (next, computed) = (&mut next, &mut computed);
+                    scope.spawn(move |_| *computed = self.compute(source, first + batch, next));
+                }
+                let mut columns = now.iter_mut().take(source.len() - first).enumerate();
+                columns.try_for_each(|(at, column)| fold(first + at, column))
+            });
+            folded?;
+            computed?;
+            std::mem::swap(&mut now, &mut next);
         }
         self.account.release(0, bytes);
-        debug_assert!(columns.iter().all(|c| c.steps() == 0 || c.steps() == grid.count));
         Ok(())
+    }
+
+    /// Computes series from `first` on, as many as there are columns, or series.
+    fn compute(&self, source: &dyn Source, first: usize, columns: &mut [Column]) -> Result<(), QueryError> {
+        let count = columns.len().min(source.len() - first);
+        columns[..count].par_iter_mut().enumerate().with_min_len(16).try_for_each_init(
+            Scratch::default,
+            |scratch, (at, column)| {
+                self.account.check_at(at)?;
+                source.compute(first + at, scratch, column)
+            },
+        )
     }
 
     /// Whether to go on.
@@ -301,16 +349,21 @@ impl<'a> Evaluator<'a> {
 
     /// Books the memory of `series`.
     pub(crate) fn hold(&self, series: &[Series], expr: &Expr) -> Result<(), QueryError> {
-        for series in series {
-            self.account.hold(series.column.samples(), series.column.heap_bytes(), expr)?;
-        }
-        Ok(())
+        let (samples, bytes) = weight(series);
+        self.account.hold(samples, bytes, expr)
     }
 
     /// Gives the memory of `series` back.
     pub(crate) fn release(&self, series: &[Series]) {
-        for series in series {
-            self.account.release(series.column.samples(), series.column.heap_bytes());
+        let (samples, bytes) = weight(series);
+        self.account.release(samples, bytes);
+    }
+
+    /// Counts a series of which one sample was taken since `since`.
+    pub(crate) fn count_newest(&self, expr: &Expr, since: Option<Instant>) {
+        self.account.read(1);
+        if let (Some(tally), Some(since)) = (&self.tally, since) {
+            tally.add(expr.span, since, (1, 1, 0));
         }
     }
 
@@ -324,13 +377,29 @@ impl<'a> Evaluator<'a> {
         self.account.release(samples, bytes);
     }
 
-    /// The series of `selector` with samples in `range`, and perhaps more.
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Arc<dyn SeriesSet + '_>, QueryError> {
+    /// The series of a selector with samples in `range`, and perhaps more; and whether no two of them can
+    /// become equal when their names go.
+    fn select(
+        &self,
+        expr: &Expr,
+        selector: &Selector,
+        range: TimeRange,
+    ) -> Result<(Arc<dyn SeriesSet + '_>, bool), QueryError> {
         self.account.check()?;
         if let Some(shared) = self.shared.iter().find(|shared| shared.serves(&selector.matchers, range)) {
-            return Ok(Arc::clone(&shared.set) as Arc<dyn SeriesSet + '_>);
+            let set = Arc::clone(&shared.set) as Arc<dyn SeriesSet + '_>;
+            let fixed = is_name_fixed(selector, set.as_ref(), false);
+            return Ok((set, fixed));
         }
-        Ok(Arc::from(self.querier.select(&Selection { matchers: &selector.matchers, range })?))
+        let selection = Selection { matchers: &selector.matchers, range };
+        let unordered = self.unordered.contains(&expr.span.start);
+        let set: Arc<dyn SeriesSet + '_> = Arc::from(if unordered {
+            self.querier.select_unordered(&selection)?
+        } else {
+            self.querier.select(&selection)?
+        });
+        let fixed = is_name_fixed(selector, set.as_ref(), unordered);
+        Ok((set, fixed))
     }
 
     /// Reads the samples of one series.
@@ -342,8 +411,12 @@ impl<'a> Evaluator<'a> {
         range: TimeRange,
         into: &mut Samples,
     ) -> Result<(), QueryError> {
+        let since = self.tally.as_ref().map(|_| Instant::now());
         set.samples(at, range, into)?;
         self.account.read(into.len());
+        if let (Some(tally), Some(since)) = (&self.tally, since) {
+            tally.add(expr.span, since, (1, into.len(), into.heap_bytes()));
+        }
         if self.detecting.contains(&expr.span.start) {
             detect::resets(into);
         }
@@ -361,10 +434,10 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
         yields: Yield,
     ) -> Result<BoxSource<'s>, QueryError> {
+        let counts_steps = self.counts_steps(grid);
         let (mut grid, range) = self.times.instant(selector, grid)?;
         let mut lookback_ms = self.times.lookback_ms;
-        let set = self.select(selector, range)?;
-        let names_unique = is_name_fixed(selector, set.as_ref());
+        let (set, names_unique) = self.select(expr, selector, range)?;
         if let (Some(at), Some(_)) = (selector.at, &selector.offset)
             && yields != Yield::Value
         {
@@ -385,21 +458,40 @@ impl<'a> Evaluator<'a> {
                 names_unique,
             }));
         }
-        Ok(Box::new(InstantSelector { evaluator: self, expr, set, grid, lookback_ms, yields, names_unique }))
+        Ok(Box::new(InstantSelector {
+            evaluator: self,
+            expr,
+            set,
+            grid,
+            lookback_ms,
+            yields,
+            names_unique,
+            counts_steps,
+        }))
     }
+}
+
+/// Samples and bytes of series.
+fn weight(series: &[Series]) -> (usize, usize) {
+    series.iter().fold((0, 0), |(samples, bytes), series| {
+        (samples + series.column.samples(), bytes + series.column.heap_bytes())
+    })
 }
 
 /// Whether no two series of `selector` can become equal when their names go. Type and unit go with the
 /// name; they sort right behind it, so the first and the last series tell whether there are any.
-fn is_name_fixed(selector: &Selector, set: &dyn SeriesSet) -> bool {
-    let named = selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal);
+fn is_name_fixed(selector: &Selector, set: &dyn SeriesSet, unordered: bool) -> bool {
+    if !selector.matchers.iter().any(|m| *m.name == *METRIC_NAME && m.op == MatchOp::Equal) {
+        return false;
+    }
+    if unordered {
+        return !source::DESCRIPTIONS.iter().any(|name| set.may_have_label(name));
+    }
     let mut described = false;
     for at in [0, set.len().saturating_sub(1)].into_iter().filter(|at| *at < set.len()) {
-        set.visit_labels(at, &mut |name, _| {
-            described |= name != METRIC_NAME && source::goes_with_name(name);
-        });
+        set.visit_labels(at, &mut |name, _| described |= source::DESCRIPTIONS.contains(&name));
     }
-    named && !described
+    !described
 }
 
 /// Whether the series of an expression are computed one at a time.

@@ -123,6 +123,15 @@ impl<'a> Account<'a> {
         }
     }
 
+    /// Whether to go on with series `at`: not cancelled, and, looked at every so often since the clock costs
+    /// as much as a small series, not too late.
+    pub(crate) fn check_at(&self, at: usize) -> Result<(), QueryError> {
+        if at.is_multiple_of(16) {
+            return self.check();
+        }
+        if self.cancelled.is_some_and(QueryCancelled::is_set) { Err(QueryError::Cancelled) } else { Ok(()) }
+    }
+
     /// Whether to go on: not cancelled, not too late. Called once a series or so.
     pub(crate) fn check(&self) -> Result<(), QueryError> {
         if self.cancelled.is_some_and(QueryCancelled::is_set) {

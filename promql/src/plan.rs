@@ -7,11 +7,11 @@ use std::fmt;
 
 use model::{Matcher, TimeRange};
 
-use crate::ast::{Expr, ExprKind, Selector};
-use crate::engine::QueryError;
+use crate::ast::{Expr, ExprKind, Selector, Span};
+use crate::engine::{Costs, NodeStats, QueryError};
 use crate::eval::Grid;
 use crate::eval::at::{Times, is_constant};
-use crate::eval::is_streamed;
+use crate::eval::{is_streamed, unordered};
 
 /// A query's plan; prints as a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Plan {
     pub what: String,
     /// What is decided about it.
     pub notes: Vec<String>,
+    /// Where it stands.
+    pub span: Span,
     /// Its operands.
     pub operands: Vec<Plan>,
 }
@@ -31,6 +33,17 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
+    /// The plan with what its parts have cost.
+    #[must_use]
+    pub fn with_costs(mut self, costs: &Costs) -> Self {
+        if let Some(node) = costs.nodes.iter().find(|node| node.span == self.span) {
+            let NodeStats { series, samples, bytes, elapsed, .. } = node;
+            self.notes.push(format!("{series} series, {samples} samples, {bytes} bytes, {elapsed:.1?}"));
+        }
+        self.operands = self.operands.into_iter().map(|operand| operand.with_costs(costs)).collect();
+        self
+    }
+
     fn tree(&self, f: &mut fmt::Formatter<'_>, first: &str, rest: &str) -> fmt::Result {
         write!(f, "{first}{}", self.what)?;
         if !self.notes.is_empty() {
@@ -98,7 +111,7 @@ fn visit(
 }
 
 /// The operands of an expression; the matchers that `info` takes are none.
-fn operands(expr: &Expr) -> Vec<&Expr> {
+pub(crate) fn operands(expr: &Expr) -> Vec<&Expr> {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Vector(_) | ExprKind::Matrix(_) => Vec::new(),
         ExprKind::Subquery(subquery) => vec![&subquery.expr],
@@ -121,19 +134,19 @@ pub(crate) fn height(expr: &Expr) -> usize {
 /// The plan of a query.
 pub(crate) fn explain(expr: &Expr, times: &Times) -> Result<Plan, QueryError> {
     let readings = readings(expr, times)?;
-    let mut planner = Planner { times, readings, count: 0 };
+    let planner = Planner { times, readings, unordered: unordered::selectors(expr) };
     planner.node(expr, times.query, false)
 }
 
 struct Planner<'a> {
     times: &'a Times,
     readings: Vec<Reading>,
-    /// Selectors so far.
-    count: usize,
+    /// Selectors whose series may come in any order.
+    unordered: Vec<usize>,
 }
 
 impl Planner<'_> {
-    fn node(&mut self, expr: &Expr, grid: Grid, inside_constant: bool) -> Result<Plan, QueryError> {
+    fn node(&self, expr: &Expr, grid: Grid, inside_constant: bool) -> Result<Plan, QueryError> {
         if let ExprKind::Paren(inner) = &expr.kind {
             return self.node(inner, grid, inside_constant);
         }
@@ -148,12 +161,12 @@ impl Planner<'_> {
             ExprKind::Number(_) | ExprKind::String(_) => expr.to_string(),
             ExprKind::Vector(selector) => {
                 let range = self.times.instant(selector, grid)?.1;
-                self.reads(selector, range, &mut notes);
+                self.reads(expr, selector, range, &mut notes);
                 expr.to_string()
             }
             ExprKind::Matrix(matrix) => {
                 let range = self.times.windows(matrix, grid)?.reach();
-                self.reads(&matrix.selector, range, &mut notes);
+                self.reads(expr, &matrix.selector, range, &mut notes);
                 expr.to_string()
             }
             ExprKind::Subquery(subquery) => {
@@ -179,17 +192,18 @@ impl Planner<'_> {
             .into_iter()
             .map(|operand| self.node(operand, inner, inside_constant || constant))
             .collect::<Result<_, _>>()?;
-        Ok(Plan { what, notes, operands })
+        Ok(Plan { what, notes, span: expr.span, operands })
     }
 
-    fn reads(&mut self, selector: &Selector, range: TimeRange, notes: &mut Vec<String>) {
-        self.count += 1;
+    fn reads(&self, expr: &Expr, selector: &Selector, range: TimeRange, notes: &mut Vec<String>) {
         notes.push(format!("reads {}..{}", range.start, range.end));
         let shared = self.readings.iter().any(|reading| {
             reading.users > 1 && reading.matchers == selector.matchers && reading.range.overlaps(range)
         });
         if shared {
             notes.push("shared".to_owned());
+        } else if self.unordered.contains(&expr.span.start) {
+            notes.push("unsorted".to_owned());
         }
     }
 }
@@ -211,9 +225,17 @@ mod tests {
         let wanted = "\
 sum: folds
 └ rate: streams
-  └ x[5m]: reads 700001..1600000
+  └ x[5m]: reads 700001..1600000, unsorted
 ";
         assert_eq!(plan("sum(rate(x[5m]))"), wanted);
+    }
+
+    #[test]
+    fn series_are_sorted_where_somebody_sees_their_order() {
+        assert!(plan("sum by (y) (abs(x) + 1)").contains("unsorted"));
+        for ordered in ["x", "topk(2, x)", "sum(a + b)", "count_values(\"v\", x)", "sum(sort(x))"] {
+            assert!(!plan(ordered).contains("unsorted"), "{ordered}");
+        }
     }
 
     #[test]
@@ -234,7 +256,7 @@ sum: folds
 -: holds
 ├ a: reads 700001..1600000
 └ max: computed once, folds
-  └ b @ 60.000: reads -239999..60000
+  └ b @ 60.000: reads -239999..60000, unsorted
 ";
         assert_eq!(plan("a - max(b @ 60)"), wanted);
     }

@@ -175,3 +175,20 @@ fn the_deepest_query_that_is_read_is_answered() {
         engine.instant(&store(1), &expr, 500_000, &QueryOptions::default()).unwrap();
     }
 }
+
+#[test]
+fn a_plan_shows_what_its_parts_have_cost() {
+    let engine = engine(Limits::default());
+    let expr = parse("sum(rate(m[1m])) / 2", &ParseOptions::default()).unwrap();
+    let options = QueryOptions { with_costs: true, ..QueryOptions::default() };
+    let outcome = engine.range(&store(20), &expr, 0, 990_000, 10_000, &options).unwrap();
+    let costs = outcome.costs.unwrap();
+    let plan = engine.explain(&expr, (0, 990_000), 10_000, &options).unwrap();
+    let plan = plan.with_costs(&costs).to_string();
+    let line = |text: &str| plan.lines().find(|line| line.contains(text)).unwrap().to_owned();
+    assert!(line("m[1m]").contains("20 series, 2000 samples"), "{plan}");
+    assert!(line("sum").contains("1 series, 99 samples"), "{plan}");
+    // Windows hold one sample, then two, ..., and six once they are full.
+    assert_eq!(costs.samples_per_step.len(), 100);
+    assert_eq!(costs.samples_per_step[..7], [20, 40, 60, 80, 100, 120, 120]);
+}

@@ -19,6 +19,7 @@
 //! request costs no allocation and no comparison of strings.
 
 mod message;
+pub mod otlp;
 pub mod read;
 pub mod receive;
 pub mod send;

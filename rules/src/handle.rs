@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::group::GroupState;
-use crate::notifier::Notifier;
+use crate::notifier::{Alertmanager, Notifier};
 use crate::query::{Environment, count};
 use crate::rule::Group;
 use crate::schedule;
@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) env: Environment,
     pub(crate) clock: Clock,
     pub(crate) notifier: Notifier,
+    pub(crate) begin: Option<CancellationToken>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) interval_ms: i64,
     pub(crate) query_offset_ms: i64,
@@ -65,6 +66,13 @@ impl Task {
 
 /// Evaluates a group at its moments until it is removed.
 async fn run(shared: Arc<Shared>, mut state: GroupState, removed: CancellationToken) -> GroupState {
+    if let Some(begin) = &shared.begin {
+        tokio::select! {
+            biased;
+            () = removed.cancelled() => return state,
+            () = begin.cancelled() => {}
+        }
+    }
     let interval_ms = state.interval_ms;
     let offset_ms = schedule::offset_ms(&state.group.file, &state.group.name, interval_ms);
     let mut due = schedule::next_slot(shared.now(), interval_ms, offset_ms);
@@ -211,6 +219,15 @@ impl Handle {
             });
         }
         Ok(())
+    }
+
+    /// Alerts go to these from now on.
+    ///
+    /// # Errors
+    /// An address cannot be used; the old ones stay.
+    pub fn set_alertmanagers(&self, alertmanagers: &[Alertmanager]) -> Result<(), StartError> {
+        let replaced = self.shared.notifier.replace(alertmanagers);
+        replaced.map_err(|(url, what)| StartError::Alertmanager { url, what })
     }
 
     /// Ends all evaluations without staleness markers, gives up the queries under way, and delivers the

@@ -32,7 +32,7 @@ async fn alertmanager(refusals: usize) -> (Alertmanager, Inbox) {
     let url = format!("http://{}/am/", listener.local_addr().unwrap());
     let router = Router::new().route("/am/api/v2/alerts", post(take));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (Alertmanager { url }, inbox)
+    (Alertmanager::new(url), inbox)
 }
 
 struct Bench {
@@ -101,9 +101,34 @@ async fn alerts_reach_an_alertmanager() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_are_relabelled_and_go_to_others_after_a_reload() {
+    let (mut first, inbox) = alertmanager(0).await;
+    let (second, other) = alertmanager(0).await;
+    first.relabel = Some(Arc::new(|labels: &Labels| {
+        let kept = labels.get("job") == Some("a");
+        kept.then(|| labels.filtered(|name| name != "replica"))
+    }));
+    let mut bench =
+        bench("groups: [{name: g, rules: [{alert: Up, expr: up == 1}, {alert: No, expr: 'vector(1)'}]}]");
+    bench.options.alertmanagers = vec![first];
+    bench.options.resend_delay_ms = 50;
+    bench.options.external_labels = Labels::from_pairs([("replica", "x")]);
+    let handle = start(bench.options.clone(), Shutdown::new()).unwrap();
+    until("the alert", || !inbox.lock().is_empty()).await;
+    let labels = inbox.lock()[0].clone();
+    assert_eq!(labels.as_array().unwrap().len(), 1, "the other is dropped: {labels}");
+    assert_eq!(labels[0]["labels"], serde_json::json!({"alertname": "Up", "job": "a"}));
+    handle.set_alertmanagers(&[second]).unwrap();
+    until("the alert at the other", || !other.lock().is_empty()).await;
+    assert_eq!(other.lock()[0].as_array().unwrap().len(), 2);
+    assert!(handle.set_alertmanagers(&[Alertmanager::new("https://x")]).is_err());
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_is_bounded_sent_in_batches_and_drained() {
     let (address, inbox) = alertmanager(0).await;
-    let notifier = crate::notifier::Notifier::start(&[address]).unwrap();
+    let notifier = crate::notifier::Notifier::start(&[address], crate::QueueOptions::default()).unwrap();
     let alerts: Vec<_> = (0..10_300)
         .map(|number: i32| {
             Arc::new(crate::notifier::Alert {
@@ -127,7 +152,7 @@ async fn a_queue_is_bounded_sent_in_batches_and_drained() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_does_not_wait_for_an_alertmanager_that_is_not_there() {
-    let nobody = Alertmanager { url: "http://127.0.0.1:1".to_owned() };
+    let nobody = Alertmanager::new("http://127.0.0.1:1");
     let mut bench = bench("groups: [{name: g, rules: [{alert: Up, expr: up}]}]");
     bench.options.alertmanagers = vec![nobody];
     let handle = start(bench.options.clone(), Shutdown::new()).unwrap();
@@ -183,7 +208,7 @@ async fn what_cannot_be_run_is_refused() {
     assert_eq!(refused(&|options| options.evaluation_interval_ms = 0), StartError::Interval(0));
     for url in ["", "here", "https://here", "ftp://here"] {
         let bad = |options: &mut Options| {
-            options.alertmanagers = vec![Alertmanager { url: url.to_owned() }];
+            options.alertmanagers = vec![Alertmanager::new(url)];
         };
         assert!(matches!(refused(&bad), StartError::Alertmanager { .. }), "{url:?}");
     }
@@ -237,7 +262,7 @@ async fn the_real_alertmanager_takes_alerts_and_their_end() {
     }
     let mut bench =
         bench("groups: [{name: g, rules: [{alert: Up, expr: up == 1, annotations: {b: '{{ $value }}'}}]}]");
-    bench.options.alertmanagers = vec![Alertmanager { url: format!("http://{free}") }];
+    bench.options.alertmanagers = vec![Alertmanager::new(format!("http://{free}"))];
     bench.options.external_url = "http://here:9090".to_owned();
     // Alertmanager compares the times with its own clock.
     let now = jiff::Timestamp::now().as_millisecond();

@@ -54,7 +54,7 @@ use tokio_util::task::TaskTracker;
 
 pub use file::{FileError, parse};
 pub use handle::Handle;
-pub use notifier::Alertmanager;
+pub use notifier::{Alertmanager, QueueOptions, Relabel};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
@@ -96,6 +96,11 @@ pub struct Options {
     pub for_grace_period_ms: i64,
     /// Who is told of alerts.
     pub alertmanagers: Vec<Alertmanager>,
+    /// How alerts wait for them.
+    pub queue: QueueOptions,
+    /// Nothing is evaluated before this is cancelled; at once if there is none. For a store whose history
+    /// is still being read.
+    pub begin: Option<Shutdown>,
 }
 
 impl Options {
@@ -115,6 +120,8 @@ impl Options {
             for_outage_tolerance_ms: 3_600_000,
             for_grace_period_ms: 600_000,
             alertmanagers: Vec::new(),
+            queue: QueueOptions::default(),
+            begin: None,
         }
     }
 }
@@ -165,11 +172,12 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         return Err(StartError::Interval(options.evaluation_interval_ms));
     }
     check_groups(&options.groups)?;
-    let notifier = Notifier::start(&options.alertmanagers)
+    let notifier = Notifier::start(&options.alertmanagers, options.queue)
         .map_err(|(url, what)| StartError::Alertmanager { url, what })?;
     let env = environment(&options);
     let shared = Arc::new(Shared {
         env,
+        begin: options.begin,
         clock: options.clock,
         notifier,
         shutdown,

@@ -20,21 +20,49 @@ use tokio_util::task::TaskTracker;
 
 use crate::query::count;
 
-/// At most this many alerts in one request.
-const BATCH_MAX: usize = 256;
-/// At most this many alerts wait for one Alertmanager; beyond, the oldest go.
-const QUEUE_MAX: usize = 10_000;
 /// A batch is offered this often.
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How alerts wait for an Alertmanager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// At most this many wait; beyond, the oldest go.
+    pub capacity: usize,
+    /// At most this many in one request.
+    pub batch: usize,
+    /// Whether those that wait are delivered before the end.
+    pub drain: bool,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self { capacity: 10_000, batch: 256, drain: true }
+    }
+}
+
+/// Changes the labels of an alert on its way out, or keeps it back.
+pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;
+
 /// Where alerts go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Alertmanager {
     /// Scheme `http`, host, port, and perhaps a path in front of `/api/v2/alerts`.
     pub url: String,
+    /// A request that takes longer has failed.
+    pub timeout: Duration,
+    /// Applied to each alert before it waits.
+    pub relabel: Option<Relabel>,
+}
+
+impl Alertmanager {
+    /// One at `url`, with Prometheus' timeout, that gets alerts as they are.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), timeout: TIMEOUT, relabel: None }
+    }
 }
 
 /// An Alertmanager, now.
@@ -95,6 +123,9 @@ fn time(ms: Timestamp) -> String {
 /// The alerts that wait for one Alertmanager.
 struct Queue {
     uri: Uri,
+    timeout: Duration,
+    relabel: Option<Relabel>,
+    options: QueueOptions,
     waiting: Mutex<VecDeque<Arc<Alert>>>,
     wake: Notify,
     sent: AtomicU64,
@@ -105,8 +136,14 @@ struct Queue {
 impl Queue {
     fn push(&self, alerts: &[Arc<Alert>]) {
         let mut waiting = self.waiting.lock();
-        waiting.extend(alerts.iter().cloned());
-        let excess = waiting.len().saturating_sub(QUEUE_MAX);
+        match &self.relabel {
+            None => waiting.extend(alerts.iter().cloned()),
+            Some(relabel) => waiting.extend(alerts.iter().filter_map(|alert| {
+                let labels = relabel(&alert.labels)?;
+                Some(Arc::new(Alert { labels, ..(**alert).clone() }))
+            })),
+        }
+        let excess = waiting.len().saturating_sub(self.options.capacity);
         waiting.drain(..excess);
         drop(waiting);
         count(&self.dropped, excess as u64);
@@ -115,7 +152,7 @@ impl Queue {
 
     fn take(&self) -> Vec<Arc<Alert>> {
         let mut waiting = self.waiting.lock();
-        let size = waiting.len().min(BATCH_MAX);
+        let size = waiting.len().min(self.options.batch.max(1));
         waiting.drain(..size).collect()
     }
 
@@ -127,26 +164,53 @@ impl Queue {
             errors: load(&self.errors),
             dropped: load(&self.dropped),
             queue_length: self.waiting.lock().len() as u64,
-            queue_capacity: QUEUE_MAX as u64,
+            queue_capacity: self.options.capacity as u64,
         }
     }
 }
 
 /// All Alertmanagers.
 pub(crate) struct Notifier {
-    queues: Vec<Arc<Queue>>,
+    running: Mutex<Vec<Running>>,
+    options: QueueOptions,
+    client: Client<HttpConnector, Full<Bytes>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
+/// An Alertmanager with the task that serves it.
+struct Running {
+    queue: Arc<Queue>,
+    stop: CancellationToken,
+}
+
 impl Notifier {
     /// Starts a task for each Alertmanager. The error is an address that cannot be used, and why.
-    pub(crate) fn start(alertmanagers: &[Alertmanager]) -> Result<Self, (String, String)> {
-        let mut queues = Vec::new();
+    pub(crate) fn start(
+        alertmanagers: &[Alertmanager],
+        options: QueueOptions,
+    ) -> Result<Self, (String, String)> {
+        let this = Self {
+            running: Mutex::default(),
+            options,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        this.replace(alertmanagers)?;
+        Ok(this)
+    }
+
+    /// Others from now on. What waits for those that are gone is delivered as far as it is taken.
+    pub(crate) fn replace(&self, alertmanagers: &[Alertmanager]) -> Result<(), (String, String)> {
+        let mut fresh = Vec::new();
         for alertmanager in alertmanagers {
             let uri = address(&alertmanager.url).map_err(|what| (alertmanager.url.clone(), what))?;
-            queues.push(Arc::new(Queue {
+            fresh.push(Arc::new(Queue {
                 uri,
+                timeout: alertmanager.timeout,
+                relabel: alertmanager.relabel.clone(),
+                options: self.options,
                 waiting: Mutex::default(),
                 wake: Notify::new(),
                 sent: AtomicU64::new(0),
@@ -154,30 +218,32 @@ impl Notifier {
                 dropped: AtomicU64::new(0),
             }));
         }
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        for queue in &queues {
-            let post = Post { queue: Arc::clone(queue), client: client.clone(), stop: stop.clone() };
-            tasks.spawn(post.run());
-        }
-        tasks.close();
-        Ok(Self { queues, stop, tasks })
+        let start = |queue: Arc<Queue>| {
+            let stop = self.stop.child_token();
+            let post = Post { queue: Arc::clone(&queue), client: self.client.clone(), stop: stop.clone() };
+            self.tasks.spawn(post.run());
+            Running { queue, stop }
+        };
+        let before = std::mem::replace(&mut *self.running.lock(), fresh.into_iter().map(start).collect());
+        before.iter().for_each(|running| running.stop.cancel());
+        Ok(())
     }
 
     /// Puts alerts into all queues.
     pub(crate) fn send(&self, alerts: &[Arc<Alert>]) {
         if !alerts.is_empty() {
-            self.queues.iter().for_each(|queue| queue.push(alerts));
+            self.running.lock().iter().for_each(|running| running.queue.push(alerts));
         }
     }
 
     pub(crate) fn stats(&self) -> Vec<AlertmanagerStats> {
-        self.queues.iter().map(|queue| queue.stats()).collect()
+        self.running.lock().iter().map(|running| running.queue.stats()).collect()
     }
 
     /// Delivers what waits, as far as it is taken, and ends.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        self.tasks.close();
         self.tasks.wait().await;
     }
 }
@@ -209,6 +275,11 @@ struct Post {
 impl Post {
     async fn run(self) {
         loop {
+            if self.stop.is_cancelled() && !self.queue.options.drain {
+                let rest = std::mem::take(&mut *self.queue.waiting.lock());
+                count(&self.queue.dropped, rest.len() as u64);
+                return;
+            }
             let batch = self.queue.take();
             if batch.is_empty() {
                 if self.stop.is_cancelled() {
@@ -259,7 +330,7 @@ impl Post {
             .header(header::USER_AGENT, concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
             .map_err(|error| error.to_string())?;
-        match tokio::time::timeout(TIMEOUT, self.client.request(request)).await {
+        match tokio::time::timeout(self.queue.timeout, self.client.request(request)).await {
             Err(_) => Err("no answer in time".to_owned()),
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),

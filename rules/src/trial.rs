@@ -39,7 +39,8 @@ impl Trial {
             group.evaluate(&self.env, ts);
             let live = group.live.lock();
             let failed = live.rules.iter().filter(|rule| rule.health == Health::Err);
-            faults.extend(failed.map(|rule| (rule.name.clone(), rule.last_error.clone().unwrap_or_default())));
+            faults
+                .extend(failed.map(|rule| (rule.name.clone(), rule.last_error.clone().unwrap_or_default())));
         }
         faults
     }
@@ -51,7 +52,8 @@ impl Trial {
         for group in &self.groups {
             let live = group.live.lock();
             let rules = live.rules.iter().filter(|rule| rule.name == name);
-            found.extend(rules.filter_map(|rule| rule.alerting.as_ref()).flat_map(|rule| rule.alerts.clone()));
+            found
+                .extend(rules.filter_map(|rule| rule.alerting.as_ref()).flat_map(|rule| rule.alerts.clone()));
         }
         found
     }

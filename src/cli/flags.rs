@@ -126,6 +126,10 @@ pub(crate) struct Storage {
     #[arg(long = "storage.wal-sync-interval", value_name = "DURATION", default_value = "1s", value_parser = duration_ms)]
     pub(crate) wal_sync_interval: Milliseconds,
 
+    /// Most series in memory; beyond it new ones are refused and known ones go on. No limit if absent.
+    #[arg(long = "storage.head-series-max", value_name = "N")]
+    pub(crate) series_max: Option<u64>,
+
     /// Remote read: most samples of one answer; 0 for no limit.
     #[arg(long = "storage.remote.read-sample-limit", value_name = "N", default_value_t = 50_000_000)]
     pub(crate) read_samples_max: u64,

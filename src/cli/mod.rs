@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub(crate) use flags::Compression;
-use flags::{Kubelet, Query, Rules, Storage, Web};
+pub(crate) use flags::{Compression, Rules};
+use flags::{Kubelet, Query, Storage, Web};
 
 use crate::tools::Features;
 

@@ -9,6 +9,7 @@ use serde_saphyr::Spanned;
 use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, Sections};
 use super::http::{Authorization, BasicAuth, Header, HttpClient, OAuth2, Tls, http_client};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
+use super::storage::{Otlp, Storage};
 
 /// A section that Pyrometer knows but does not carry. Its content is not looked at.
 pub(crate) type Unsupported = Option<Spanned<serde_json::Value>>;
@@ -27,8 +28,9 @@ macro_rules! refused {
         impl $name {
             /// The refused keys that are there, with their values.
             pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, &Spanned<serde_json::Value>)> {
-                [$((stringify!($key), self.$key.as_ref()),)*]
-                    .into_iter()
+                let keys: [(&'static str, Option<&Spanned<serde_json::Value>>); _] =
+                    [$((stringify!($key), self.$key.as_ref()),)*];
+                keys.into_iter()
                     .filter_map(|(key, value)| Some((key, value?)))
                     .filter(|(_, value)| !is_empty(&value.value))
             }
@@ -48,11 +50,13 @@ fn is_empty(value: &serde_json::Value) -> bool {
 refused! {
     /// The whole file.
     File {
-        remote_write, remote_read, tracing, otlp, storage,
+        remote_write, remote_read, tracing,
     } plus {
         scrape_config_files: Vec<Spanned<String>>,
         rule_files: Vec<Spanned<String>>,
         alerting: Option<Alerting>,
+        storage: Option<Storage>,
+        otlp: Option<Otlp>,
         global: Option<Global>,
         scrape_configs: Option<Vec<Option<Spanned<Scrape>>>>,
         /// Settings of another runtime; they mean nothing here.
@@ -62,9 +66,8 @@ refused! {
 
 refused! {
     /// `global`
-    Global {
-        query_log_file,
-    } plus {
+    Global {} plus {
+        query_log_file: Option<PathBuf>,
         scrape_failure_log_file: Option<PathBuf>,
         scrape_interval: Option<Duration>,
         scrape_timeout: Option<Spanned<Duration>>,
@@ -179,19 +182,18 @@ pub(crate) struct ScrapeFile {
     pub(crate) scrape_configs: Vec<Option<Spanned<Scrape>>>,
 }
 
-refused! {
-    /// `alerting`
-    Alerting {
-        alert_relabel_configs,
-    } plus {
-        alertmanagers: Vec<Spanned<Alertmanager>>,
-    }
+/// `alerting`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Alerting {
+    pub(crate) alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
+    pub(crate) alertmanagers: Vec<Spanned<Alertmanager>>,
 }
 
 refused! {
     /// One of `alerting.alertmanagers`
     Alertmanager {
-        timeout, relabel_configs, alert_relabel_configs, azure_sd_configs, consul_sd_configs,
+        azure_sd_configs, consul_sd_configs,
         digitalocean_sd_configs, dns_sd_configs, docker_sd_configs, dockerswarm_sd_configs, ec2_sd_configs,
         eureka_sd_configs, file_sd_configs, gce_sd_configs, hetzner_sd_configs, http_sd_configs,
         ionos_sd_configs, kubernetes_sd_configs, kuma_sd_configs, lightsail_sd_configs, linode_sd_configs,
@@ -201,6 +203,9 @@ refused! {
         basic_auth, authorization, oauth2, sigv4, bearer_token, bearer_token_file, tls_config, proxy_url,
         proxy_from_environment, proxy_connect_header, no_proxy, http_headers,
     } plus {
+        timeout: Option<Duration>,
+        relabel_configs: Vec<Option<Spanned<Relabel>>>,
+        alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
         scheme: Option<Scheme>,
         path_prefix: String,
         api_version: Option<Spanned<String>>,

@@ -1,6 +1,7 @@
 //! The configuration file, in Prometheus' format: read whole, checked whole, or refused with the file,
 //! line, column and key.
 
+mod alerting;
 pub(crate) mod cluster;
 mod discovery;
 mod file;
@@ -9,14 +10,17 @@ mod redact;
 mod resolve;
 mod rule_files;
 mod scalars;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
 use serde_saphyr::Location;
 
+pub(crate) use alerting::Alertmanager;
 pub(crate) use redact::redact;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
+pub(crate) use storage::StorageOptions;
 
 /// What a configuration file says, checked and with defaults applied.
 #[derive(Clone, Debug)]
@@ -32,7 +36,13 @@ pub(crate) struct Loaded {
     /// The groups of all rule files.
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
-    pub(crate) alertmanagers: Vec<rules::Alertmanager>,
+    pub(crate) alertmanagers: Vec<Alertmanager>,
+    /// Where queries are logged; relative to the file.
+    pub(crate) query_log_file: Option<PathBuf>,
+    /// How samples are kept.
+    pub(crate) storage: storage::StorageOptions,
+    /// How OTLP metrics become series.
+    pub(crate) otlp: remote::otlp::Options,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
     /// Of the files, before they were read.
@@ -48,6 +58,9 @@ impl Default for Loaded {
             rule_query_offset_ms: 0,
             rules: Vec::new(),
             alertmanagers: Vec::new(),
+            query_log_file: None,
+            storage: storage::StorageOptions::default(),
+            otlp: remote::otlp::Options::default(),
             redacted: String::new(),
             fingerprint: None,
         }

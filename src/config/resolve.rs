@@ -10,7 +10,7 @@ use scraper::exposition::Format;
 use serde_saphyr::{Location, Spanned};
 
 use super::Loaded;
-use super::file::{Alerting, File, Global, Relabel, Scrape, StaticConfig};
+use super::file::{File, Global, Relabel, Scrape, StaticConfig};
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
 
 /// What is wrong, and where.
@@ -68,42 +68,19 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         external_labels,
         rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
         rules: Vec::new(),
-        alertmanagers: alertmanagers(file.alerting.as_ref())?,
+        alertmanagers: super::alerting::resolve(file.alerting.as_ref())?,
+        storage: file.storage.unwrap_or_default().resolve()?,
+        otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
+        query_log_file: global.query_log_file.clone().filter(|path| !path.as_os_str().is_empty()),
         redacted: String::new(),
         fingerprint: None,
     };
     Ok((loaded, global))
 }
 
-/// The addresses of all Alertmanagers.
-fn alertmanagers(alerting: Option<&Alerting>) -> Result<Vec<rules::Alertmanager>, Fault> {
-    let Some(alerting) = alerting else { return Ok(Vec::new()) };
-    refuse("alerting.", alerting.refused())?;
-    let mut out = Vec::new();
-    for alertmanager in &alerting.alertmanagers {
-        let (config, at) = (&alertmanager.value, alertmanager.referenced);
-        refuse("alerting.alertmanagers: ", config.refused())?;
-        if let Some(version) = config.api_version.as_ref().filter(|version| version.value != "v2") {
-            let what =
-                format!("expected Alertmanager api version to be one of [v2] but got {}", version.value);
-            return fault(version.referenced, what);
-        }
-        if config.scheme == Some(Scheme(scraper::config::Scheme::Https)) {
-            return fault(at, "alerting.alertmanagers: scheme https is not supported");
-        }
-        let prefix = config.path_prefix.trim_matches('/');
-        let slash = if prefix.is_empty() { "" } else { "/" };
-        targets(&config.static_configs)?;
-        for target in config.static_configs.iter().flat_map(|group| &group.targets) {
-            out.push(rules::Alertmanager { url: format!("http://{target}{slash}{prefix}") });
-        }
-    }
-    Ok(out)
-}
-
 /// Says of the first section that is there and not carried, where it stands.
-fn refuse<'a>(
+pub(super) fn refuse<'a>(
     inside: &str,
     mut sections: impl Iterator<Item = (&'static str, &'a Spanned<serde_json::Value>)>,
 ) -> Result<(), Fault> {
@@ -266,7 +243,7 @@ fn formats(protocols: Option<&Vec<Spanned<Protocol>>>) -> Result<Option<Vec<Form
     Ok(Some(formats))
 }
 
-fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
+pub(super) fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
     let group = |config: &StaticConfig| {
         let labels = labels("static_configs.labels", &config.labels)?;
         if let Some(target) = config.targets.iter().find(|target| target.contains('/') || target.is_empty()) {
@@ -278,7 +255,7 @@ fn targets(configs: &[StaticConfig]) -> Result<Vec<TargetGroup>, Fault> {
     configs.iter().map(group).collect()
 }
 
-fn relabel(
+pub(super) fn relabel(
     rules: &[Option<Spanned<Relabel>>],
     empty: &str,
     names: scraper::config::NameScheme,

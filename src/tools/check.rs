@@ -75,7 +75,7 @@ pub(super) fn config(
                 }
             }
             Err(error) => {
-                say!("  FAILED: {error}");
+                eprintln!("  FAILED: {error}");
                 failed += 1;
             }
         }
@@ -94,7 +94,7 @@ pub(super) fn rules(files: &[PathBuf], lint: &Lint) -> anyhow::Result<Ending> {
         match outcome {
             Ok(groups) => found |= report(&groups, &checks)?,
             Err(error) => {
-                say!("  FAILED:\n{error}");
+                eprintln!("  FAILED:\n{error}");
                 failed += 1;
             }
         }

@@ -40,10 +40,15 @@ fn targets_of_a_file_are_scraped_and_a_bad_file_changes_nothing() {
     let (_, metrics) = server.get("/metrics");
     assert!(metrics.contains("prometheus_config_last_reload_successful 0"), "{metrics}");
     assert_eq!(server.query("up{job=\"first\"} == 1").len(), 1);
+    let notes = server.json("/api/v1/notifications");
+    assert!(notes.to_string().contains("Configuration reload has failed."), "{notes}");
 
     // A good one takes the place of the old: its series begin, the old ones end.
     write(&path, "second", target);
     assert_eq!(request("POST", &reload, &[], "").0, 200);
+    assert_eq!(server.json("/api/v1/notifications")["data"].as_array().unwrap().len(), 0);
+    assert!(server.json("/api/v1/status/tsdb/blocks")["data"]["blocks"].is_array());
+    assert_eq!(server.json("/api/v1/features")["data"]["promql"]["experimental_functions"], false);
     server.wait_for_rows("up{job=\"second\"} == 1");
     server.wait_for("the end of the old series", |server| {
         server.query("prometheus_tsdb_head_series{job=\"first\"}").is_empty().then_some(())
@@ -88,7 +93,7 @@ fn remote_write_is_taken_where_it_is_enabled() {
     assert_eq!(request("POST", &format!("{}/api/v1/write", server.url), &[], "x").0, 404);
     let server =
         Server::start(&dir.path().join("b"), &["--kubernetes=off", "--web.enable-remote-write-receiver"]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     let url = format!("{}/api/v1/write", server.url);
     assert_eq!(request("POST", &url, &[], "garbage").0, 400);
     let headers = [("Content-Type", "text/plain")];

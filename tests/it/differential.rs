@@ -167,7 +167,7 @@ fn random_expressions_have_the_values_that_prometheus_gives() {
     let theirs = Prometheus::start(&program, dir.path());
     let features = "--enable-feature=promql-experimental-functions";
     let ours = Server::start(dir.path(), &["--kubernetes=off", features]);
-    ours.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    ours.wait_for_history();
     let (count, seed) = (number("PYROMETER_DIFFERENTIAL", CASES), number("PYROMETER_SEED", 1));
     let first = number("PYROMETER_FIRST", 0);
     let mut tally = Tally::default();

@@ -71,7 +71,7 @@ fn blocks_of_prometheus_give_the_answers_of_prometheus() {
     copy(&made, &dir.path().join("data"));
     copy(&made, &dir.path().join("theirs"));
     let ours = Server::start(dir.path(), &["--kubernetes=off"]);
-    ours.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    ours.wait_for_history();
     let theirs = Prometheus::start(&dir.path().join("theirs"), "");
 
     // Samples lie 7 s behind each quarter of a minute, and no evaluation does, nor a multiple of a
@@ -147,6 +147,6 @@ fn what_we_wrote_opens_in_prometheus_and_in_promtool() {
 
     // And back: Prometheus has had the directory, we have it again.
     let server = Server::start(dir.path(), &["--kubernetes=off"]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     assert_eq!(sorted(server.json(&everything)), ours, "read by us after Prometheus");
 }

@@ -32,7 +32,7 @@ fn every_recorded_answer_is_given() {
     let copied = Command::new("cp").arg("-r").arg(folder.join("tsdb-blocks")).arg(&data).status().unwrap();
     assert!(copied.success());
     let server = Server::start(dir.path(), &["--kubernetes=off"]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     let lines = std::fs::read_to_string(folder.join("tsdb-blocks-expected.jsonl")).unwrap();
     let (mut right, mut wrong) = (0, Vec::new());
     for line in lines.lines() {

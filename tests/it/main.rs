@@ -15,6 +15,7 @@ mod neighbours;
 mod process;
 mod prometheus;
 mod promqltest;
+mod query_care;
 mod refusals;
 mod restart;
 mod rules;

@@ -12,7 +12,7 @@ fn with_history(dir: &std::path::Path, end: i64, flags: &[&str]) -> Server {
     run("promtool", &["tsdb", "create-blocks-from", "openmetrics", &text.display().to_string(), &data]);
     let flags: Vec<&str> = ["--kubernetes=off"].iter().chain(flags).copied().collect();
     let server = Server::start(dir, &flags);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     server
 }
 
@@ -114,9 +114,40 @@ fn large_answers_are_compressed_for_those_who_can_read_them() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &["--kubernetes=off"]);
     let range = format!("{}/api/v1/query_range?query=vector(1)&start=0&end=10000&step=1", server.url);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     let (_, plain) = get(&range, &[]);
     let (status, packed) = get(&range, &[("Accept-Encoding", "gzip")]);
     assert_eq!(status, 200);
     assert!(plain.len() > 100_000 && packed.len() < plain.len() / 4, "{} {}", plain.len(), packed.len());
+}
+
+#[test]
+fn metrics_of_open_telemetry_are_taken_where_that_is_enabled() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("prom.yml");
+    std::fs::write(&config, "otlp:\n  promote_resource_attributes: [host.name]\nstorage:\n  tsdb:\n    out_of_order_time_window: 30m\n").unwrap();
+    let flag = format!("--config.file={}", config.display());
+    let server =
+        Server::start(&dir.path().join("own"), &["--kubernetes=off", "--web.enable-otlp-receiver", &flag]);
+    server.wait_for_history();
+    let send = |value: u32, ago_s: i64| {
+        let nanos = (now_s() - ago_s) * 1_000_000_000;
+        let body = format!(
+            "{{\"resourceMetrics\":[{{\"resource\":{{\"attributes\":[{{\"key\":\"service.name\",\"value\":{{\"stringValue\":\"shop\"}}}},\
+             {{\"key\":\"host.name\",\"value\":{{\"stringValue\":\"h\"}}}}]}},\"scopeMetrics\":[{{\"metrics\":[{{\"name\":\"orders\",\
+             \"sum\":{{\"aggregationTemporality\":2,\"isMonotonic\":true,\"dataPoints\":[{{\"asInt\":\"{value}\",\"timeUnixNano\":\"{nanos}\"}}]}}}}]}}]}}]}}"
+        );
+        let url = format!("{}/api/v1/otlp/v1/metrics", server.url);
+        request("POST", &url, &[("Content-Type", "application/json")], &body)
+    };
+    assert_eq!(send(7, 1), (200, "{}".to_owned()));
+    // Late by ten minutes, which the configuration allows.
+    assert_eq!(send(3, 600).0, 200);
+    let rows = server.query("orders_total{job=\"shop\", host_name=\"h\"}[20m]");
+    let values = rows[0]["values"].as_array().unwrap();
+    assert_eq!((values[0][1].as_str(), values[1][1].as_str()), (Some("3"), Some("7")));
+    assert_eq!(send(1, 7200).0, 400, "later than allowed");
+    let url = format!("{}/api/v1/otlp/v1/metrics", server.url);
+    assert_eq!(request("POST", &url, &[("Content-Type", "text/plain")], "").0, 415);
+    assert_eq!(request("POST", &url, &[("Content-Type", "application/x-protobuf")], "\u{1}").0, 400);
 }

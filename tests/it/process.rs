@@ -86,6 +86,14 @@ impl Server {
         }
     }
 
+    /// Waits until queries see everything that was there before the start.
+    pub(crate) fn wait_for_history(&self) {
+        self.wait_for("history", |server| {
+            let (status, body) = server.get("/api/v1/query?query=1");
+            (status == 200 && !body.contains("warnings")).then_some(())
+        });
+    }
+
     pub(crate) fn wait_for_rows(&self, expression: &str) -> Vec<Value> {
         self.wait_for(expression, |server| Some(server.query(expression)).filter(|rows| !rows.is_empty()))
     }

@@ -29,7 +29,7 @@ fn every_committed_sample_survives_kill_9() {
     server.kill();
 
     let server = Server::start(dir.path(), &[]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     assert_eq!(samples(&server, selector, until), before);
     server.wait_for("a scrape after the restart", |server| (newest(server) > until).then_some(()));
 }
@@ -47,6 +47,6 @@ fn ctrl_c_stops_within_a_second_and_loses_nothing() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 
     let server = Server::start(dir.path(), &[]);
-    server.wait_for("readiness", |server| (server.get("/-/ready").0 == 200).then_some(()));
+    server.wait_for_history();
     assert_eq!(samples(&server, "up", until), before);
 }

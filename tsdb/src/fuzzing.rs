@@ -22,9 +22,9 @@ pub fn chunk(data: &[u8]) {
 
 /// A segment of the log.
 pub fn wal_segment(data: &[u8]) {
-    let mut records = Records::new(data);
+    let (mut records, mut space) = (Records::new(data), Vec::new());
     while let Some(Ok(next)) = records.next() {
-        let _ = record::decode(&next.data);
+        let _ = next.unpack(&mut space).map(record::decode);
     }
 }
 

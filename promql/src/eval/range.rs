@@ -2,15 +2,16 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
-use model::{FloatHistogram, Labels, METRIC_NAME, Samples, SeriesSet, TimeRange, Timestamp, Value};
+use model::{FloatHistogram, Labels, METRIC_NAME, MatchOp, Samples, SeriesSet, TimeRange, Timestamp, Value};
 
 use super::Evaluator;
 use super::column::{Column, histogram_samples};
 use super::grid::Grid;
 use super::source::{NameRule, Scratch, Source, goes_with_name};
 use crate::annotations::Site;
-use crate::ast::{Expr, Extension};
+use crate::ast::{Expr, ExprKind, Extension};
 use crate::engine::QueryError;
 
 /// The samples of one series in one window, which is open at the left.
@@ -264,6 +265,13 @@ impl Ranged<'_> {
     }
 
     fn metric_name(&self, at: usize) -> String {
+        // All series of most selectors have the name that the selector gives.
+        if let ExprKind::Matrix(matrix) = &self.expr.kind {
+            let named = |m: &&model::Matcher| *m.name == *METRIC_NAME && m.op == MatchOp::Equal;
+            if let Some(matcher) = matrix.selector.matchers.iter().find(named) {
+                return matcher.value.to_string();
+            }
+        }
         let mut found = String::new();
         self.raw_visit(at, &mut |name, value| {
             if name == METRIC_NAME {
@@ -294,6 +302,22 @@ impl Source for Ranged<'_> {
         }
     }
 
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let drops = self.name == NameRule::Drop;
+        let mut visit = |name: &str, value: &str| {
+            if !drops || !goes_with_name(name) {
+                visit(name, value);
+            }
+        };
+        match &self.input {
+            Input::Store { set, .. } => set.visit_some_labels(at, names, &mut visit),
+            Input::Computed(series) => {
+                let labels = series[at].0.iter();
+                labels.filter(|(name, _)| names.iter().any(|n| n == name)).for_each(|(n, v)| visit(n, v));
+            }
+        }
+    }
+
     fn labels(&self, at: usize) -> Labels {
         let labels = self.raw_labels(at);
         if self.name == NameRule::Drop { labels.filtered(|name| !goes_with_name(name)) } else { labels }
@@ -304,6 +328,7 @@ impl Source for Ranged<'_> {
     }
 
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+        let since = self.evaluator.tally.as_ref().map(|_| Instant::now());
         out.reset(self.windows.times.count);
         let name = || self.metric_name(at);
         let remarks =
@@ -316,16 +341,26 @@ impl Source for Ranged<'_> {
             }
             Input::Computed(series) => &series[at].2,
         };
-        if let Some(by_column) = &self.code.by_column
-            && by_column(samples, &self.windows, &remarks, out)
-        {
-            return Ok(());
+        let by_column = self.code.by_column.as_ref();
+        if !by_column.is_some_and(|by_column| by_column(samples, &self.windows, &remarks, out)) {
+            self.windows.slide(samples, |window| {
+                if let Some(value) = (self.code.by_window)(window, &remarks) {
+                    out.set(window.step, value);
+                }
+            });
         }
-        self.windows.slide(samples, |window| {
-            if let Some(value) = (self.code.by_window)(window, &remarks) {
-                out.set(window.step, value);
+        if let (Some(tally), Some(since)) = (&self.evaluator.tally, since) {
+            tally.add(self.at.node, since, (1, out.samples(), out.heap_bytes()));
+            let grid = self.windows.times;
+            if self.evaluator.counts_steps(grid) {
+                let histograms = |window: &Window<'_>| -> usize {
+                    window.histograms.iter().map(|h| histogram_samples(h)).sum()
+                };
+                self.windows.slide(samples, |window| {
+                    tally.step((window.step, grid.count), window.ts.len() + histograms(window));
+                });
             }
-        });
+        }
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! Instant selectors: the newest sample within the look-back, unless it says that the series ended.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use model::{Labels, Samples, SeriesSet, Timestamp, Value, is_stale_nan};
 
 use super::Evaluator;
-use super::column::Column;
+use super::column::{Column, Point, histogram_samples};
 use super::grid::Grid;
 use super::source::{Scratch, Source};
 use crate::ast::Expr;
@@ -32,6 +33,37 @@ pub(crate) struct InstantSelector<'a> {
     pub(crate) lookback_ms: i64,
     pub(crate) yields: Yield,
     pub(crate) names_unique: bool,
+    /// Whether samples are counted by step.
+    pub(crate) counts_steps: bool,
+}
+
+impl InstantSelector<'_> {
+    /// Whether the only step sees the newest sample of a series, and the store had it at hand.
+    fn take_newest(&self, at: usize, out: &mut Column) -> bool {
+        let (time, since) = (self.grid.start, self.evaluator.tally.as_ref().map(|_| Instant::now()));
+        let newest = self.set.newest_float(at).filter(|(ts, _)| *ts <= time);
+        let (Some((ts, value)), Yield::Value | Yield::Time) = (newest, self.yields) else { return false };
+        out.reset(1);
+        self.evaluator.count_newest(self.expr, since);
+        if ts > time.saturating_sub(self.lookback_ms) && !is_stale_nan(value) {
+            out.set_float(0, if self.yields == Yield::Time { seconds(ts) } else { value });
+        }
+        true
+    }
+}
+
+impl InstantSelector<'_> {
+    fn count_steps(&self, column: &Column) {
+        let Some(tally) = self.evaluator.tally.as_ref().filter(|_| self.counts_steps) else { return };
+        for step in 0..self.grid.count {
+            let samples = match column.get(step) {
+                Some(Point::Float(_)) => 1,
+                Some(Point::Histogram(histogram)) => histogram_samples(histogram),
+                None => continue,
+            };
+            tally.step((step, self.grid.count), samples);
+        }
+    }
 }
 
 impl Source for InstantSelector<'_> {
@@ -43,6 +75,10 @@ impl Source for InstantSelector<'_> {
         self.set.visit_labels(at, visit);
     }
 
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        self.set.visit_some_labels(at, names, visit);
+    }
+
     fn labels(&self, at: usize) -> Labels {
         self.set.labels(at)
     }
@@ -52,12 +88,17 @@ impl Source for InstantSelector<'_> {
     }
 
     fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+        if self.grid.count == 1 && self.take_newest(at, out) {
+            self.count_steps(out);
+            return Ok(());
+        }
         let range = model::TimeRange::new(
             self.grid.start.saturating_sub(self.lookback_ms).saturating_add(1),
             self.grid.end(),
         );
         self.evaluator.read(self.expr, self.set.as_ref(), at, range, &mut scratch.samples)?;
         fill(&scratch.samples, self.grid, self.lookback_ms, self.yields, out);
+        self.count_steps(out);
         Ok(())
     }
 
@@ -125,7 +166,6 @@ fn fill(samples: &Samples, grid: Grid, lookback_ms: i64, yields: Yield, out: &mu
 
 #[cfg(test)]
 mod tests {
-    use super::super::column::Point;
     use super::*;
 
     fn floats(samples: &[(i64, f64)], grid: Grid) -> Vec<Option<f64>> {

@@ -34,6 +34,17 @@ pub(crate) trait Source: Sync {
     /// Calls `visit` with the labels of series `at`, ascending.
     fn visit_labels(&self, at: usize, visit: &mut dyn FnMut(&str, &str));
 
+    /// Calls `visit` with those labels of series `at` that are among `names`, both ascending.
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let mut wanted = names.iter().peekable();
+        self.visit_labels(at, &mut |name, value| {
+            while wanted.next_if(|wanted| wanted.as_str() < name).is_some() {}
+            if wanted.next_if(|wanted| *wanted == name).is_some() {
+                visit(name, value);
+            }
+        });
+    }
+
     /// The labels of series `at`.
     fn labels(&self, at: usize) -> Labels;
 
@@ -114,9 +125,12 @@ pub(crate) struct Mapped<'a> {
     pub(crate) map: ColumnMap<'a>,
 }
 
+/// Labels that describe the name.
+pub(crate) const DESCRIPTIONS: [&str; 2] = ["__type__", "__unit__"];
+
 /// Whether a label goes when the name goes: the name itself, and what describes it.
 pub(crate) fn goes_with_name(label: &str) -> bool {
-    matches!(label, METRIC_NAME | "__type__" | "__unit__")
+    label.starts_with("__") && (label == METRIC_NAME || DESCRIPTIONS.contains(&label))
 }
 
 impl Source for Mapped<'_> {
@@ -134,6 +148,15 @@ impl Source for Mapped<'_> {
         } else {
             self.inner.visit_labels(at, visit);
         }
+    }
+
+    fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let drops = self.name == NameRule::Drop;
+        self.inner.visit_some_labels(at, names, &mut |name, value| {
+            if !drops || !goes_with_name(name) {
+                visit(name, value);
+            }
+        });
     }
 
     fn labels(&self, at: usize) -> Labels {

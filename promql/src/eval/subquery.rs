@@ -7,7 +7,7 @@ use model::{Histogram, Labels, ResetHint, Samples};
 use super::grid::Grid;
 use super::range::{Input, Windows};
 use super::source::{Series, goes_with_name};
-use super::{Evaluator, is_name_fixed, misplaced};
+use super::{Evaluator, misplaced};
 use crate::ast::{Expr, ExprKind, Subquery};
 use crate::engine::QueryError;
 
@@ -31,8 +31,7 @@ impl Evaluator<'_> {
                 let selector = &matrix.selector;
                 let windows = self.times.windows(matrix, grid)?;
                 let range = windows.reach();
-                let set = self.select(selector, range)?;
-                let names_unique = is_name_fixed(selector, set.as_ref());
+                let (set, names_unique) = self.select(expr, selector, range)?;
                 Ok(RangeVector { input: Input::Store { set, range }, windows, names_unique })
             }
             ExprKind::Subquery(subquery) => self.subquery(subquery, expr, grid),

@@ -1,6 +1,7 @@
 //! Quantiles of plain values.
 
-/// The value at rank `q * (n - 1)` of `values`, interpolated; sorts them, NaN lowest.
+/// The value at rank `q * (n - 1)` of `values` sorted with NaN lowest, interpolated. Orders them only as far
+/// as that needs.
 pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -11,14 +12,14 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| nan_lowest(*a, *b));
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 values")]
     let rank = q * (values.len() - 1) as f64;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= rank < len")]
     let lower = rank.floor() as usize;
-    let upper = (lower + 1).min(values.len() - 1);
     let weight = rank - rank.floor();
-    values[lower] * (1.0 - weight) + values[upper] * weight
+    let (_, low, above) = values.select_nth_unstable_by(lower, |a, b| nan_lowest(*a, *b));
+    let high = above.iter().copied().min_by(|a, b| nan_lowest(*a, *b)).unwrap_or(*low);
+    *low * (1.0 - weight) + high * weight
 }
 
 /// Ascending, with NaN below everything.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange};
+use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
 
 /// Series in order of labels.
 #[derive(Clone, Default)]
@@ -18,6 +18,12 @@ impl Querier for Memory {
     fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
         let within = |samples: &Samples| samples.iter().any(|s| selection.range.contains(s.ts));
         let found = self.0.iter().filter(|(l, s)| fulfils(l, selection.matchers) && within(s));
+        Ok(Box::new(Selected(found.collect())))
+    }
+
+    /// The other way round, so that whoever relies on the order is found out.
+    fn select_unordered(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        let found = self.0.iter().rev().filter(|(labels, _)| fulfils(labels, selection.matchers));
         Ok(Box::new(Selected(found.collect())))
     }
 
@@ -43,6 +49,12 @@ impl SeriesSet for Selected<'_> {
 
     fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
         self.0[index].0.iter().for_each(|(name, value)| visit(name, value));
+    }
+
+    fn newest_float(&self, index: usize) -> Option<(Timestamp, f64)> {
+        let samples = self.0[index].1;
+        let newest = samples.ts.last().copied().zip(samples.values.last().copied());
+        newest.filter(|(ts, _)| samples.histogram_ts.last().is_none_or(|histogram| histogram < ts))
     }
 
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {

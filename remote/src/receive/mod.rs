@@ -104,11 +104,12 @@ impl Encoding {
 }
 
 impl Compression {
-    /// The message inside `body`, which may have at most `max` bytes.
+    /// Puts the message inside `body`, which may have at most `max` bytes, at the beginning of `out`,
+    /// which grows if it has to and never shrinks; returns the message's length.
     ///
     /// # Errors
     /// It has more, or `body` is damaged.
-    pub fn decompress(self, body: &[u8], max: usize) -> Result<Vec<u8>, ReceiveError> {
+    pub fn decompress_into(self, body: &[u8], max: usize, out: &mut Vec<u8>) -> Result<usize, ReceiveError> {
         let malformed =
             |error: &dyn std::fmt::Display| ReceiveError::Malformed(format!("decompressing: {error}"));
         let too_large = |bytes: u64| ReceiveError::TooLarge { bytes, max: max as u64 };
@@ -118,15 +119,19 @@ impl Compression {
                 if length > max {
                     return Err(too_large(length as u64));
                 }
-                snap::raw::Decoder::new().decompress_vec(body).map_err(|error| malformed(&error))
+                if out.len() < length {
+                    out.resize(length, 0);
+                }
+                let written = snap::raw::Decoder::new().decompress(body, &mut out[..length]);
+                written.map_err(|error| malformed(&error))
             }
             Self::Zstd => {
                 use std::io::Read as _;
-                let mut out = Vec::new();
+                out.clear();
                 let decoder = zstd::stream::read::Decoder::new(body).map_err(|error| malformed(&error))?;
                 let read =
-                    decoder.take(max as u64 + 1).read_to_end(&mut out).map_err(|error| malformed(&error))?;
-                if read > max { Err(too_large(read as u64)) } else { Ok(out) }
+                    decoder.take(max as u64 + 1).read_to_end(out).map_err(|error| malformed(&error))?;
+                if read > max { Err(too_large(read as u64)) } else { Ok(read) }
             }
         }
     }

@@ -3,7 +3,7 @@
 use model::Labels;
 use tsdb::Exemplar;
 
-use super::ReceiveError;
+use super::{Protocol, ReceiveError};
 use crate::wire::{Content, Fields, WireError, packed, take_varint};
 
 /// One label as it stands in a message.
@@ -76,21 +76,18 @@ impl<'a> TimeSeries<'a> {
         }
     }
 
-    /// The bytes that hold the labels: from the start of the message to the end of the last label
-    /// field at its front, which is all of them in every writer known. If labels also stand further
-    /// back, there is none, and the series is looked up by its labels instead.
+    /// The bytes that hold the labels, which in every writer known are all fields at the front of the
+    /// message. If labels also stand further back, there is none, and the series is looked up by its
+    /// labels instead.
     pub(super) fn raw_labels(&self) -> Result<Option<&'a [u8]>, WireError> {
-        let mut fields = Fields::new(self.message);
-        let mut end = None;
-        loop {
-            let before = self.message.len() - fields.rest().len();
-            match fields.next()? {
-                Some((1, _)) if end.is_none() => {}
-                Some((1, _)) => return Ok(None),
-                Some(_) => end = end.or(Some(before)),
-                None => return Ok(Some(&self.message[..end.unwrap_or(before)])),
+        let (raw, rest) = self.message.split_at(labels_end(self.message));
+        let mut fields = Fields::new(rest);
+        while let Some((number, _)) = fields.next()? {
+            if number == 1 {
+                return Ok(None);
             }
         }
+        Ok(Some(raw))
     }
 
     /// Reads all labels.
@@ -120,7 +117,7 @@ impl<'a> TimeSeries<'a> {
         mut visit: impl FnMut(Item<'a>) -> Result<(), ReceiveError>,
     ) -> Result<(), ReceiveError> {
         let numbers = self.numbers();
-        let mut fields = Fields::new(self.message);
+        let mut fields = Fields::new(&self.message[labels_end(self.message)..]);
         while let Some((found, content)) = fields.next()? {
             if found == numbers.samples {
                 visit(Item::Sample(sample(content.bytes()?)?))?;
@@ -169,7 +166,42 @@ fn label(message: &[u8]) -> Result<Pair<'_>, WireError> {
     Ok((name, value))
 }
 
+/// Where the label fields at the front of a series end. Both versions give them number 1 and a length,
+/// nearly always of one byte: two loads and an addition a label.
+fn labels_end(message: &[u8]) -> usize {
+    const LABEL: u8 = 1 << 3 | 2;
+    let mut end = 0;
+    while let Some([LABEL, length, rest @ ..]) = message.get(end..) {
+        let Some(next) = rest.get(usize::from(*length)..).filter(|_| *length < 0x80) else {
+            return end + long_labels(&message[end..]);
+        };
+        end = message.len() - next.len();
+    }
+    end
+}
+
+/// The same where a label is 128 bytes or longer, or cut off.
+#[cold]
+fn long_labels(message: &[u8]) -> usize {
+    let mut fields = Fields::new(message);
+    loop {
+        let before = message.len() - fields.rest().len();
+        match fields.next() {
+            Ok(Some((1, _))) => {}
+            _ => return before,
+        }
+    }
+}
+
 fn sample(message: &[u8]) -> Result<SampleMessage, WireError> {
+    // As every writer writes it: the value, then the time.
+    if let [0x09, a, b, c, d, e, f, g, h, 0x10, rest @ ..] = message {
+        let mut rest = rest;
+        let ts = take_varint(&mut rest)?.cast_signed();
+        if rest.is_empty() {
+            return Ok(SampleMessage { value: f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), ts });
+        }
+    }
     let mut sample = SampleMessage::default();
     let mut fields = Fields::new(message);
     while let Some((number, content)) = fields.next()? {
@@ -182,40 +214,41 @@ fn sample(message: &[u8]) -> Result<SampleMessage, WireError> {
     Ok(sample)
 }
 
-/// Calls `visit` with each series of a 1.0 request.
-pub(super) fn visit_v1<'a>(
-    message: &'a [u8],
-    mut visit: impl FnMut(TimeSeries<'a>) -> Result<(), ReceiveError>,
-) -> Result<(), ReceiveError> {
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        if number == 1 {
-            visit(TimeSeries { message: content.bytes()?, version: Version::V1 })?;
+impl<'a> Symbols<'a> {
+    /// The strings of a 2.0 request, which may stand behind the series; a 1.0 request has none.
+    pub(super) fn of(protocol: Protocol, message: &'a [u8]) -> Result<Self, WireError> {
+        let mut symbols = Self::default();
+        if protocol == Protocol::V1 {
+            return Ok(symbols);
         }
+        let mut fields = Fields::new(message);
+        while let Some((number, content)) = fields.next()? {
+            if number == 4 {
+                symbols.0.push(content.text()?);
+            }
+        }
+        Ok(symbols)
     }
-    Ok(())
-}
 
-/// Calls `visit` with each series of a 2.0 request. The symbols may stand behind the series, so they
-/// are gathered first.
-pub(super) fn visit_v2(
-    message: &[u8],
-    mut visit: impl FnMut(TimeSeries<'_>) -> Result<(), ReceiveError>,
-) -> Result<(), ReceiveError> {
-    let mut symbols = Symbols::default();
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        if number == 4 {
-            symbols.0.push(content.text()?);
+    /// Calls `visit` with each series of a request.
+    pub(super) fn each_series(
+        &'a self,
+        protocol: Protocol,
+        message: &'a [u8],
+        mut visit: impl FnMut(TimeSeries<'a>) -> Result<(), ReceiveError>,
+    ) -> Result<(), ReceiveError> {
+        let (wanted, version) = match protocol {
+            Protocol::V1 => (1, Version::V1),
+            Protocol::V2 => (5, Version::V2 { symbols: self }),
+        };
+        let mut fields = Fields::new(message);
+        while let Some((number, content)) = fields.next()? {
+            if number == wanted {
+                visit(TimeSeries { message: content.bytes()?, version })?;
+            }
         }
+        Ok(())
     }
-    let mut fields = Fields::new(message);
-    while let Some((number, content)) = fields.next()? {
-        if number == 5 {
-            visit(TimeSeries { message: content.bytes()?, version: Version::V2 { symbols: &symbols } })?;
-        }
-    }
-    Ok(())
 }
 
 /// Appends what identifies a 2.0 series across requests, whose symbol numbers differ: the texts.

@@ -191,7 +191,8 @@ proptest! {
             .collect();
         let message = v1::WriteRequest { timeseries }.encode_to_vec();
         let mut read = Vec::new();
-        super::request::visit_v1(&message, |series| {
+        let symbols = super::request::Symbols::default();
+        symbols.each_series(super::Protocol::V1, &message, |series| {
             let pairs = series.labels()?.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             let mut samples = Vec::new();
             series.visit(|item| {

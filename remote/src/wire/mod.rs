@@ -12,6 +12,12 @@ pub(crate) use write::Writer;
 #[error("malformed protobuf: {0}")]
 pub struct WireError(&'static str);
 
+impl WireError {
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self(what)
+    }
+}
+
 /// The content of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Content<'a> {

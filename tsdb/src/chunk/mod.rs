@@ -44,6 +44,16 @@ pub(crate) enum Value {
     Histogram(HistogramValue),
 }
 
+impl Value {
+    /// Whether two values are the same, floats by their bits.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (a, b) => a == b,
+        }
+    }
+}
+
 /// Appends those of the first `limit` samples of a chunk that lie in `range` to `into`.
 pub(crate) fn decode(
     encoding: Encoding,

@@ -119,6 +119,20 @@ impl<'a> Bytes<'a> {
 
     #[inline]
     pub(crate) fn uvarint(&mut self) -> Result<u64, Malformed> {
+        match *self.rest {
+            [byte, ref rest @ ..] if byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(byte))
+            }
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.long_uvarint(),
+        }
+    }
+
+    fn long_uvarint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for (at, &byte) in self.rest.iter().enumerate().take(10) {
             if at == 9 && byte > 1 {

@@ -8,6 +8,7 @@ use super::{Inner, Logs};
 use crate::chunk::{Value, layout};
 use crate::error::{AppendError, CommitError};
 use crate::head::exemplars::Exemplar;
+use crate::head::metadata::Metadata;
 use crate::head::series::Refusal;
 use crate::head::{SHARDS, SeriesRef, shard_of};
 use crate::wal::record::{self, HistogramRecords, SamplesRecord, SeriesRecord};
@@ -31,6 +32,7 @@ pub(crate) struct Batch {
     shards: [Part; SHARDS],
     samples: SamplesRecord,
     exemplars: Vec<(SeriesRef, Labels, Exemplar)>,
+    metadata: Vec<(SeriesRef, Metadata)>,
     unlogged: Vec<u32>,
 }
 
@@ -100,7 +102,8 @@ impl<'a> Appender<'a> {
             return self.append_histogram(series, ts, &stale);
         }
         let check = found.check(ts, value);
-        let verdict = self.verdict((series, ts), check, || Value::Float(value))?;
+        let known = || found.value_at(ts, self.inner.head.mapped());
+        let verdict = self.verdict((series, ts), check, || Value::Float(value), known)?;
         if verdict != Verdict::Skip {
             found.set_pending(true);
         }
@@ -130,7 +133,8 @@ impl<'a> Appender<'a> {
         let mut shard = self.inner.head.shard(series.id());
         let mut found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
         let check = found.check_histogram(ts, value);
-        let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()))?;
+        let known = || found.value_at(ts, self.inner.head.mapped());
+        let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()), known)?;
         if verdict != Verdict::Skip {
             found.set_pending(true);
         }
@@ -160,12 +164,26 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
+    /// Says what a metric is. Repeating what is known does nothing.
+    ///
+    /// # Errors
+    /// [`AppendError::UnknownSeries`].
+    pub fn metadata(&mut self, series: SeriesRef, metadata: &Metadata) -> Result<(), AppendError> {
+        self.inner.head.shard(series.id()).resolve(series).ok_or(AppendError::UnknownSeries)?;
+        let known = self.inner.head.metadata.get(series.id());
+        if known.is_none_or(|known| *known != *metadata) {
+            self.batch.metadata.push((series, metadata.clone()));
+        }
+        Ok(())
+    }
+
     /// What becomes of a sample, by its time and by what its series says. Counts refusals.
     fn verdict(
         &self,
         (series, ts): (SeriesRef, Timestamp),
         check: Result<(), Refusal>,
         value: impl FnOnce() -> Value,
+        known: impl FnOnce() -> Option<Value>,
     ) -> Result<Verdict, AppendError> {
         let counters = &self.inner.counters;
         let window = self.inner.options.out_of_order_window_ms > 0;
@@ -177,11 +195,16 @@ impl<'a> Appender<'a> {
             Err(Refusal::Duplicate) => Err(count(&counters.duplicate, AppendError::Duplicate)),
             _ if !window => Err(count(&counters.out_of_order, AppendError::OutOfOrder)),
             _ if !self.inner.accepts_late(ts) => Err(count(&counters.out_of_bounds, AppendError::TooOld)),
-            _ => match self.inner.head.late.taken(series.id(), ts, &value()) {
-                Some(true) => Ok(Verdict::Skip),
-                Some(false) => Err(count(&counters.duplicate, AppendError::Duplicate)),
-                None => Ok(Verdict::Late),
-            },
+            _ => {
+                let value = value();
+                // A sample that came in order has its time, as one that came late.
+                let same = known().map(|known| known.is_same(&value));
+                match same.or_else(|| self.inner.head.late.taken(series.id(), ts, &value)) {
+                    Some(true) => Ok(Verdict::Skip),
+                    Some(false) => Err(count(&counters.duplicate, AppendError::Duplicate)),
+                    None => Ok(Verdict::Late),
+                }
+            }
         }
     }
 
@@ -191,12 +214,13 @@ impl<'a> Appender<'a> {
     /// The log could not be written; nothing of the batch is stored then.
     pub fn commit(mut self) -> Result<usize, CommitError> {
         let batch = &mut self.batch;
-        if batch.shards.iter().all(Part::is_empty) && batch.exemplars.is_empty() {
+        if batch.shards.iter().all(Part::is_empty) && batch.exemplars.is_empty() && batch.metadata.is_empty()
+        {
             return Ok(0);
         }
         let mut log = self.inner.log.lock();
         let min_valid = self.inner.head.min_valid.load(Ordering::Acquire);
-        let Batch { shards, samples, exemplars, unlogged } = batch;
+        let Batch { shards, samples, exemplars, metadata, unlogged } = batch;
         let mut histograms = HistogramRecords::new();
         let mut late = (SamplesRecord::default(), HistogramRecords::new());
         samples.clear();
@@ -207,9 +231,10 @@ impl<'a> Appender<'a> {
             self.inner.encode_late(part, unlogged, &mut late);
         }
         let examples = self.inner.encode_exemplars(exemplars, unlogged);
+        let said = self.inner.encode_metadata(metadata, unlogged);
         let new_series = self.inner.series_record(unlogged);
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
-        let records = records.chain(examples.as_deref());
+        let records = records.chain(examples.as_deref()).chain(said.as_deref());
         let Logs { wal, late: late_log } = &mut *log;
         let end = wal.end();
         wal.append(records).map_err(|source| CommitError { path: wal.path(), source })?;
@@ -223,15 +248,18 @@ impl<'a> Appender<'a> {
         if self.inner.options.wal_sync_interval.is_zero() {
             log.sync()?;
         }
+        self.inner.committed.notify_all();
         let mut applied = 0;
         for part in shards.iter_mut().filter(|part| !part.is_empty()) {
             applied += self.inner.apply(part);
         }
         for (series, labels, exemplar) in exemplars.drain(..) {
-            if let Some(mut found) = self.inner.head.shard(series.id()).resolve(series) {
-                found.set_logged();
-            }
+            self.inner.set_logged(series);
             self.inner.exemplars.add(&labels, exemplar);
+        }
+        for (series, metadata) in metadata.drain(..) {
+            self.inner.set_logged(series);
+            self.inner.head.metadata.set(series.id(), &metadata);
         }
         let counters = &self.inner.counters;
         counters.appended.fetch_add(applied as u64, Ordering::Relaxed);
@@ -326,6 +354,31 @@ impl Inner {
         record::exemplars(entries.map(|(e, &name)| (name, e.ts, e.value, &e.labels)))
     }
 
+    /// The record of what the batch says about metrics.
+    fn encode_metadata(
+        &self,
+        metadata: &mut Vec<(SeriesRef, Metadata)>,
+        unlogged: &mut Vec<u32>,
+    ) -> Option<Vec<u8>> {
+        let mut names = Vec::with_capacity(metadata.len());
+        metadata.retain(|(series, _)| {
+            let mut shard = self.head.shard(series.id());
+            let Some(found) = shard.resolve(*series) else { return false };
+            names.push(found.wal_ref());
+            if !found.is_logged() {
+                unlogged.push(series.id());
+            }
+            true
+        });
+        record::metadata_record(names.into_iter().zip(metadata.iter().map(|(_, metadata)| metadata)))
+    }
+
+    fn set_logged(&self, series: SeriesRef) {
+        if let Some(mut found) = self.head.shard(series.id()).resolve(series) {
+            found.set_logged();
+        }
+    }
+
     /// The series record for series that the log does not know yet.
     fn series_record(&self, unlogged: &mut Vec<u32>) -> SeriesRecord {
         let mut record = SeriesRecord::new();
@@ -400,6 +453,7 @@ impl Drop for Appender<'_> {
             }
         }
         self.batch.exemplars.clear();
+        self.batch.metadata.clear();
         let mut batches = self.inner.batches.lock();
         if batches.len() < 16 {
             batches.push(std::mem::take(&mut self.batch));

@@ -21,7 +21,8 @@ impl Db {
     pub fn copy_to(&self, dir: &Path, with_head: bool) -> Result<(), CommitError> {
         let inner = &self.inner;
         // No block may vanish while it is linked.
-        let _maintenance = inner.maintenance.lock();
+        let maintenance = inner.maintenance.lock();
+        maintenance.check(&inner.dir)?;
         inner.disk.create_dir_all(dir).map_err(CommitError::at(dir))?;
         let snapshot = Snapshot::take(inner);
         for block in snapshot.blocks() {

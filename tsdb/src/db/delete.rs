@@ -19,7 +19,8 @@ impl Db {
     /// A file cannot be read or written; part of the samples may be deleted then.
     pub fn delete(&self, matchers: &[Matcher], range: TimeRange) -> Result<(), CommitError> {
         let inner = &self.inner;
-        let _maintenance = inner.maintenance.lock();
+        let maintenance = inner.maintenance.lock();
+        maintenance.check(&inner.dir)?;
         inner.delete_from_head(matchers, range)?;
         let blocks = inner.published.read().blocks.clone();
         for block in blocks.iter().filter(|block| block.meta.range().overlaps(range)) {
@@ -34,7 +35,8 @@ impl Db {
     /// A file cannot be read or written.
     pub fn clean_tombstones(&self) -> Result<Maintained, CommitError> {
         let inner = &self.inner;
-        let _maintenance = inner.maintenance.lock();
+        let maintenance = inner.maintenance.lock();
+        maintenance.check(&inner.dir)?;
         let mut done = Maintained::default();
         let blocks = inner.published.read().blocks.clone();
         for block in blocks.into_iter().filter(|block| block.tombstones.len() > 0) {

@@ -1,10 +1,12 @@
 //! What has to be done from time to time.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use model::Timestamp;
 
+use super::late::WBL_DIR;
 use super::{Inner, Maintained, WAL_DIR, directory_bytes};
 use crate::block::{Block, DELETION_SUFFIX};
 use crate::error::{CommitError, IoError};
@@ -21,19 +23,30 @@ pub(crate) struct Pending {
     /// Names of series that left the head, or that it had before the start, with the segment that was
     /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
+    /// The history of the head is there. Before, nothing may be cut from it, and nothing of the log may go.
+    ready: bool,
 }
 
 impl Pending {
     /// After replay: the log uses `names` up to segment `segment`.
     pub(super) fn new(names: Vec<u64>, segment: u64) -> Self {
         let dropped = names.into_iter().map(|name| (name, segment)).collect();
-        Self { truncate: None, shorten: None, dropped }
+        Self { truncate: None, shorten: None, dropped, ready: true }
+    }
+
+    /// Fails where history cannot be read.
+    pub(super) fn check(&self, dir: &Path) -> Result<(), CommitError> {
+        let missing = || std::io::Error::other("the history of the head could not be read");
+        if self.ready { Ok(()) } else { Err(CommitError { path: dir.to_owned(), source: missing() }) }
     }
 }
 
 /// One step.
-pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitError> {
-    let mut pending = inner.maintenance.lock();
+pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitError> {
+    // While history is being attached, its thread has the lock.
+    let Some(mut pending) = inner.maintenance.try_lock().filter(|pending| pending.ready) else {
+        return Ok(Maintained::default());
+    };
     let mut done = Maintained::default();
     inner.truncate_head(&mut pending)?;
     inner.head.late.forget(inner.head.snapshots.oldest());
@@ -49,13 +62,14 @@ pub(super) fn step(inner: &Inner, _now: Timestamp) -> Result<Maintained, CommitE
         inner.cut_late(&mut done)?;
     }
     inner.compact(&mut done)?;
-    inner.retain(&mut done)?;
+    inner.retain(now, &mut done)?;
     Ok(done)
 }
 
 /// Cuts everything.
 pub(super) fn cut_all(inner: &Inner) -> Result<Maintained, CommitError> {
     let mut pending = inner.maintenance.lock();
+    pending.check(&inner.dir)?;
     let mut done = Maintained::default();
     let range = inner.options.block_range_ms;
     inner.truncate_head(&mut pending)?;
@@ -142,23 +156,31 @@ impl Inner {
 
     /// Deletes blocks that are older than the retention time, then the oldest ones while everything in
     /// the directory together exceeds the retention size.
-    fn retain(&self, done: &mut Maintained) -> Result<(), IoError> {
+    ///
+    /// Age is counted from the newest block, but not from a time that is still to come: one sample with a
+    /// wrong clock must not make everything else old. The newest block in order always stays: it tells how
+    /// far the head has been cut, and without it the log would bring back what is deleted.
+    fn retain(&self, now: Timestamp, done: &mut Maintained) -> Result<(), IoError> {
         let log_and_head =
-            [WAL_DIR, mapped::DIR].map(|name| directory_bytes(&*self.disk, &self.dir.join(name)));
+            [WAL_DIR, WBL_DIR, mapped::DIR].map(|name| directory_bytes(&*self.disk, &self.dir.join(name)));
         let mut removed = Vec::new();
         {
             let mut published = self.published.write();
-            let newest = published.blocks.iter().map(|block| block.meta.max_time).max();
+            let newest =
+                published.blocks.iter().map(|block| block.meta.max_time).max().unwrap_or(now).min(now);
+            let in_order = published.blocks.iter().filter(|block| !block.meta.is_out_of_order());
+            let edge = in_order.max_by_key(|block| block.meta.max_time).map(|block| block.meta.ulid);
             let mut bytes: u64 = log_and_head.iter().sum();
             // Newest first: what does not fit any more goes, with all that is older.
             let mut full = false;
             let mut kept: Vec<Arc<Block>> = Vec::new();
             for block in published.blocks.drain(..).rev() {
                 bytes += block.bytes;
-                let age = newest.unwrap_or(0).saturating_sub(block.meta.max_time);
+                let age = newest.saturating_sub(block.meta.max_time);
                 let old = self.options.retention_ms.is_some_and(|retention| age >= retention);
                 full |= self.options.retention_bytes.is_some_and(|retention| bytes > retention);
-                if old || full { removed.push(block) } else { kept.push(block) }
+                let due = (old || full) && Some(block.meta.ulid) != edge;
+                if due { removed.push(block) } else { kept.push(block) }
             }
             kept.reverse();
             published.blocks = kept;
@@ -171,7 +193,7 @@ impl Inner {
     }
 
     /// Deletes a block's files. Readers that have them mapped go on reading.
-    pub(super) fn delete_block_dir(&self, dir: &std::path::Path) -> Result<(), IoError> {
+    pub(super) fn delete_block_dir(&self, dir: &Path) -> Result<(), IoError> {
         let mut name = dir.file_name().unwrap_or_default().to_owned();
         name.push(DELETION_SUFFIX);
         let doomed = dir.with_file_name(name);

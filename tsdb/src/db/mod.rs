@@ -6,6 +6,7 @@ mod compact;
 mod copy;
 mod cut;
 mod delete;
+pub(crate) mod history;
 mod late;
 mod maintain;
 mod merge;
@@ -13,19 +14,21 @@ mod open;
 mod replay;
 pub(crate) mod snapshot;
 mod sync;
+pub(crate) mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{Labels, Matcher, TimeRange, Timestamp};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::block::Block;
 use crate::disk::Disk;
 use crate::disk::real::Real;
 use crate::error::{CommitError, OpenError};
 use crate::head::exemplars::{Exemplar, Exemplars};
+use crate::head::metadata::Metadata;
 use crate::head::{Head, SeriesRef};
 use crate::options::Options;
 use crate::wal::Wal;
@@ -34,7 +37,6 @@ use snapshot::Snapshot;
 
 pub(crate) const WAL_DIR: &str = "wal";
 pub(crate) const LOCK_FILE: &str = "lock";
-pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 
 /// An open data directory. It may be shared between threads by reference or in an `Arc`.
 ///
@@ -42,6 +44,8 @@ pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 /// errors.
 pub struct Db {
     pub(crate) inner: Arc<Inner>,
+    /// The first segments of this run.
+    first: (u64, u64),
     /// Ends the sync thread, if there is one.
     syncer: Option<sync::Syncer>,
     /// The directory is ours while this lives. Snapshots may live longer: they only read.
@@ -65,6 +69,9 @@ pub(crate) struct Inner {
     pub(crate) exemplars: Exemplars,
     /// Batches whose memory waits for the next appender.
     pub(crate) batches: Mutex<Vec<Batch>>,
+    pub(crate) history: history::State,
+    /// Told of every commit, under the commit lock.
+    pub(crate) committed: Condvar,
 }
 
 /// Where commits are written.
@@ -125,6 +132,7 @@ pub enum Progress {
 }
 
 pub use cardinality::Cardinality;
+pub use history::History;
 
 /// Figures about a database, all of one moment but not of one instant.
 #[derive(Clone, Debug, Default)]
@@ -197,10 +205,47 @@ impl Db {
         options: Options,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
-        let (inner, lock) = open::open(disk, dir, options, progress)?;
+        let db = Self::open_at_once_on(disk, dir, options, progress)?;
+        db.attach_history(progress)?;
+        Ok(db)
+    }
+
+    /// Opens or creates a data directory and returns at once: new samples are taken and shown, and blocks can
+    /// be read, while the samples that were in no block yet come back by [`Db::attach_history`]. That is done
+    /// here first where the log was written by another program last, as the names of its series must be
+    /// known, and where late samples are allowed, as those must be known when they come.
+    ///
+    /// Samples that are not newer than what history has of their series cannot be refused before that
+    /// is known. They are left out and counted as out of order when it is, as a restart would do.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_at_once(
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        Self::open_at_once_on(Arc::new(Real), dir, options, progress)
+    }
+
+    /// [`Db::open_at_once`] on a disk of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_at_once_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        let open::Opened { inner, lock, first, takes_samples } = open::open(disk, dir, options, progress)?;
         let inner = Arc::new(inner);
         let syncer = sync::Syncer::start(&inner).map_err(|source| OpenError::io(dir, source))?;
-        Ok(Self { inner, syncer, _lock: lock })
+        let db = Self { inner, first, syncer, _lock: lock };
+        if !takes_samples {
+            db.attach_history(progress)?;
+        }
+        Ok(db)
     }
 
     /// The data directory.
@@ -221,8 +266,8 @@ impl Db {
         Snapshot::take(&self.inner)
     }
 
-    /// One step of cutting, compacting and retaining. The caller owns the thread and the clock; appends
-    /// and queries go on meanwhile.
+    /// One step of cutting, compacting and retaining. The caller owns the thread and the clock (`now` in
+    /// milliseconds since the epoch); appends and queries go on meanwhile.
     ///
     /// # Errors
     /// A file cannot be written. What could not be done is tried again by the next step.
@@ -259,6 +304,16 @@ impl Db {
     #[must_use]
     pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
         self.inner.exemplars.select(selectors, range)
+    }
+
+    /// What is said about the metrics of the head's series that fulfil `matchers`, by series in no order.
+    #[must_use]
+    pub fn metadata(&self, matchers: &[Matcher]) -> Vec<(Labels, Metadata)> {
+        let head = &self.inner.head;
+        let catalog = head.catalog.read_recursive();
+        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
+        let known = found.iter().filter_map(|id| Some((id, head.metadata.get(id)?)));
+        known.map(|(id, metadata)| (catalog.labels(id), (*metadata).clone())).collect()
     }
 
     /// Figures about the database.

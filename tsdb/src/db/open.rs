@@ -6,58 +6,81 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use ulid::Ulid;
 
-use super::replay::Replayed;
-use super::{Counters, Inner, LOCK_FILE, Logs, Progress, Published, WAL_DIR, late, maintain, replay};
-use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX};
+use super::{Counters, Inner, LOCK_FILE, Logs, Progress, Published, WAL_DIR, history, late, replay};
+use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX, read_meta};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::head::Head;
 use crate::head::exemplars::Exemplars;
 use crate::head::mapped::{self, MappedChunks};
+use crate::head::names::Names;
 use crate::options::Options;
-use crate::wal::Wal;
+use crate::wal::{Wal, checkpoint, damage};
+
+/// A database without the history of its head.
+pub(super) struct Opened {
+    pub(super) inner: Inner,
+    pub(super) lock: Box<dyn Send + Sync>,
+    /// The first segments of this run: history ends before them.
+    pub(super) first: (u64, u64),
+    /// Whether samples can be taken before history is there.
+    pub(super) takes_samples: bool,
+}
 
 pub(super) fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
     options: Options,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(Inner, Box<dyn Send + Sync>), OpenError> {
+) -> Result<Opened, OpenError> {
     disk.create_dir_all(dir).map_err(|source| OpenError::io(dir, source))?;
     let lock = take_lock(&*disk, dir)?;
     remove_unfinished(&*disk, dir).map_err(|source| OpenError::io(dir, source))?;
     let blocks = open_blocks(&*disk, dir, progress)?;
     let in_order = blocks.iter().filter(|block| !block.meta.is_out_of_order());
     let head_from = in_order.map(|block| block.meta.max_time).max().unwrap_or(i64::MIN);
-    let (files, found) = MappedChunks::open(Arc::clone(&disk), &dir.join(mapped::DIR))?;
-    let head = Head::new(options.block_range_ms, options.series_max, files);
-    head.min_valid.store(head_from, Ordering::Release);
     let wal_dir = dir.join(WAL_DIR);
-    let exemplars = Exemplars::new(options.exemplars_max);
-    let Replayed { last, last_late, names } =
-        replay::replay(&*disk, dir, (&head, &exemplars), found, progress)?;
-    let next = last.map_or(0, |last| last + 1);
-    let mut wal = Wal::create(Arc::clone(&disk), &wal_dir, next, options.wal_compression)
-        .map_err(|source| OpenError::io(&wal_dir, source))?;
+    let io_error = |source| OpenError::io(&wal_dir, source);
+    let checkpointed = checkpoint::newest(&*disk, &wal_dir).map_err(io_error)?.map(|(last, _)| last);
+    let newest = replay::prepare(&*disk, dir, WAL_DIR)?.max(checkpointed);
+    let newest_late = replay::prepare(&*disk, dir, late::WBL_DIR)?;
+    let files = MappedChunks::open(Arc::clone(&disk), &dir.join(mapped::DIR))?;
+    // Chunks without a log have names, too, and no file can tell of them.
+    let in_use = newest.or(files.any()?.then_some(u64::MAX));
+    let names = Arc::new(Names::open(Arc::clone(&disk), dir, in_use));
+    let mut wal =
+        Wal::create(Arc::clone(&disk), &wal_dir, newest.map_or(0, |last| last + 1), options.wal_compression)
+            .map_err(io_error)?;
     wal.limit_segments(options.wal_segment_bytes_max);
-    let late_log = late::open_log(&disk, dir, last_late, &options)?;
+    wal.tell(Arc::clone(&names));
+    if names.are_known() {
+        names.begin_segment(wal.segment());
+    }
+    // What is late can only be told by history, and must be in another log.
+    let takes_samples = names.are_known() && options.out_of_order_window_ms == 0;
+    let late_log = late::open_log(&disk, dir, newest_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
+    let first = (wal.segment(), late_log.as_ref().map_or(u64::MAX, Wal::segment));
+    let head = Head::new(options.block_range_ms, options.series_max, files, names);
+    head.min_valid.store(head_from, Ordering::Release);
     let inner = Inner {
         disk,
         dir: dir.to_owned(),
-        options,
         head,
         log: Mutex::new(Logs { wal, late: late_log }),
         published: RwLock::new(Published { blocks, head_from }),
-        maintenance: Mutex::new(maintain::Pending::new(names, next)),
+        maintenance: Mutex::default(),
         counters: Counters::default(),
-        exemplars,
+        exemplars: Exemplars::new(options.exemplars_max),
         batches: Mutex::default(),
+        history: history::State::default(),
+        committed: Condvar::new(),
+        options,
     };
-    Ok((inner, lock))
+    Ok(Opened { inner, lock, first, takes_samples })
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
@@ -115,8 +138,39 @@ fn open_blocks(
             disk.remove_dir_all(&path).map_err(|source| OpenError::io(&path, source))?;
             continue;
         }
-        blocks.push(Arc::new(block?));
+        match block {
+            Ok(block) => blocks.push(Arc::new(block)),
+            Err(error) if is_damage(&error) => quarantine_block(disk, dir, &path, &error)?,
+            Err(error) => return Err(error),
+        }
     }
     blocks.sort_by_key(|block| (block.meta.min_time, block.meta.max_time, block.meta.ulid));
     Ok(blocks)
+}
+
+/// Whether a block cannot be read because of what it is, not because of the disk.
+fn is_damage(error: &OpenError) -> bool {
+    match error {
+        OpenError::Corrupt { .. } => true,
+        OpenError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        OpenError::Locked(_) => false,
+    }
+}
+
+/// Moves a block aside that cannot be read, and says what is lost.
+fn quarantine_block(disk: &dyn Disk, dir: &Path, block: &Path, error: &OpenError) -> Result<(), OpenError> {
+    let lost = match read_meta(disk, block) {
+        Ok(meta) => format!("the time from {} to {} ms", meta.min_time, meta.max_time),
+        Err(_) => "an unknown span of time".to_owned(),
+    };
+    let name = block.file_name().unwrap_or_default().to_string_lossy();
+    let io_error = |source| OpenError::io(block, source);
+    let aside = damage::free_name(disk, dir, &name).map_err(io_error)?;
+    tracing::error!(
+        %error, moved_to = %aside.display(),
+        "a block cannot be read and is put aside; of {lost} it has all that was not in the head"
+    );
+    disk.rename(block, &aside).map_err(io_error)?;
+    let quarantine = dir.join(damage::QUARANTINE_DIR);
+    disk.sync_dir(&quarantine).and_then(|()| disk.sync_dir(dir)).map_err(io_error)
 }

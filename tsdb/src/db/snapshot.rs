@@ -166,6 +166,34 @@ impl SeriesSet for Set<'_> {
         }
     }
 
+    fn visit_some_labels(&self, index: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let (source, id) = self.merged.entries(index)[0];
+        match self.snapshot.block(source) {
+            Some(block) => {
+                let _ = block.index.visit_labels(id, |name, value| {
+                    if names.iter().any(|wanted| wanted == name) {
+                        visit(name, value);
+                    }
+                });
+            }
+            None => self.snapshot.inner.head.catalog.read_recursive().visit_some(id, names, visit),
+        }
+    }
+
+    fn may_have_label(&self, name: &str) -> bool {
+        self.snapshot.inner.head.catalog.read_recursive().may_have_name(name)
+            || self.snapshot.blocks.iter().any(|block| block.index.names().any(|other| other == name))
+    }
+
+    fn newest_float(&self, index: usize) -> Option<(Timestamp, f64)> {
+        match self.merged.entries(index) {
+            [(source, id)] if *source == self.snapshot.head_source() => {
+                self.snapshot.inner.head.newest_float(*id, self.snapshot.view)
+            }
+            _ => None,
+        }
+    }
+
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
         into.clear();
         let mut scratch = Vec::new();
@@ -213,18 +241,35 @@ impl Snapshot {
     }
 }
 
-impl Querier for Snapshot {
-    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+impl Snapshot {
+    /// The selected series, sorted, or as they lie where there is nothing to merge.
+    fn select_sorted(
+        &self,
+        selection: &Selection<'_>,
+        sorted: bool,
+    ) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
         let range = selection.range;
         let mut sources = Vec::new();
         for (number, block) in self.blocks_in(range) {
             sources.push((number, Self::block_series(block, selection.matchers, range)?));
         }
         let mut head = self.head_series(selection.matchers, range);
-        self.inner.head.catalog.read_recursive().sort(&mut head);
+        if sorted || sources.iter().any(|(_, ids)| !ids.is_empty()) {
+            self.inner.head.catalog.read_recursive().sort(&mut head);
+        }
         sources.push((self.head_source(), head));
         let merged = merge(sources, |source, id| self.labels_of(source, id))?;
         Ok(Box::new(Set { snapshot: self, merged }))
+    }
+}
+
+impl Querier for Snapshot {
+    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        self.select_sorted(selection, true)
+    }
+
+    fn select_unordered(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        self.select_sorted(selection, false)
     }
 
     fn label_names(

@@ -35,6 +35,12 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// The whole content, copied.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Up to `bytes` of the content from `offset` on, copied.
+    fn read_at(&self, path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let all = self.read(path)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(all.len());
+        Ok(all[start..].iter().take(bytes).copied().collect())
+    }
     /// The whole content, mapped. The file must not shrink while the mapping lives.
     fn map(&self, path: &Path) -> io::Result<Mapping>;
     /// Renames a file or a directory, replacing a file of the new name.

@@ -1,10 +1,12 @@
 //! Which series there are: labels to number, number to labels, matchers to numbers.
 
 use std::cmp::Ordering;
+use std::hash::{Hash as _, Hasher as _};
 
 use croaring::Bitmap;
 use hashbrown::{HashMap, HashTable};
 use model::{Labels, Matcher};
+use smallvec::SmallVec;
 
 use super::postings::{Postings, Searchable};
 use super::slab::Slab;
@@ -15,16 +17,31 @@ use crate::select;
 ///
 /// A series of 12 labels costs 24 bytes of row, 48 of value symbols, 10-20 in the lookup table, and
 /// its share of postings and strings. Names cost nothing: series with the same names in the same order
-/// share a *shape*. Shapes are few and are never forgotten.
+/// share a *shape*. A series that is new resembles the one that was new before, so its names and values are
+/// compared with those first, which are in the cache; of 24 strings one or two are looked up in a table.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     symbols: Symbols,
-    shapes: Vec<Box<[Symbol]>>,
+    shapes: Vec<Shape>,
     shape_numbers: HashMap<Box<[Symbol]>, u32>,
+    free_shapes: Vec<u32>,
+    /// The series added last.
+    newest: Option<u32>,
+    /// How many have been added ever.
+    added: u64,
     rows: Slab<Row>,
     free: Vec<u32>,
     by_hash: HashTable<Listed>,
     postings: Postings,
+}
+
+/// A list of label names.
+#[derive(Debug, Default)]
+struct Shape {
+    names: Box<[Symbol]>,
+    /// The numbers of the names in the postings.
+    numbers: Box<[u32]>,
+    rows: u32,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +70,14 @@ fn half(hash: u64) -> u32 {
 }
 
 impl Catalog {
-    /// The number of the series with these labels. `hash` is [`Labels::hash64`].
+    /// What tells label sets apart here.
+    pub(crate) fn hash(labels: &Labels) -> u64 {
+        let mut hasher = rapidhash::fast::RapidHasher::default();
+        labels.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The number of the series with these labels. `hash` is that of [`Catalog::hash`].
     pub(crate) fn find(&self, labels: &Labels, hash: u64) -> Option<u32> {
         let hash = half(hash);
         self.by_hash
@@ -61,14 +85,22 @@ impl Catalog {
             .map(|listed| listed.id)
     }
 
+    /// How many series have been added ever: whoever looked for one before need not look again if it is the same.
+    pub(crate) fn added(&self) -> u64 {
+        self.added
+    }
+
     /// Adds a series that is not there yet; returns its number.
     pub(crate) fn add(&mut self, labels: &Labels, hash: u64) -> u32 {
-        let (mut names, mut values) = (Vec::with_capacity(16), Vec::with_capacity(16));
-        for (name, value) in labels {
-            names.push(self.symbols.acquire(name));
-            values.push(self.symbols.acquire(value));
-        }
-        let shape = self.shape(names);
+        let pairs: SmallVec<[(&str, &str); 24]> = labels.iter().collect();
+        let shape = self.shape(&pairs);
+        let like = self.newest.map(|id| &self.rows[id as usize]).filter(|row| row.shape == shape);
+        let like: SmallVec<[Symbol; 24]> = like.map(|row| row.values.as_ref().into()).unwrap_or_default();
+        let values = pairs.iter().enumerate().map(|(at, (_, value))| match like.get(at) {
+            Some(&same) if self.symbols.text(same) == *value => self.symbols.acquire_again(same),
+            _ => self.symbols.acquire(value),
+        });
+        let values = values.collect();
         let id = match self.free.pop() {
             Some(id) => id,
             None => {
@@ -78,42 +110,53 @@ impl Catalog {
             }
         };
         let row = &mut self.rows[id as usize];
-        (row.shape, row.values) = (shape, values.into());
+        (row.shape, row.values) = (shape, values);
         row.generation = row.generation.wrapping_add(1).max(1);
         let listed = Listed { id, hash: half(hash) };
         self.by_hash.insert_unique(spread(listed.hash), listed, |other| spread(other.hash));
-        let row = &self.rows[id as usize];
-        let pairs = self.shapes[shape as usize].iter().copied().zip(row.values.iter().copied());
-        self.postings.add(id, pairs);
+        let shape = &mut self.shapes[shape as usize];
+        shape.rows += 1;
+        self.postings.add(id, shape.numbers.iter().copied().zip(row.values.iter().copied()));
+        (self.newest, self.added) = (Some(id), self.added + 1);
         id
     }
 
-    /// The number of a list of names. Gives back the references of the names if the shape, which holds
-    /// its own, is known already.
-    fn shape(&mut self, names: Vec<Symbol>) -> u32 {
-        if let Some(&shape) = self.shape_numbers.get(names.as_slice()) {
-            for name in names {
-                self.symbols.release(name);
+    /// The number of the list of names of `pairs`.
+    fn shape(&mut self, pairs: &[(&str, &str)]) -> u32 {
+        if let Some(newest) = self.newest {
+            let number = self.rows[newest as usize].shape;
+            let names = &self.shapes[number as usize].names;
+            let texts = names.iter().map(|&name| self.symbols.text(name));
+            if texts.eq(pairs.iter().map(|pair| pair.0)) {
+                return number;
             }
-            return shape;
         }
-        let shape = u32::try_from(self.shapes.len()).unwrap_or(u32::MAX);
-        let names: Box<[Symbol]> = names.into();
-        self.shapes.push(names.clone());
-        self.shape_numbers.insert(names, shape);
-        shape
+        let names: Box<[Symbol]> = pairs.iter().map(|(name, _)| self.symbols.acquire(name)).collect();
+        if let Some(&number) = self.shape_numbers.get(&names) {
+            // It holds its names already.
+            names.iter().for_each(|&name| self.symbols.release(name));
+            return number;
+        }
+        let number = self.free_shapes.pop().unwrap_or_else(|| {
+            self.shapes.push(Shape::default());
+            u32::try_from(self.shapes.len() - 1).unwrap_or(u32::MAX)
+        });
+        let numbers = names.iter().map(|&name| self.postings.hold(name)).collect();
+        self.shapes[number as usize] = Shape { names: names.clone(), numbers, rows: 0 };
+        self.shape_numbers.insert(names, number);
+        number
     }
 
     /// Takes series out of lookup and postings. Their labels stay readable until [`Catalog::forget`].
     pub(crate) fn unlist(&mut self, ids: &[u32]) {
         for &id in ids {
-            let hash = half(self.labels(id).hash64());
+            let hash = half(Self::hash(&self.labels(id)));
             if let Ok(entry) = self.by_hash.find_entry(spread(hash), |listed| listed.id == id) {
                 entry.remove();
             }
             let row = &self.rows[id as usize];
-            let pairs = self.shapes[row.shape as usize].iter().copied().zip(row.values.iter().copied());
-            self.postings.remove(id, pairs);
+            let numbers = self.shapes[row.shape as usize].numbers.iter().copied();
+            self.postings.remove(id, numbers.zip(row.values.iter().copied()));
         }
         if ids.len() > 1000 {
             self.postings.shrink();
@@ -126,11 +169,26 @@ impl Catalog {
     /// Frees the labels and numbers of unlisted series.
     pub(crate) fn forget(&mut self, ids: &[u32]) {
         for &id in ids {
-            for value in std::mem::take(&mut self.rows[id as usize].values) {
+            let row = &mut self.rows[id as usize];
+            let number = row.shape;
+            for value in std::mem::take(&mut row.values) {
                 self.symbols.release(value);
             }
             self.free.push(id);
+            let shape = &mut self.shapes[number as usize];
+            shape.rows -= 1;
+            if shape.rows == 0 {
+                let Shape { names, numbers, .. } = std::mem::take(shape);
+                for (&name, number) in names.iter().zip(numbers) {
+                    self.postings.release(name, number);
+                    self.symbols.release(name);
+                }
+                self.shape_numbers.remove(&names);
+                self.free_shapes.push(number);
+            }
         }
+        // It may be gone.
+        self.newest = None;
     }
 
     pub(crate) fn generation(&self, id: u32) -> u32 {
@@ -140,10 +198,32 @@ impl Catalog {
     /// The labels of a series, ascending by name.
     pub(crate) fn pairs(&self, id: u32) -> impl ExactSizeIterator<Item = (&str, &str)> {
         let row = &self.rows[id as usize];
-        self.shapes[row.shape as usize]
+        let names = &self.shapes[row.shape as usize].names;
+        names
             .iter()
             .zip(&row.values)
             .map(|(&name, &value)| (self.symbols.text(name), self.symbols.text(value)))
+    }
+
+    /// Calls `visit` with those labels of a series that are among `names`, both ascending. Values of other
+    /// labels, which lie scattered in memory, are not touched.
+    pub(crate) fn visit_some(&self, id: u32, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
+        let row = &self.rows[id as usize];
+        let mut wanted = names.iter().map(String::as_str).peekable();
+        for (&name, &value) in self.shapes[row.shape as usize].names.iter().zip(&row.values) {
+            let name = self.symbols.text(name);
+            while wanted.next_if(|wanted| *wanted < name).is_some() {}
+            match wanted.peek() {
+                None => return,
+                Some(next) if *next == name => visit(name, self.symbols.text(value)),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Whether a series has, or had, a label `name`, or a value of that text.
+    pub(crate) fn may_have_name(&self, name: &str) -> bool {
+        self.symbols.find(name).is_some()
     }
 
     pub(crate) fn labels(&self, id: u32) -> Labels {
@@ -191,7 +271,7 @@ impl Catalog {
             used[self.rows[id as usize].shape as usize] = true;
         }
         let shapes = self.shapes.iter().zip(used).filter(|(_, used)| *used);
-        shapes.flat_map(|(shape, _)| shape.iter().map(|&name| self.symbols.text(name)))
+        shapes.flat_map(|(shape, _)| shape.names.iter().map(|&name| self.symbols.text(name)))
     }
 
     /// Values of label `name` over `ids`.

@@ -62,6 +62,16 @@ impl Exemplars {
         }
     }
 
+    /// Takes in older exemplars, as far as there is room.
+    pub(crate) fn put_before(&self, older: Self) {
+        let young = std::mem::replace(&mut *self.ring.write(), older.ring.into_inner());
+        for (series, exemplar) in young.entries {
+            if self.check(&series, &exemplar) == Ok(true) {
+                self.add(&series, exemplar);
+            }
+        }
+    }
+
     /// Adds an exemplar; the oldest of all makes room.
     pub(crate) fn add(&self, series: &Labels, exemplar: Exemplar) {
         let mut ring = self.ring.write();

@@ -34,14 +34,6 @@ pub(crate) type Samples = Vec<(u32, Timestamp, Value)>;
 #[derive(Debug, Default)]
 pub(crate) struct Late(RwLock<HashMap<u32, Vec<LateSample>>>);
 
-/// Whether two values are the same, floats by their bits.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-        (a, b) => a == b,
-    }
-}
-
 impl LateSample {
     fn is_seen_by(&self, snapshot: u64) -> bool {
         self.from_snapshot <= snapshot && (snapshot < self.until_snapshot || self.until_snapshot >= FLUSHING)
@@ -61,13 +53,28 @@ impl Late {
         true
     }
 
+    /// Takes in what came before all samples here, for snapshots from `from_snapshot` on. Of two samples of one time
+    /// the older one stays.
+    pub(crate) fn absorb(&self, older: Self, from_snapshot: u64) {
+        for (id, samples) in older.0.into_inner() {
+            for LateSample { ts, value, .. } in samples {
+                if let Some(young) = self.0.write().get_mut(&id) {
+                    let taken =
+                        young.iter_mut().filter(|young| young.ts == ts && young.until_snapshot >= FLUSHING);
+                    taken.for_each(|young| young.until_snapshot = from_snapshot);
+                }
+                self.add(id, ts, value, from_snapshot);
+            }
+        }
+    }
+
     /// Whether the time is taken, and if so, whether by the same value.
     pub(crate) fn taken(&self, id: u32, ts: Timestamp, value: &Value) -> Option<bool> {
         let all = self.0.read();
         let samples = all.get(&id)?;
         let mut of_time = samples[samples.partition_point(|sample| sample.ts < ts)..].iter();
         let living = of_time.find(|sample| sample.ts > ts || sample.until_snapshot >= FLUSHING);
-        living.filter(|sample| sample.ts == ts).map(|sample| same(&sample.value, value))
+        living.filter(|sample| sample.ts == ts).map(|sample| sample.value.is_same(value))
     }
 
     /// Whether there is nothing at all.

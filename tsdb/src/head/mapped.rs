@@ -2,7 +2,7 @@
 //! section "Head chunk files".
 //!
 //! The files save memory and the work of replay; the log has every sample too, so they need not be
-//! durable, only without gaps: a chunk that is found hides what the log has before it. So a file is
+//! durable, also when they are found at opening, only without gaps: a chunk that is found hides what the log has before it. So a file is
 //! durable before the next one is begun, and the directory before the first byte of a file.
 
 use std::collections::BTreeMap;
@@ -123,27 +123,37 @@ pub(crate) struct MappedChunks {
 }
 
 impl MappedChunks {
-    /// Opens the directory. A file that cannot be read to its end is deleted with all later ones: the
-    /// log has what they have.
-    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Found), IoError> {
+    /// The files in `dir`, which is created.
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, IoError> {
         disk.create_dir_all(dir).map_err(IoError::at(dir))?;
-        let mut numbers: Vec<u32> = disk
-            .list(dir)
-            .map_err(IoError::at(dir))?
-            .iter()
-            .filter_map(|entry| entry.name.parse().ok())
-            .collect();
+        Ok(Self { disk, dir: dir.to_owned(), files: RwLock::default(), current: Mutex::new(None) })
+    }
+
+    /// Whether there is any file.
+    pub(crate) fn any(&self) -> Result<bool, IoError> {
+        Ok(!self.numbers()?.is_empty())
+    }
+
+    fn numbers(&self) -> Result<Vec<u32>, IoError> {
+        let entries = self.disk.list(&self.dir).map_err(IoError::at(&self.dir))?;
+        let mut numbers: Vec<u32> = entries.iter().filter_map(|entry| entry.name.parse().ok()).collect();
         numbers.sort_unstable();
-        let (mut files, mut found) = (BTreeMap::new(), Found::new());
+        Ok(numbers)
+    }
+
+    /// Reads the directory. A file that cannot be read to its end is deleted with all later ones: the log has
+    /// what they have.
+    pub(crate) fn load(&self) -> Result<Found, IoError> {
+        let mut found = Found::new();
         let mut damaged: Option<Malformed> = None;
-        for number in numbers {
-            let path = path_of(dir, number);
-            let gap = files.last_key_value().is_some_and(|(&last, _)| last + 1 != number);
-            if damaged.is_none() && gap {
+        for number in self.numbers()? {
+            let path = path_of(&self.dir, number);
+            let last = self.files.read().last_key_value().map(|(&last, _)| last);
+            if damaged.is_none() && last.is_some_and(|last| last + 1 != number) {
                 damaged = Some(Malformed("the file before this one is missing"));
             }
             if damaged.is_none() {
-                let map = disk.map(&path).map_err(IoError::at(&path))?;
+                let map = self.disk.map(&path).map_err(IoError::at(&path))?;
                 let mut newest = i64::MIN;
                 let read = scan(&map, number, &mut |series, reference| {
                     newest = newest.max(reference.max());
@@ -156,18 +166,15 @@ impl MappedChunks {
                     }
                     damaged = Some(Malformed(what));
                 } else {
-                    // What is adopted is shown, so it must not be lost by a power cut.
-                    disk.sync_file(&path).map_err(IoError::at(&path))?;
-                    files.insert(number, File { map, newest });
+                    self.files.write().insert(number, File { map, newest });
                 }
             }
             if let Some(Malformed(what)) = damaged {
                 tracing::warn!(path = %path.display(), what, "head chunks deleted; the log has their samples");
-                disk.remove_file(&path).map_err(IoError::at(&path))?;
+                self.disk.remove_file(&path).map_err(IoError::at(&path))?;
             }
         }
-        let this = Self { disk, dir: dir.to_owned(), files: RwLock::new(files), current: Mutex::new(None) };
-        Ok((this, found))
+        Ok(found)
     }
 
     /// Writes chunks and maps them. A chunk that does not fit the packed form is `None` and stays where
@@ -182,7 +189,7 @@ impl MappedChunks {
                 current.as_ref().is_none_or(|file| file.bytes + pending.len() + bytes > FILE_BYTES_MAX);
             if full {
                 self.flush(&mut current, &mut pending, newest)?;
-                let next = self.next_file(current.as_ref())?;
+                let next = self.next_file()?;
                 *current = Some(next);
                 newest = i64::MIN;
             }
@@ -199,12 +206,14 @@ impl MappedChunks {
         Ok(references)
     }
 
-    fn next_file(&self, last: Option<&Current>) -> Result<Current, IoError> {
+    fn next_file(&self) -> Result<Current, IoError> {
+        let last = self.files.read().last_key_value().map(|(&last, _)| last);
         if let Some(last) = last {
-            let path = path_of(&self.dir, last.number);
-            last.file.syncer().and_then(|file| file.sync()).map_err(IoError::at(&path))?;
+            // It may be of a process that was killed.
+            let path = path_of(&self.dir, last);
+            self.disk.sync_file(&path).map_err(IoError::at(&path))?;
         }
-        let number = self.files.read().last_key_value().map_or(1, |(&last, _)| last + 1);
+        let number = last.map_or(1, |last| last + 1);
         let path = path_of(&self.dir, number);
         let mut file = self.disk.create(&path).map_err(IoError::at(&path))?;
         self.disk.sync_dir(&self.dir).map_err(IoError::at(&self.dir))?;
@@ -360,7 +369,11 @@ mod tests {
     #[test]
     fn chunks_are_found_again_and_a_torn_file_is_left_out() {
         let (disk, dir) = (Memory::new(), Path::new("/chunks_head"));
-        let open = || MappedChunks::open(Arc::new(disk.clone()), dir).unwrap();
+        let open = || {
+            let files = MappedChunks::open(Arc::new(disk.clone()), dir).unwrap();
+            let found = files.load().unwrap();
+            (files, found)
+        };
         let (files, found) = open();
         assert!(found.is_empty());
         let written = files.write(&[chunk(1, 0), chunk(2, 0), chunk(1, 100)]).unwrap();

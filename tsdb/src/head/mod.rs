@@ -6,10 +6,10 @@
 //! catalog    row 24, value symbols 48, lookup 12
 //! postings   4 in each pair with few series, 2 in each with many: 40
 //! strings    one or two of its own, or its share of those of its pod: 30
-//! series     144
-//! open chunk 100 on average, 24 of slack
+//! series     104
+//! open chunk 96 on average, half of that in blocks of 64, and 4 to find each
 //! mapped     six references of 16
-//!            together about 520, and what the allocator adds by rounding
+//!            together about 460, and what the allocator adds by rounding
 //! ```
 //!
 //! Locks, in the order in which they are taken: the commit lock of the database, the catalog, one
@@ -19,13 +19,19 @@ mod blocks;
 pub(crate) mod catalog;
 pub(crate) mod exemplars;
 pub(crate) mod late;
+mod line;
 pub(crate) mod mapped;
+pub(crate) mod metadata;
+pub(crate) mod names;
+mod past;
 mod postings;
 pub(crate) mod series;
 mod slab;
 pub(crate) mod snapshots;
 mod symbols;
+mod visible;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use croaring::Bitmap;
@@ -36,10 +42,15 @@ use smallvec::SmallVec;
 
 use catalog::Catalog;
 use late::Late;
+use line::Line;
 use mapped::{Found, MappedChunks};
-use series::{Line, Rest, Series, Store, Visible};
+use metadata::AllMetadata;
+use names::Names;
+use past::Past;
+use series::{Extent, Rest, Series, Store};
 use slab::Slab;
 use snapshots::Snapshots;
+use visible::Visible;
 
 use crate::block::tombstones::Intervals;
 use crate::codec::Malformed;
@@ -91,6 +102,8 @@ pub(crate) struct Shard {
     lines: Slab<Line>,
     rests: Slab<Rest>,
     store: Store,
+    /// What the log says, until it is attached.
+    past: Option<Box<Past>>,
     /// Only series that were appended to while snapshots were alive; empty otherwise.
     marks: HashMap<u32, Marks>,
     /// Series with closed chunks that wait to be mapped; some more than once, some that are gone.
@@ -124,12 +137,17 @@ impl Shard {
         Series::new(line, rest, &mut self.store).begin(wal_ref, generation);
     }
 
-    /// The number of the newest samples of a series that are younger than snapshot `snapshot`.
-    fn hidden(&mut self, id: u32, snapshot: u64) -> u32 {
+    /// Which samples of a series snapshot `snapshot` sees, if history was attached at snapshot `attached`.
+    fn extent(&mut self, id: u32, snapshot: u64, attached: u64) -> Extent {
         let marks = self.marks.get(&id);
         let mark = marks.and_then(|marks| marks.iter().find(|&&(taken, _)| taken >= snapshot));
-        let Some(&(_, before)) = mark else { return 0 };
-        self.get(id).map_or(0, |series| series.appended().wrapping_sub(before))
+        let before = mark.map(|&(_, before)| before);
+        if before.is_none() && snapshot >= attached {
+            return Extent::ALL;
+        }
+        let appended = self.get(id).map_or(0, |series| series.appended());
+        let hidden = before.map_or(0, |before| appended.wrapping_sub(before));
+        Extent { hidden, known: if snapshot < attached { appended } else { u32::MAX } }
     }
 
     /// Calls `visit` with every series and its slot.
@@ -161,11 +179,14 @@ pub(crate) struct Head {
     min_ts: AtomicI64,
     /// `i64::MIN` while there is no sample.
     max_ts: AtomicI64,
-    next_wal_ref: AtomicU64,
+    pub(crate) names: Arc<Names>,
+    /// The first snapshot that sees what the log had at the start; `u64::MAX` as long as none does.
+    attached: AtomicU64,
     range_ms: i64,
     series_max: u64,
     files: MappedChunks,
     pub(crate) late: Late,
+    pub(crate) metadata: AllMetadata,
     /// Deleted spans by series, each with the first snapshot that may not see its samples any more.
     deleted: RwLock<HashMap<u32, Vec<(u64, TimeRange)>>>,
     /// Series that left, with the snapshot number from which on nobody can still know them.
@@ -173,7 +194,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(range_ms: i64, series_max: Option<u64>, files: MappedChunks) -> Self {
+    pub(crate) fn new(
+        range_ms: i64,
+        series_max: Option<u64>,
+        files: MappedChunks,
+        names: Arc<Names>,
+    ) -> Self {
         Self {
             catalog: RwLock::default(),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -181,11 +207,13 @@ impl Head {
             min_valid: AtomicI64::new(i64::MIN),
             min_ts: AtomicI64::new(i64::MAX),
             max_ts: AtomicI64::new(i64::MIN),
-            next_wal_ref: AtomicU64::new(1),
+            names,
+            attached: AtomicU64::new(u64::MAX),
             range_ms,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
             files,
             late: Late::default(),
+            metadata: AllMetadata::default(),
             deleted: RwLock::default(),
             limbo: Mutex::default(),
         }
@@ -212,21 +240,24 @@ impl Head {
 
     /// Finds or creates a series.
     pub(crate) fn series(&self, labels: &Labels) -> Result<SeriesRef, AppendError> {
-        let hash = labels.hash64();
-        {
+        let hash = Catalog::hash(labels);
+        let added = {
             let catalog = self.catalog.read_recursive();
             if let Some(id) = catalog.find(labels, hash) {
                 return Ok(SeriesRef::new(id, catalog.generation(id)));
             }
-        }
+            catalog.added()
+        };
         let mut catalog = self.catalog.write();
-        if let Some(id) = catalog.find(labels, hash) {
+        if catalog.added() != added
+            && let Some(id) = catalog.find(labels, hash)
+        {
             return Ok(SeriesRef::new(id, catalog.generation(id)));
         }
         if catalog.len() as u64 >= self.series_max {
             return Err(AppendError::SeriesLimit);
         }
-        let wal_ref = self.next_wal_ref.fetch_add(1, Ordering::Relaxed);
+        let wal_ref = self.names.next();
         Ok(self.create(&mut catalog, labels, hash, wal_ref))
     }
 
@@ -237,36 +268,19 @@ impl Head {
         SeriesRef::new(id, generation)
     }
 
-    /// The series of a record of the log; it is created under the log's name for it if it is new.
-    ///
-    /// It takes over the chunks that `found` has for that name.
-    pub(crate) fn replay_series(&self, wal_ref: u64, labels: &Labels, found: &mut Found) -> SeriesRef {
-        self.reserve_wal_ref(wal_ref);
-        let hash = labels.hash64();
-        let mut catalog = self.catalog.write();
-        let series = match catalog.find(labels, hash) {
-            Some(id) => SeriesRef::new(id, catalog.generation(id)),
-            None => self.create(&mut catalog, labels, hash, wal_ref),
-        };
-        drop(catalog);
-        if let Some(mut series) = self.shard(series.id()).resolve(series) {
-            // The newest name, so that chunks of names in order of their age are in order of time.
-            series.set_wal_ref(wal_ref);
-            series.set_logged();
-            series.spare();
-            if let Some(chunks) = found.remove(&wal_ref) {
-                series.adopt(&chunks, self.min_valid.load(Ordering::Acquire), &self.files);
-                if let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) {
-                    self.extend_time(min, max);
-                }
-            }
-        }
-        series
+    /// The name of a series in the log.
+    pub(crate) fn name_of(&self, id: u32) -> Option<u64> {
+        self.shard(id).get(id).map(|series| series.wal_ref())
     }
 
-    /// Makes sure that no new series gets a name that the log has used.
-    pub(crate) fn reserve_wal_ref(&self, wal_ref: u64) {
-        self.next_wal_ref.fetch_max(wal_ref.saturating_add(1), Ordering::Relaxed);
+    /// Where full chunks are.
+    pub(crate) fn mapped(&self) -> &MappedChunks {
+        &self.files
+    }
+
+    /// Reads which chunks are mapped. To be done before any is written.
+    pub(crate) fn load_mapped(&self) -> Result<Found, IoError> {
+        self.files.load()
     }
 
     /// Appends a sample that the log has to a series of `shard`; false if it may not follow what the
@@ -331,15 +345,29 @@ impl Head {
     /// The chunks of a series in `range`, as `view` may see them.
     pub(crate) fn visible(&self, id: u32, view: View, range: TimeRange) -> Result<Vec<Visible>, Malformed> {
         let range = TimeRange::new(range.start.max(view.from), range.end);
+        let attached = self.attached.load(Ordering::Acquire);
         let mut shard = self.shard(id);
-        let hidden = shard.hidden(id, view.snapshot);
-        shard.get(id).map_or(Ok(Vec::new()), |series| series.visible(range, hidden, &self.files))
+        let extent = shard.extent(id, view.snapshot, attached);
+        shard.get(id).map_or(Ok(Vec::new()), |series| series.visible(range, extent, &self.files))
+    }
+
+    /// The newest sample of a series, if it is a float at hand and `view` sees all of the series.
+    pub(crate) fn newest_float(&self, id: u32, view: View) -> Option<(Timestamp, f64)> {
+        if !self.late.is_empty() || !self.deleted.read().is_empty() {
+            return None;
+        }
+        let mut shard = self.shard(id);
+        if shard.marks.contains_key(&id) {
+            return None;
+        }
+        shard.get(id)?.newest_float().filter(|(ts, _)| *ts >= view.from)
     }
 
     /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
     pub(crate) fn with_samples(&self, ids: &Bitmap, view: View, range: TimeRange) -> Vec<u32> {
         let whole = range;
         let range = TimeRange::new(range.start.max(view.from), range.end);
+        let attached = self.attached.load(Ordering::Acquire);
         let mut kept = Vec::new();
         for id in ids.iter() {
             if self.late.overlaps(id, whole, view.snapshot) {
@@ -347,15 +375,15 @@ impl Head {
                 continue;
             }
             let mut shard = self.shard(id);
-            let hidden = shard.hidden(id, view.snapshot);
+            let extent = shard.extent(id, view.snapshot, attached);
             let Some(series) = shard.get(id) else { continue };
             let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
             let overlaps = range.overlaps(TimeRange::new(min, max));
             // A chunk that cannot be read is reported by whoever reads the samples.
-            let some =
-                |hidden| series.visible(range, hidden, &self.files).is_ok_and(|visible| visible.is_empty());
+            let none = || series.visible(range, extent, &self.files).is_ok_and(|visible| visible.is_empty());
+            let all = extent.hidden == 0 && extent.known == u32::MAX;
             let gone = self.deleted(id, view).is_some_and(|gone| gone.covers(TimeRange::new(min, max)));
-            if overlaps && !gone && (hidden == 0 || !some(hidden)) {
+            if overlaps && !gone && (all || !none()) {
                 kept.push(id);
             }
         }
@@ -397,6 +425,7 @@ impl Head {
             gone
         });
         self.deleted.write().retain(|id, _| ids.binary_search(id).is_err());
+        self.metadata.forget(&ids);
         catalog.unlist(&ids);
         self.limbo.lock().push((self.snapshots.next(), ids));
         self.forget(&mut catalog);
@@ -467,7 +496,7 @@ impl Head {
             closed.dedup();
             while !closed.is_empty() {
                 let part = closed.split_off(closed.len().saturating_sub(SERIES_MAPPED_AT_ONCE));
-                if let Err(error) = self.map_chunks_of(shard, &part) {
+                if let Err(error) = self.map_chunks(shard, &part, |shard, &series| shard.resolve(series)) {
                     shard.lock().closed.extend(closed.into_iter().chain(part));
                     return Err(error);
                 }
@@ -480,12 +509,17 @@ impl Head {
     }
 
     /// Maps the closed chunks of some series of a shard.
-    fn map_chunks_of(&self, shard: &Mutex<Shard>, all: &[SeriesRef]) -> Result<(), IoError> {
+    fn map_chunks<T>(
+        &self,
+        shard: &Mutex<Shard>,
+        all: &[T],
+        find: impl for<'s> Fn(&'s mut Shard, &T) -> Option<Series<'s>>,
+    ) -> Result<(), IoError> {
         let (mut waiting, mut chunks) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
         {
             let mut shard = shard.lock();
-            for &series in all {
-                let Some(found) = shard.resolve(series) else { continue };
+            for series in all {
+                let Some(found) = find(&mut shard, series) else { continue };
                 let before = chunks.len();
                 chunks.extend(found.unmapped());
                 waiting.push((series, chunks.len() - before));
@@ -496,7 +530,7 @@ impl Head {
         let mut shard = shard.lock();
         for (series, count) in waiting {
             for reference in written.by_ref().take(count).flatten() {
-                if let Some(mut found) = shard.resolve(series) {
+                if let Some(mut found) = find(&mut shard, series) {
                     found.set_mapped(reference);
                 }
             }

@@ -79,47 +79,75 @@ impl List {
 /// All label pairs with their series.
 #[derive(Debug, Default)]
 pub(super) struct Postings {
-    by_name: HashMap<Symbol, HashMap<Symbol, List, BuildHasher>, BuildHasher>,
+    names: Vec<Name>,
+    by_name: HashMap<Symbol, u32, BuildHasher>,
+    free: Vec<u32>,
     all: Bitmap,
 }
 
+/// The values of one label name.
+#[derive(Debug, Default)]
+struct Name {
+    lists: HashMap<Symbol, List, BuildHasher>,
+    /// Who holds its number.
+    holders: u32,
+}
+
 impl Postings {
-    pub(super) fn add(&mut self, id: u32, pairs: impl Iterator<Item = (Symbol, Symbol)>) {
-        self.all.add(id);
-        for (name, value) in pairs {
-            self.by_name
-                .entry(name)
-                .or_default()
-                .entry(value)
-                .and_modify(|list| list.add(id))
-                .or_insert(List::One(id));
+    /// The number of a name, which is held until it is given back by [`Postings::release`].
+    pub(super) fn hold(&mut self, name: Symbol) -> u32 {
+        let number = *self.by_name.entry(name).or_insert_with(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.names.push(Name::default());
+                // There are fewer names than symbols, and those have 32 bits.
+                u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX)
+            })
+        });
+        self.names[number as usize].holders += 1;
+        number
+    }
+
+    /// Gives the number of a name back.
+    pub(super) fn release(&mut self, name: Symbol, number: u32) {
+        let entry = &mut self.names[number as usize];
+        entry.holders -= 1;
+        if entry.holders == 0 {
+            *entry = Name::default();
+            self.by_name.remove(&name);
+            self.free.push(number);
         }
     }
 
-    pub(super) fn remove(&mut self, id: u32, pairs: impl Iterator<Item = (Symbol, Symbol)>) {
+    /// Adds a series with pairs of the number of a name and a value.
+    pub(super) fn add(&mut self, id: u32, pairs: impl Iterator<Item = (u32, Symbol)>) {
+        self.all.add(id);
+        for (name, value) in pairs {
+            let lists = &mut self.names[name as usize].lists;
+            lists.entry(value).and_modify(|list| list.add(id)).or_insert(List::One(id));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u32, pairs: impl Iterator<Item = (u32, Symbol)>) {
         self.all.remove(id);
         for (name, value) in pairs {
-            let Some(values) = self.by_name.get_mut(&name) else { continue };
-            if values.get_mut(&value).is_some_and(|list| list.remove(id)) {
-                values.remove(&value);
-            }
-            if values.is_empty() {
-                self.by_name.remove(&name);
+            let lists = &mut self.names[name as usize].lists;
+            if lists.get_mut(&value).is_some_and(|list| list.remove(id)) {
+                lists.remove(&value);
             }
         }
     }
 
     /// Gives back the slack of bitmaps and tables after many removals.
     pub(super) fn shrink(&mut self) {
-        for values in self.by_name.values_mut() {
-            for list in values.values_mut() {
+        for Name { lists, .. } in &mut self.names {
+            for list in lists.values_mut() {
                 if let List::Many(many) = list {
                     many.run_optimize();
                     many.shrink_to_fit();
                 }
             }
-            if values.capacity() > 4 * values.len() {
-                values.shrink_to_fit();
+            if lists.capacity() > 4 * lists.len() {
+                lists.shrink_to_fit();
             }
         }
     }
@@ -128,20 +156,26 @@ impl Postings {
         &self.all
     }
 
+    fn lists(&self, name: Symbol) -> Option<&HashMap<Symbol, List, BuildHasher>> {
+        Some(&self.names[*self.by_name.get(&name)? as usize].lists)
+    }
+
     /// Every pair with the number of its series.
     pub(super) fn counts(&self) -> impl Iterator<Item = (Symbol, Symbol, u64)> {
-        let names = self.by_name.iter();
-        names.flat_map(|(&name, values)| values.iter().map(move |(&value, list)| (name, value, list.len())))
+        self.by_name.iter().flat_map(|(&name, &number)| {
+            let lists = self.names[number as usize].lists.iter();
+            lists.map(move |(&value, list)| (name, value, list.len()))
+        })
     }
 
     /// The values of a name.
     pub(super) fn values(&self, name: Symbol) -> impl Iterator<Item = Symbol> {
-        self.by_name.get(&name).into_iter().flatten().map(|(&value, _)| value)
+        self.lists(name).into_iter().flatten().map(|(&value, _)| value)
     }
 
     /// Whether a series of `ids` has the pair.
     pub(super) fn intersects(&self, name: Symbol, value: Symbol, ids: &Bitmap) -> bool {
-        match self.by_name.get(&name).and_then(|values| values.get(&value)) {
+        match self.list(name, value) {
             None => false,
             Some(List::One(only)) => ids.contains(*only),
             Some(List::Few(few)) => few.iter().any(|&id| ids.contains(id)),
@@ -150,7 +184,7 @@ impl Postings {
     }
 
     fn list(&self, name: Symbol, value: Symbol) -> Option<&List> {
-        self.by_name.get(&name)?.get(&value)
+        self.lists(name)?.get(&value)
     }
 }
 
@@ -183,7 +217,7 @@ impl LabelIndex for Searchable<'_> {
         keep: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Bitmap, Self::Error> {
         let mut found = Bitmap::new();
-        let values = self.symbols.find(name).and_then(|name| self.postings.by_name.get(&name));
+        let values = self.symbols.find(name).and_then(|name| self.postings.lists(name));
         for (&value, list) in values.into_iter().flatten() {
             let text = self.symbols.text(value);
             if text.starts_with(prefix) && keep(text) {
@@ -204,13 +238,14 @@ mod tests {
         #[test]
         fn behaves_like_sets(operations in prop::collection::vec((any::<bool>(), 0u32..60, 0u32..3), 1..200)) {
             let mut postings = Postings::default();
+            let name = postings.hold(0);
             let mut model: BTreeSet<(u32, u32)> = BTreeSet::new();
             for (add, id, value) in operations {
                 if add && !model.iter().any(|&(other, _)| other == id) {
-                    postings.add(id, [(0, value)].into_iter());
+                    postings.add(id, [(name, value)].into_iter());
                     model.insert((id, value));
                 } else if !add && model.remove(&(id, value)) {
-                    postings.remove(id, [(0, value)].into_iter());
+                    postings.remove(id, [(name, value)].into_iter());
                 }
             }
             for value in 0..3 {
@@ -223,6 +258,8 @@ mod tests {
                 prop_assert_eq!(found.to_vec(), expected);
             }
             prop_assert_eq!(postings.all().cardinality(), model.len() as u64);
+            postings.release(0, name);
+            prop_assert!(postings.list(0, 0).is_none() && postings.hold(7) == name);
         }
     }
 }

@@ -1,92 +1,18 @@
 //! The samples of one series in memory.
 
-use std::cmp::Ordering;
-use std::sync::Arc;
-
-use model::{HistogramValue, ResetHint, Samples, TimeRange, Timestamp};
+use model::{HistogramValue, ResetHint, TimeRange, Timestamp};
 use smallvec::SmallVec;
 
 use super::blocks::{Blocks, Chain, NONE};
-use super::mapped::{MappedChunk, MappedChunks, MappedRef, Unmapped};
+use super::line::{BEGUN, HISTOGRAMS, LOGGED, Line, PENDING, SPARED, VALUED};
+use super::mapped::{MappedChunks, MappedRef, Unmapped};
 use super::slab::Slab;
-use crate::block::tombstones::Intervals;
+use super::visible::{ChunkBytes, Visible};
 use crate::chunk::histogram::{Fit, HistogramAppender};
-use crate::chunk::xor::{XorState, XorValue};
-use crate::chunk::{
-    self, Chunk, Encoding, HISTOGRAM_BYTES_TARGET, HISTOGRAMS_MIN, SAMPLES_PER_CHUNK, XOR_BYTES_MAX,
-};
+use crate::chunk::{self, Encoding, HISTOGRAM_BYTES_TARGET, HISTOGRAMS_MIN, SAMPLES_PER_CHUNK, Value};
 use crate::codec::Malformed;
 use crate::codec::bits::Pending;
 use crate::wal::record::HistogramRecords;
-
-/// What every append to a series touches: one cache line.
-///
-/// ```text
-/// 8  name in the log            4  first and last block   2  words in blocks
-/// 8  start of the open chunk    4    of the open chunk    2  samples in the open chunk
-/// 8  bits of the newest value   4  newest - start         1  leading zeros
-/// 8  bits not in a block yet    4  last step              1  trailing zeros
-///                               4  end - start            1  how many bits not in a block
-///                               4  generation             1  flags
-/// ```
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Line {
-    wal_ref: u64,
-    /// The time of the open chunk's first sample. Without one, that of the newest sample.
-    start: Timestamp,
-    bits: u64,
-    pending: u64,
-    chain: (u32, u32),
-    newest: u32,
-    delta: u32,
-    /// The chunk is closed by a sample at or after this, counted from `start`.
-    end: u32,
-    /// 0: nobody uses this line.
-    generation: u32,
-    words: u16,
-    /// 0: there is no open chunk.
-    count: u16,
-    leading: u8,
-    trailing: u8,
-    held: u8,
-    flags: u8,
-}
-
-/// The log has the series record.
-const LOGGED: u8 = 1;
-/// An appender holds a sample for the series that is not committed.
-const PENDING: u8 = 2;
-/// The series may leave the head although it never had a sample: its maker has had time to append.
-const SPARED: u8 = 4;
-/// There is a newest sample.
-const BEGUN: u8 = 8;
-/// `bits` are those of the newest sample, which is a float.
-const VALUED: u8 = 16;
-/// The open chunk is one of histograms.
-const HISTOGRAMS: u8 = 32;
-
-impl Default for Line {
-    fn default() -> Self {
-        Self {
-            wal_ref: 0,
-            start: 0,
-            bits: 0,
-            pending: 0,
-            chain: (NONE, NONE),
-            newest: 0,
-            delta: 0,
-            end: 0,
-            generation: 0,
-            words: 0,
-            count: 0,
-            leading: 0,
-            trailing: 0,
-            held: 0,
-            flags: 0,
-        }
-    }
-}
 
 /// The rest of a series: 40 bytes, and 16 for each mapped chunk (six of them in a 3 h head at 15 s).
 #[derive(Debug, Default)]
@@ -112,6 +38,8 @@ struct Closed {
     min: Timestamp,
     max: Timestamp,
     count: u16,
+    /// The name under which the log has its samples, or the last of them.
+    wal_ref: u64,
     bytes: ClosedBytes,
     /// The next younger one of the series, plus 1; 0: there is none.
     next: u32,
@@ -142,6 +70,19 @@ pub(crate) struct Series<'a> {
     store: &'a mut Store,
 }
 
+/// Which samples of a series a reader sees, counted from the newest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// The newest, which came too late for it.
+    pub(crate) hidden: u32,
+    /// Those that the series had before its history was attached, hidden ones included; `u32::MAX`: all.
+    pub(crate) known: u32,
+}
+
+impl Extent {
+    pub(crate) const ALL: Self = Self { hidden: 0, known: u32::MAX };
+}
+
 /// Why a sample cannot follow the samples of its series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -151,96 +92,6 @@ pub(crate) enum Refusal {
     Duplicate,
     /// The newest has this time and this value: nothing needs to be done.
     Repeated,
-}
-
-impl Line {
-    pub(super) fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    fn newest(&self) -> Timestamp {
-        self.start.saturating_add(i64::from(self.newest))
-    }
-
-    /// Whether a float may follow.
-    #[inline]
-    fn check(&self, ts: Timestamp, value: f64) -> Result<(), Refusal> {
-        if self.flags & BEGUN == 0 {
-            return Ok(());
-        }
-        match ts.cmp(&self.newest()) {
-            Ordering::Greater => Ok(()),
-            Ordering::Less => Err(Refusal::OutOfOrder),
-            Ordering::Equal if self.flags & VALUED != 0 && self.bits == value.to_bits() => {
-                Err(Refusal::Repeated)
-            }
-            Ordering::Equal => Err(Refusal::Duplicate),
-        }
-    }
-
-    /// Appends to an open chunk of floats, if there is one and it is not to end before `ts`, which is
-    /// later than the newest sample.
-    #[inline]
-    fn append(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64) -> bool {
-        let since = ts.wrapping_sub(self.start);
-        let full = self.count >= 2 * SAMPLES_PER_CHUNK || usize::from(self.words) * 8 > XOR_BYTES_MAX - 8;
-        if self.count == 0 || since >= i64::from(self.end) || full || self.flags & HISTOGRAMS != 0 {
-            return false;
-        }
-        let since = u32::try_from(since).unwrap_or(u32::MAX);
-        let step = since - self.newest;
-        let value_state = XorValue { bits: self.bits, leading: self.leading, trailing: self.trailing };
-        let pending = Pending { bits: self.pending, held: u32::from(self.held) };
-        let mut state = XorState { delta: u64::from(self.delta), value: value_state, pending };
-        let mut chain = Chain { first: self.chain.0, last: self.chain.1, words: self.words };
-        let second = self.count == 1;
-        state.append(second, u64::from(step), value, &mut |word| blocks.push(&mut chain, word));
-        self.count += 1;
-        (self.newest, self.delta) = (since, step);
-        self.set(&state, chain);
-        if self.count == SAMPLES_PER_CHUNK / 4 {
-            self.end = predicted_end(since, self.end);
-        }
-        true
-    }
-
-    /// Takes over the state of the encoder.
-    #[inline]
-    fn set(&mut self, state: &XorState, chain: Chain) {
-        (self.bits, self.leading, self.trailing) =
-            (state.value.bits, state.value.leading, state.value.trailing);
-        self.pending = state.pending.bits;
-        // Fewer than 64 bits are held back.
-        self.held = state.pending.held.to_le_bytes()[0];
-        (self.chain, self.words) = ((chain.first, chain.last), chain.words);
-    }
-
-    /// Begins a chunk of floats. `end` is where it has to be closed.
-    fn begin(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64, end: Timestamp) {
-        let mut chain = Chain::EMPTY;
-        let state = XorState::start(ts, value, &mut |word| blocks.push(&mut chain, word));
-        self.set(&state, chain);
-        (self.count, self.delta) = (1, 0);
-        self.flags = self.flags & !HISTOGRAMS | VALUED;
-        self.begin_at(ts, end);
-    }
-
-    fn begin_at(&mut self, ts: Timestamp, end: Timestamp) {
-        (self.start, self.newest) = (ts, 0);
-        self.end = u32::try_from(end.saturating_sub(ts)).unwrap_or(u32::MAX);
-        self.flags |= BEGUN;
-    }
-
-    /// Whether the next sample will come too late for the open chunk, if it keeps the pace.
-    fn is_about_to_end(&self) -> bool {
-        self.flags & HISTOGRAMS == 0 && self.count > 1 && self.newest.saturating_add(self.delta) >= self.end
-    }
-
-    /// What there is of the open chunk of floats.
-    fn floats(&self) -> (Chain, Pending) {
-        let chain = Chain { first: self.chain.0, last: self.chain.1, words: self.words };
-        (chain, Pending { bits: self.pending, held: u32::from(self.held) })
-    }
 }
 
 impl Store {
@@ -386,6 +237,11 @@ impl<'a> Series<'a> {
         (self.line.flags & BEGUN != 0).then(|| self.line.newest())
     }
 
+    /// The newest sample, if it is a float that is at hand.
+    pub(crate) fn newest_float(&self) -> Option<(Timestamp, f64)> {
+        (self.line.flags & VALUED != 0).then(|| (self.line.newest(), f64::from_bits(self.line.bits)))
+    }
+
     /// The time of the oldest sample.
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
         let mapped = self.rest.mapped.first().map(|chunk| chunk.min());
@@ -459,6 +315,16 @@ impl<'a> Series<'a> {
         closed
     }
 
+    /// The sample at a time, if there is one that can be read.
+    pub(crate) fn value_at(&self, ts: Timestamp, files: &MappedChunks) -> Option<Value> {
+        let mut found = None;
+        for chunk in self.visible(TimeRange::new(ts, ts), Extent::ALL, files).ok()? {
+            let mut take = |at, value| found = if at == ts { Some(value) } else { found.take() };
+            chunk::for_each(chunk.bytes.encoding(), chunk.bytes.data(), chunk.limit, &mut take).ok()?;
+        }
+        found
+    }
+
     /// Closes the open chunk; false if there is none.
     pub(crate) fn close(&mut self) -> bool {
         if !self.has_open() {
@@ -472,7 +338,8 @@ impl<'a> Series<'a> {
                 ClosedBytes::Xor(chain, pending)
             }
         };
-        self.push_closed(Closed { min, max, count, bytes, next: 0 });
+        let wal_ref = self.line.wal_ref;
+        self.push_closed(Closed { min, max, count, wal_ref, bytes, next: 0 });
         self.forget_open(max);
         true
     }
@@ -498,6 +365,14 @@ impl<'a> Series<'a> {
 
     fn push_closed(&mut self, chunk: Closed) {
         let at = self.store.add_closed(chunk);
+        self.link_closed(at);
+    }
+
+    /// Makes a closed chunk the youngest of the series.
+    fn link_closed(&mut self, at: u32) {
+        if let Some(chunk) = self.store.closed[at as usize - 1].as_mut() {
+            chunk.next = 0;
+        }
         let mut last = self.rest.closed;
         if last == 0 {
             self.rest.closed = at;
@@ -519,7 +394,7 @@ impl<'a> Series<'a> {
         mappable.map(|chunk| {
             let (encoding, data) = self.store.closed_chunk(chunk);
             let (min, max) = (chunk.min, chunk.max);
-            Unmapped { wal_ref: self.line.wal_ref, min, max, encoding, data: data.into() }
+            Unmapped { wal_ref: chunk.wal_ref, min, max, encoding, data: data.into() }
         })
     }
 
@@ -532,10 +407,68 @@ impl<'a> Series<'a> {
         }
     }
 
-    /// Takes over mapped chunks found at opening, where they do not overlap what the series has. A
-    /// series may have had several names in the log, each with its chunks; and after a power cut the
-    /// log may lack samples that chunks have.
-    pub(crate) fn adopt(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
+    /// Takes over mapped chunks found at opening, where they do not overlap other mapped ones. A series may have
+    /// had several names in the log, each with its chunks; and after a power cut the log may lack samples
+    /// that chunks have.
+    ///
+    /// What the log had under an earlier name may be in the chunks of a later one: those have all samples of
+    /// their time, so what is in memory of it goes.
+    pub(crate) fn adopt(
+        &mut self,
+        chunks: &[MappedRef],
+        range_ms: i64,
+        from: Timestamp,
+        files: &MappedChunks,
+    ) {
+        let mut recent = chunks.iter().filter(|chunk| chunk.max() >= from);
+        let Some(first) = recent.next() else { return };
+        let last = recent.next_back().unwrap_or(first);
+        let mut younger = Vec::new();
+        let has_memory = self.has_open() || self.has_closed();
+        if has_memory && self.max_ts().is_some_and(|newest| newest >= first.min()) {
+            for (ts, value) in self.take_memory() {
+                if ts < first.min() {
+                    self.append_value(ts, &value, range_ms);
+                } else if ts > last.max() {
+                    younger.push((ts, value));
+                }
+            }
+            self.close();
+        }
+        self.adopt_disjoint(chunks, from, files);
+        for (ts, value) in younger {
+            self.append_value(ts, &value, range_ms);
+        }
+    }
+
+    fn append_value(&mut self, ts: Timestamp, value: &Value, range_ms: i64) {
+        match value {
+            Value::Float(value) => self.append(ts, *value, range_ms),
+            Value::Histogram(value) => self.append_histogram(ts, value, range_ms),
+        };
+    }
+
+    /// Takes out the samples that are not in mapped chunks.
+    fn take_memory(&mut self) -> Vec<(Timestamp, Value)> {
+        self.close();
+        let mut samples = Vec::new();
+        while let Some(chunk) = self.store.closed(self.rest.closed) {
+            let (encoding, data) = self.store.closed_chunk(chunk);
+            let mut take = |ts, value| samples.push((ts, value));
+            // It was written a moment ago.
+            let _ = chunk::for_each(encoding, &data, usize::MAX, &mut take);
+            self.rest.closed = self.store.remove_closed(self.rest.closed);
+        }
+        let newest = self.rest.mapped.last().map(|chunk| chunk.max());
+        self.line.flags &= !(BEGUN | VALUED);
+        if let Some(newest) = newest {
+            self.line.flags |= BEGUN;
+            (self.line.start, self.line.newest) = (newest, 0);
+        }
+        samples
+    }
+
+    fn adopt_disjoint(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
         for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
             let at = self.rest.mapped.partition_point(|other| other.min() < chunk.min());
             let follows = at == 0 || self.rest.mapped[at - 1].max() < chunk.min();
@@ -555,7 +488,8 @@ impl<'a> Series<'a> {
                 self.close();
                 let (min, max, data) = (chunk.min(), chunk.max(), found.data());
                 let bytes = ClosedBytes::Other(found.encoding, data.into());
-                self.push_closed(Closed { min, max, count: chunk::count(data), bytes, next: 0 });
+                let (count, wal_ref) = (chunk::count(data), self.line.wal_ref);
+                self.push_closed(Closed { min, max, count, wal_ref, bytes, next: 0 });
                 self.line.flags = self.line.flags & !VALUED | BEGUN;
                 (self.line.start, self.line.newest) = (max, 0);
             }
@@ -577,6 +511,75 @@ impl<'a> Series<'a> {
         }
     }
 
+    pub(crate) fn generation(&self) -> u32 {
+        self.line.generation
+    }
+
+    /// Whether there are chunks that wait to be mapped.
+    pub(crate) fn has_closed(&self) -> bool {
+        self.rest.closed != 0
+    }
+
+    /// Puts history before what the series has. Samples that are not newer than the newest of history are
+    /// left out: had it been known, they would have been refused. Returns how many those were.
+    pub(super) fn join(
+        &mut self,
+        (line, rest): (&mut Line, &mut Rest),
+        range_ms: i64,
+        files: &MappedChunks,
+    ) -> Result<u64, Malformed> {
+        let past = Series::new(line, rest, self.store);
+        let Some(newest) = past.max_ts() else { return Ok(0) };
+        let (young, appended) = (self.min_ts(), self.appended());
+        let (mut kept, mut misplaced) = (Vec::new(), 0);
+        if young.is_some_and(|young| young <= newest) {
+            for chunk in self.visible(TimeRange::ALL, Extent::ALL, files)? {
+                chunk::for_each(
+                    chunk.bytes.encoding(),
+                    chunk.bytes.data(),
+                    chunk.limit,
+                    &mut |ts, value| {
+                        if ts > newest {
+                            kept.push((ts, value));
+                        } else {
+                            misplaced += 1;
+                        }
+                    },
+                )?;
+            }
+            self.drop_open();
+            while self.rest.closed != 0 {
+                self.rest.closed = self.store.remove_closed(self.rest.closed);
+            }
+        }
+        if self.is_empty() {
+            // History goes on where it was, under its name.
+            let own = self.line.flags & (PENDING | SPARED);
+            let flags = line.flags & !(PENDING | SPARED) | own | LOGGED;
+            let generation = self.line.generation;
+            *self.line = Line { generation, flags, ..std::mem::take(line) };
+            let before = appended.wrapping_sub(u32::from(self.line.count));
+            *self.rest = Rest { before, ..std::mem::take(rest) };
+        } else {
+            let mut past = Series::new(line, rest, self.store);
+            past.close();
+            let mut young = self.rest.closed;
+            self.rest.closed = past.rest.closed;
+            while young != 0 {
+                let next = self.store.closed(young).map_or(0, |chunk| chunk.next);
+                self.link_closed(young);
+                young = next;
+            }
+            self.rest.mapped = std::mem::take(&mut rest.mapped);
+        }
+        for (ts, value) in kept {
+            // They were counted when they came.
+            self.rest.before = self.rest.before.wrapping_sub(1);
+            self.append_value(ts, &value, range_ms);
+        }
+        Ok(misplaced)
+    }
+
     /// Whether there is no sample.
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.mapped.is_empty() && self.rest.closed == 0 && !self.has_open()
@@ -586,22 +589,24 @@ impl<'a> Series<'a> {
         self.rest.mapped.len() + self.closed().count() + usize::from(self.has_open())
     }
 
-    /// The chunks that overlap `range`, without the newest `hidden` samples.
+    /// The chunks that overlap `range`, of the newest `known` samples without the newest `hidden` ones.
     pub(crate) fn visible(
         &self,
         range: TimeRange,
-        hidden: u32,
+        Extent { hidden, known }: Extent,
         files: &MappedChunks,
     ) -> Result<Vec<Visible>, Malformed> {
-        let mut hidden = hidden as usize;
+        let (mut hidden, mut known) = (hidden as usize, known as usize);
         let mut chunks = Vec::new();
         let mut take = |min, max, count: u16, bytes: &dyn Fn() -> Result<ChunkBytes, Malformed>| {
-            let limit = usize::from(count).saturating_sub(hidden);
+            // A chunk that began before the known samples has, of these, hidden ones only.
+            let limit = if known > hidden { usize::from(count).saturating_sub(hidden) } else { 0 };
             hidden = hidden.saturating_sub(usize::from(count));
+            known = known.saturating_sub(usize::from(count));
             if limit > 0 && range.overlaps(TimeRange::new(min, max)) {
                 chunks.push(Visible { min, max, bytes: bytes()?, limit });
             }
-            Ok(hidden > 0)
+            Ok(hidden > 0 || known == 0)
         };
         let mut more = true;
         if self.has_open() {
@@ -657,60 +662,6 @@ fn same_histogram(a: &HistogramValue, b: &HistogramValue) -> bool {
     a == b || bytes(a) == bytes(b)
 }
 
-/// The bytes of a chunk of the head.
-#[derive(Clone)]
-enum ChunkBytes {
-    Memory(Encoding, Arc<[u8]>),
-    Mapped(MappedChunk),
-}
-
-impl ChunkBytes {
-    fn data(&self) -> &[u8] {
-        match self {
-            Self::Memory(_, data) => data,
-            Self::Mapped(chunk) => chunk.data(),
-        }
-    }
-
-    fn encoding(&self) -> Encoding {
-        match self {
-            Self::Memory(encoding, _) => *encoding,
-            Self::Mapped(chunk) => chunk.encoding,
-        }
-    }
-}
-
-/// A chunk as a reader may see it: its first `limit` samples.
-#[derive(Clone)]
-pub(crate) struct Visible {
-    pub(crate) min: Timestamp,
-    pub(crate) max: Timestamp,
-    bytes: ChunkBytes,
-    limit: usize,
-}
-
-impl Visible {
-    pub(crate) fn decode(&self, range: TimeRange, into: &mut Samples) -> Result<(), Malformed> {
-        chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
-    }
-
-    /// The samples in `range` that are not deleted as chunks of their own; the same bytes where that is
-    /// all of them.
-    pub(crate) fn cut_to(
-        &self,
-        range: TimeRange,
-        deleted: Option<&Intervals>,
-    ) -> Result<Vec<Chunk>, Malformed> {
-        let (data, encoding) = (self.bytes.data(), self.bytes.encoding());
-        let whole = self.limit == usize::from(chunk::count(data)) && deleted.is_none();
-        if whole && range.contains(self.min) && range.contains(self.max) {
-            return Ok(vec![Chunk { min: self.min, max: self.max, encoding, data: data.into() }]);
-        }
-        let keep = |ts| range.contains(ts) && !deleted.is_some_and(|deleted| deleted.contains(ts));
-        chunk::filter(encoding, data, self.limit, keep)
-    }
-}
-
 impl OpenHistograms {
     /// Appends, or says what is known about a counter reset at this place.
     fn append(&mut self, ts: Timestamp, value: &HistogramValue) -> Result<(), ResetHint> {
@@ -727,22 +678,19 @@ impl OpenHistograms {
     }
 }
 
-/// Evens out the chunks of a block: after a quarter of a chunk, which took `quarter`, the number of chunks
-/// up to `end` is foreseen, and each gets an equal part of the time that is left.
-fn predicted_end(quarter: u32, end: u32) -> u32 {
-    let chunks = end / quarter.saturating_add(1).saturating_mul(4);
-    if chunks <= 1 { end } else { end / chunks }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use model::Samples;
+
     use super::*;
     use crate::disk::memory::Memory;
 
     const RANGE: i64 = 7_200_000;
 
     fn no_files() -> MappedChunks {
-        MappedChunks::open(Arc::new(Memory::new()), std::path::Path::new("/c")).unwrap().0
+        MappedChunks::open(Arc::new(Memory::new()), std::path::Path::new("/c")).unwrap()
     }
 
     /// One series on its own.
@@ -773,7 +721,7 @@ mod tests {
         for step in 0..=480 {
             series.append(step * 15_000, step as f64, RANGE);
         }
-        let chunks = series.visible(TimeRange::ALL, 0, &no_files()).unwrap();
+        let chunks = series.visible(TimeRange::ALL, Extent::ALL, &no_files()).unwrap();
         let counts: Vec<_> = chunks.iter().map(|chunk| chunk.limit).collect();
         assert_eq!(counts.iter().sum::<usize>(), 481);
         assert_eq!(*counts.last().unwrap(), 1, "the sample at 2 h begins a new chunk: {counts:?}");
@@ -788,7 +736,9 @@ mod tests {
             series.append(step, 0.0, RANGE);
         }
         let mut samples = Samples::default();
-        for chunk in series.visible(TimeRange::ALL, 250, &no_files()).unwrap() {
+        for chunk in
+            series.visible(TimeRange::ALL, Extent { hidden: 250, ..Extent::ALL }, &no_files()).unwrap()
+        {
             chunk.decode(TimeRange::ALL, &mut samples).unwrap();
         }
         assert_eq!(samples.ts, (0..50).collect::<Vec<_>>());

@@ -30,14 +30,24 @@ fn hash(text: &str) -> u64 {
 
 impl Symbols {
     pub(super) fn find(&self, text: &str) -> Option<Symbol> {
-        self.by_text.find(hash(text), |&symbol| &*self.entries[symbol as usize].text == text).copied()
+        self.find_hashed(text, hash(text))
+    }
+
+    fn find_hashed(&self, text: &str, hash: u64) -> Option<Symbol> {
+        self.by_text.find(hash, |&symbol| &*self.entries[symbol as usize].text == text).copied()
+    }
+
+    /// One reference more to a symbol.
+    pub(super) fn acquire_again(&mut self, symbol: Symbol) -> Symbol {
+        self.entries[symbol as usize].references += 1;
+        symbol
     }
 
     /// The symbol of `text`, with one reference more.
     pub(super) fn acquire(&mut self, text: &str) -> Symbol {
-        if let Some(symbol) = self.find(text) {
-            self.entries[symbol as usize].references += 1;
-            return symbol;
+        let hashed = hash(text);
+        if let Some(symbol) = self.find_hashed(text, hashed) {
+            return self.acquire_again(symbol);
         }
         let entry = Entry { text: text.into(), references: 1 };
         let symbol = match self.free.pop() {
@@ -53,7 +63,7 @@ impl Symbols {
             }
         };
         let entries = &self.entries;
-        self.by_text.insert_unique(hash(text), symbol, |&other| hash(&entries[other as usize].text));
+        self.by_text.insert_unique(hashed, symbol, |&other| hash(&entries[other as usize].text));
         symbol
     }
 

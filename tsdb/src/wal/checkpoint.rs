@@ -1,5 +1,6 @@
 //! Checkpoints: what must be kept of segments that are about to be deleted.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::{Wal, segment_path, segments};
 use crate::codec::Malformed;
 use crate::disk::Disk;
 use crate::error::IoError;
+use crate::head::metadata::Metadata;
 
 const PREFIX: &str = "checkpoint.";
 
@@ -70,7 +72,8 @@ pub(crate) fn write(
     {
         return Err(IoError { path: tmp, source: error });
     }
-    let mut out = Wal::create(Arc::clone(disk), &tmp, 0, compression).map_err(IoError::at(&tmp))?;
+    let out = Wal::create(Arc::clone(disk), &tmp, 0, compression).map_err(IoError::at(&tmp))?;
+    let mut out = Copy { out, metadata: BTreeMap::new() };
     let from = old.as_ref().map_or(0, |(number, _)| number + 1);
     if let Some((_, old)) = &old {
         for (number, _) in segments(&**disk, old).map_err(IoError::at(old))? {
@@ -86,6 +89,9 @@ pub(crate) fn write(
     for &number in covered.iter().filter(|&&number| number >= from) {
         copy_segment(&**disk, &segment_path(dir, number), keep, &mut out)?;
     }
+    let Copy { mut out, metadata } = out;
+    let newest = record::metadata_record(metadata.iter().map(|(&series, entry)| (series, entry)));
+    out.append(newest.iter().map(Vec::as_slice)).map_err(IoError::at(&tmp))?;
     out.sync().map_err(IoError::at(&tmp))?;
     drop(out);
     disk.sync_dir(&tmp).map_err(IoError::at(&tmp))?;
@@ -99,18 +105,32 @@ pub(crate) fn write(
     remove_obsolete(&**disk, dir).map_err(IoError::at(dir))
 }
 
-fn copy_segment(disk: &dyn Disk, path: &Path, keep: &Keep<'_>, out: &mut Wal) -> Result<(), IoError> {
+/// A checkpoint that is being written.
+struct Copy {
+    out: Wal,
+    /// Only the newest of each series is kept, and written in the end.
+    metadata: BTreeMap<WalRef, Metadata>,
+}
+
+fn copy_segment(disk: &dyn Disk, path: &Path, keep: &Keep<'_>, out: &mut Copy) -> Result<(), IoError> {
     let segment = disk.map(path).map_err(IoError::at(path))?;
-    let mut records = Records::new(&segment);
+    let (mut records, mut space) = (Records::new(&segment), Vec::new());
     while let Some(next) = records.next() {
         let invalid = |what: &str, offset: usize| IoError {
             path: path.to_owned(),
             source: io::Error::new(io::ErrorKind::InvalidData, format!("{what} at offset {offset}")),
         };
-        let next = next.map_err(|Damage { what, offset, .. }| invalid(what, offset))?;
-        let record = record::decode(&next.data).map_err(|Malformed(what)| invalid(what, next.start))?;
+        let damaged = |Damage { what, offset, .. }| invalid(what, offset);
+        let next = next.map_err(damaged)?;
+        let data = next.unpack(&mut space).map_err(damaged)?;
+        let record = record::decode(data).map_err(|Malformed(what)| invalid(what, next.start))?;
+        if let Record::Metadata(entries) = record {
+            let live = entries.into_iter().filter(|(series, _)| (keep.series)(*series));
+            out.metadata.extend(live);
+            continue;
+        }
         for kept in filter(record, keep) {
-            out.append(std::iter::once(kept.as_slice())).map_err(IoError::at(&out.path()))?;
+            out.out.append(std::iter::once(kept.as_slice())).map_err(IoError::at(&out.out.path()))?;
         }
     }
     Ok(())
@@ -153,11 +173,7 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
                 new.map(|(series, ts, value, labels)| (*series, *ts, *value, labels)),
             ));
         }
-        Record::Metadata(mut entries) => {
-            entries.retain(|entry| (keep.series)(entry.series));
-            kept.extend(record::metadata_record(&entries));
-        }
-        Record::MappedMarkers | Record::WithStartTimes | Record::Unknown => {}
+        Record::Metadata(_) | Record::MappedMarkers | Record::WithStartTimes | Record::Unknown => {}
     }
     kept
 }

@@ -4,6 +4,7 @@
 //! where the kernel itself was stopped in the middle; then the checksum of the torn record tells.
 
 pub(crate) mod checkpoint;
+pub(crate) mod damage;
 pub(crate) mod page;
 pub(crate) mod record;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{AppendFile, Disk, SyncFile};
+use crate::head::names::Names;
 use page::{Compression, Framer};
 use smallvec::SmallVec;
 
@@ -53,6 +55,8 @@ pub(crate) struct Wal {
     /// A sync failed or a torn write could not be taken back: nothing may be acknowledged any more.
     poisoned: bool,
     segment_bytes_max: u64,
+    /// Who has to know which segment is the newest.
+    names: Option<Arc<Names>>,
 }
 
 impl Wal {
@@ -78,12 +82,18 @@ impl Wal {
             dirty: false,
             poisoned: false,
             segment_bytes_max: SEGMENT_BYTES_MAX,
+            names: None,
         })
     }
 
     /// Limits segments to fewer bytes than usual.
     pub(crate) fn limit_segments(&mut self, bytes: u64) {
         self.segment_bytes_max = bytes.min(SEGMENT_BYTES_MAX);
+    }
+
+    /// Tells `names` of every segment that is begun.
+    pub(crate) fn tell(&mut self, names: Arc<Names>) {
+        self.names = Some(names);
     }
 
     pub(crate) fn segment(&self) -> u64 {
@@ -158,6 +168,9 @@ impl Wal {
         let sync = file.syncer()?;
         self.disk.sync_dir(&self.dir)?;
         (self.segment, self.file, self.sync, self.offset) = (next, file, sync, 0);
+        if let Some(names) = self.names.as_ref().filter(|names| names.are_known()) {
+            names.begin_segment(next);
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use model::{FloatHistogram, Histogram, HistogramValue, IntHistogram, Labels, Res
 
 use crate::codec::Malformed;
 use crate::codec::bytes::{Bytes, Put};
+use crate::head::metadata::{Metadata, MetricKind};
 
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
@@ -28,7 +29,7 @@ pub(crate) enum Record {
     Tombstones(Vec<(WalRef, Timestamp, Timestamp)>),
     Exemplars(Vec<(WalRef, Timestamp, f64, Labels)>),
     MappedMarkers,
-    Metadata(Vec<MetadataEntry>),
+    Metadata(Vec<(WalRef, Metadata)>),
     Histograms(Vec<(WalRef, Timestamp, HistogramValue)>),
     /// Samples with start times (types 11 to 13), which are not supported.
     WithStartTimes,
@@ -36,21 +37,12 @@ pub(crate) enum Record {
     Unknown,
 }
 
-/// What a target said about a metric.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MetadataEntry {
-    pub(crate) series: WalRef,
-    pub(crate) kind: u8,
-    pub(crate) unit: String,
-    pub(crate) help: String,
-}
-
 /// Reads a record.
 pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
     let mut bytes = Bytes::new(data);
     Ok(match bytes.u8()? {
         SERIES => Record::Series(all(&mut bytes, |b| Ok((b.u64()?, labels(b)?)))?),
-        SAMPLES => Record::Samples(deltas(&mut bytes, |_, b| b.f64())?),
+        SAMPLES => return floats_of(data, |_, _| true).map(Record::Samples),
         TOMBSTONES => Record::Tombstones(all(&mut bytes, |b| Ok((b.u64()?, b.varint()?, b.varint()?)))?),
         EXEMPLARS => {
             let entries = deltas(&mut bytes, |_, b| Ok((b.f64()?, labels(b)?)))?;
@@ -69,6 +61,43 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
         11..=13 => Record::WithStartTimes,
         _ => Record::Unknown,
     })
+}
+
+/// Reads a record, of floats only those that `keep` wants.
+pub(crate) fn decode_some(
+    data: &[u8],
+    keep: impl FnMut(WalRef, Timestamp) -> bool,
+) -> Result<Record, Malformed> {
+    match data.first() {
+        Some(&SAMPLES) => floats_of(data, keep).map(Record::Samples),
+        _ => decode(data),
+    }
+}
+
+/// The floats of a record that `keep` wants: nearly all that a log has is these.
+fn floats_of(
+    data: &[u8],
+    mut keep: impl FnMut(WalRef, Timestamp) -> bool,
+) -> Result<Vec<(WalRef, Timestamp, f64)>, Malformed> {
+    let mut bytes = Bytes::new(data);
+    bytes.u8()?;
+    let mut entries = Vec::new();
+    if bytes.is_empty() {
+        return Ok(entries);
+    }
+    let (base_ref, base_ts) = (bytes.u64()?, bytes.i64()?);
+    while !bytes.is_empty() {
+        let series = base_ref.wrapping_add_signed(bytes.varint()?);
+        let ts = base_ts.wrapping_add(bytes.varint()?);
+        let value = bytes.f64()?;
+        if keep(series, ts) {
+            if entries.is_empty() {
+                entries.reserve(1 + bytes.rest().len() / 10);
+            }
+            entries.push((series, ts, value));
+        }
+    }
+    Ok(entries)
 }
 
 fn all<'a, T>(
@@ -108,9 +137,9 @@ fn labels(bytes: &mut Bytes<'_>) -> Result<Labels, Malformed> {
     Ok(if sorted { Labels::from_sorted(pairs) } else { Labels::from_pairs(pairs) })
 }
 
-fn metadata(bytes: &mut Bytes<'_>) -> Result<MetadataEntry, Malformed> {
+fn metadata(bytes: &mut Bytes<'_>) -> Result<(WalRef, Metadata), Malformed> {
     let (series, kind, fields) = (bytes.uvarint()?, bytes.u8()?, bytes.count()?);
-    let mut entry = MetadataEntry { series, kind, unit: String::new(), help: String::new() };
+    let mut entry = Metadata { kind: MetricKind::from_byte(kind), ..Metadata::default() };
     for _ in 0..fields {
         match (bytes.text()?, bytes.text()?) {
             ("UNIT", unit) => unit.clone_into(&mut entry.unit),
@@ -118,7 +147,7 @@ fn metadata(bytes: &mut Bytes<'_>) -> Result<MetadataEntry, Malformed> {
             _ => {}
         }
     }
-    Ok(entry)
+    Ok((series, entry))
 }
 
 fn reset_hint(byte: u8) -> ResetHint {
@@ -409,18 +438,18 @@ pub(crate) fn exemplars<'a>(
 }
 
 /// A record of metadata.
-pub(crate) fn metadata_record(entries: &[MetadataEntry]) -> Option<Vec<u8>> {
+pub(crate) fn metadata_record<'a>(entries: impl Iterator<Item = (WalRef, &'a Metadata)>) -> Option<Vec<u8>> {
     let mut out = vec![METADATA];
-    for entry in entries {
-        out.put_uvarint(entry.series);
-        out.push(entry.kind);
+    for (series, entry) in entries {
+        out.put_uvarint(series);
+        out.push(entry.kind as u8);
         out.put_uvarint(2);
         out.put_text("UNIT");
         out.put_text(&entry.unit);
         out.put_text("HELP");
         out.put_text(&entry.help);
     }
-    (!entries.is_empty()).then_some(out)
+    (out.len() > 1).then_some(out)
 }
 
 #[cfg(test)]
@@ -444,6 +473,16 @@ mod tests {
         let Record::Samples(back) = decode(samples.finish().unwrap()).unwrap() else { unreachable!() };
         assert_eq!((back[0].0, back[0].1, back[0].2.to_bits()), (7, 1000, 1.5f64.to_bits()));
         assert_eq!((back[1].0, back[1].1, back[1].2.to_bits()), (3, -2000, model::STALE_NAN));
+    }
+
+    #[test]
+    fn metadata_round_trips() {
+        let entry =
+            Metadata { kind: MetricKind::StateSet, unit: String::new(), help: "what é is".to_owned() };
+        let record = metadata_record([(7, &entry)].into_iter()).unwrap();
+        let Record::Metadata(back) = decode(&record).unwrap() else { unreachable!() };
+        assert_eq!(back, [(7, entry)]);
+        assert_eq!(metadata_record(std::iter::empty()), None);
     }
 
     #[test]

@@ -245,12 +245,35 @@ fn old_blocks_are_deleted() {
     let db = Db::open(dir.path(), options).unwrap();
     for step in 0..(24 * 6) {
         append(&db, "m", 3, step * 600_000, 1.0);
-        db.maintain(0).unwrap();
+        db.maintain(step * 600_000).unwrap();
     }
     let blocks = db.blocks();
     let newest = blocks.last().unwrap().max_time;
     assert!(blocks.iter().all(|block| newest - block.max_time < 6 * HOUR));
     assert_eq!(blocks.len(), 3);
+}
+
+#[test]
+fn a_wrong_clock_and_a_small_limit_leave_what_is_not_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { retention_ms: Some(6 * HOUR), ..Options::default() };
+    let db = Db::open(dir.path(), options).unwrap();
+    for hour in 0..6 {
+        append(&db, "m", 3, hour * HOUR, 1.0);
+    }
+    // A year ahead.
+    append(&db, "m", 3, 9000 * HOUR, 1.0);
+    db.cut_head().unwrap();
+    db.maintain(6 * HOUR).unwrap();
+    assert!(all(&db.snapshot()).values().all(|samples| samples.len() == 7));
+    drop(db);
+    let options = Options { retention_ms: None, retention_bytes: Some(1), ..Options::default() };
+    let db = Db::open(dir.path(), options).unwrap();
+    db.maintain(6 * HOUR).unwrap();
+    assert_eq!(db.blocks().len(), 1, "the newest block tells how far the head was cut");
+    let before = all(&db.snapshot());
+    drop(db);
+    assert_eq!(all(&open(&dir).snapshot()), before);
 }
 
 #[test]

@@ -107,14 +107,16 @@ fn a_damaged_chunk_is_named_with_what_is_lost() {
 }
 
 #[test]
-fn a_damaged_index_stops_the_start_by_name() {
-    let (disk, block) = with_block();
-    disk.flip_bit(&block.join("index"), 8 * 10);
-    let Err(error) = open(&disk, Duration::MAX) else { unreachable!("opened a damaged index") };
-    assert_eq!(
-        error.to_string(),
-        format!("{}: checksum mismatch in the index", block.join("index").display())
-    );
+fn a_damaged_block_is_put_aside_and_the_store_starts() {
+    for file in ["index", "meta.json"] {
+        let (disk, block) = with_block();
+        disk.flip_bit(&block.join(file), 8 * 10);
+        let db = open(&disk, Duration::MAX).unwrap();
+        assert_eq!(db.blocks().len(), 0);
+        let aside = Path::new("/data/quarantine").join(block.file_name().unwrap());
+        assert!(disk.files().iter().any(|(path, _)| path.starts_with(&aside)), "{file}");
+        append(&db, 1_000_000).unwrap();
+    }
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod promtool;
 mod reading;
 mod sha256;
 mod simulation;
+mod tail;
 mod truth;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use model::{HistogramValue, IntHistogram, Labels, Matcher, Span, TimeRange};
 use tsdb::disk::memory::{Faults, Memory};
-use tsdb::{Appender, Compression, Db, Options};
+use tsdb::{Appender, Compression, Db, History, Options};
 
 use super::reading::{Content, all, fingerprint};
 
@@ -53,10 +53,12 @@ struct Simulation {
     /// What of it a power cut must not take.
     durable: Model,
     /// Samples of commits that failed: they may appear after a restart.
-    unsure: Model,
+    unsure: BTreeMap<(String, i64), BTreeSet<u64>>,
     /// What was deleted. The newest sample of a series may be among it; repeating that one is accepted
     /// and does nothing, so that it stays deleted.
     deleted: BTreeSet<(String, i64)>,
+    /// What was committed before history was there, also if some of that is lost.
+    early: BTreeSet<(String, i64)>,
     /// Bugs that stay planted.
     planted: Faults,
 }
@@ -87,17 +89,74 @@ impl Simulation {
             now: 1_000_000,
             acknowledged: Model::new(),
             durable: Model::new(),
-            unsure: Model::new(),
+            unsure: BTreeMap::new(),
             deleted: BTreeSet::new(),
+            early: BTreeSet::new(),
             planted,
         }
     }
 
     fn open(&mut self) -> Result<(), Wrong> {
         let disk = Arc::new(self.disk.clone());
-        let db = Db::open_on(disk, Path::new(DIR), self.options.clone(), &mut |_| {});
+        let db = Db::open_at_once_on(disk, Path::new(DIR), self.options.clone(), &mut |_| {});
         self.db = Some(db.map_err(|error| format!("cannot open: {error}"))?);
+        for _ in 0..[0, 0, 1, 5][usize::try_from(self.dice.below(4)).unwrap()] {
+            self.commit_early();
+        }
+        let Some(db) = &self.db else { return Ok(()) };
+        if self.dice.one_in(8) {
+            // Died before history was there.
+            self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
+            self.db = None;
+            let dice = &mut self.dice;
+            self.disk = if dice.one_in(2) || !self.options.wal_sync_interval.is_zero() {
+                self.disk.after_kill()
+            } else {
+                self.disk.after_power_cut(&mut || dice.next())
+            };
+            self.disk.set_faults(self.planted);
+            return self.open();
+        }
+        let (snapshot, left_out) = (db.snapshot(), db.stats().samples_out_of_order);
+        let before = all(&snapshot);
+        db.attach_history(&mut |_| {}).map_err(|error| format!("cannot attach: {error}"))?;
+        let changed = all(&snapshot) != before;
+        if changed && db.stats().samples_out_of_order == left_out {
+            return Err("a snapshot has seen history come".to_owned());
+        }
         Ok(())
+    }
+
+    /// Opens with history, as far as it can be read.
+    fn open_damaged(&self) -> Option<Db> {
+        let disk = Arc::new(self.disk.clone());
+        Db::open_on(disk, Path::new(DIR), self.options.clone(), &mut |_| {}).ok()
+    }
+
+    /// Commits before history is there. Whatever is not newer than that will be left out.
+    fn commit_early(&mut self) {
+        if matches!(self.db.as_ref().map(Db::history), None | Some(History::Attached)) {
+            return;
+        }
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        self.commit();
+        let fresh = std::mem::replace(&mut self.acknowledged, acknowledged);
+        for (series, samples) in fresh {
+            for (ts, bits) in samples {
+                let sure = self.acknowledged.get(&series).and_then(|s| s.keys().next_back());
+                let mut unsure = self.unsure.keys().filter(|(other, _)| *other == series).map(|(_, ts)| ts);
+                let mut deleted = self.deleted.iter().filter(|(other, _)| *other == series);
+                let newer = sure.is_none_or(|sure| ts > *sure)
+                    && unsure.all(|unsure| ts > *unsure)
+                    && deleted.all(|(_, deleted)| ts > *deleted);
+                if newer {
+                    self.acknowledged.entry(series.clone()).or_default().entry(ts).or_insert(bits);
+                } else {
+                    self.unsure.entry((series.clone(), ts)).or_default().insert(bits);
+                }
+                self.early.insert((series.clone(), ts));
+            }
+        }
     }
 
     fn run(&mut self, steps: u64) -> Result<(), Wrong> {
@@ -187,7 +246,9 @@ impl Simulation {
         if db.delete(&[Matcher::equal("n", &number)], range).is_err() {
             return;
         }
-        for model in [&mut self.acknowledged, &mut self.unsure, &mut self.durable] {
+        self.unsure
+            .retain(|(series, ts), _| !series.contains(&format!(" n=\"{number}\"")) || !range.contains(*ts));
+        for model in [&mut self.acknowledged, &mut self.durable] {
             for (series, samples) in model {
                 if series.contains(&format!(" n=\"{number}\"")) {
                     samples.retain(|&ts, _| {
@@ -256,9 +317,12 @@ impl Simulation {
         let result = batch.commit();
         for (series, ts, bits) in accepted {
             let sure = result.is_ok() && !self.deleted.contains(&(series.clone(), ts));
-            let into = if sure { &mut self.acknowledged } else { &mut self.unsure };
-            // A repetition, or a late sample at a time that is taken, is accepted and changes nothing.
-            into.entry(series).or_default().entry(ts).or_insert(bits);
+            if sure {
+                // A repetition is accepted and changes nothing.
+                self.acknowledged.entry(series).or_default().entry(ts).or_insert(bits);
+            } else {
+                self.unsure.entry((series, ts)).or_default().insert(bits);
+            }
         }
         if result.is_ok() && self.options.wal_sync_interval.is_zero() {
             self.mark_durable();
@@ -305,6 +369,7 @@ impl Simulation {
             self.acknowledged.insert(series, samples.into_iter().collect());
         }
         self.unsure.clear();
+        self.early.clear();
     }
 
     /// Compares the store with the model; `complete` if nothing at all may be lost.
@@ -312,8 +377,9 @@ impl Simulation {
         let content = self.content();
         for (series, samples) in &content {
             for &(ts, bits) in samples {
-                let is = |model: &Model| model.get(series).and_then(|s| s.get(&ts)) == Some(&bits);
-                if !is(&self.acknowledged) && !is(&self.unsure) {
+                let sure = self.acknowledged.get(series).and_then(|s| s.get(&ts)) == Some(&bits);
+                let unsure = self.unsure.get(&(series.clone(), ts));
+                if !sure && !unsure.is_some_and(|unsure| unsure.contains(&bits)) {
                     return Err(format!("{series} at {ts} was invented, with bits {bits}"));
                 }
             }
@@ -327,7 +393,7 @@ impl Simulation {
             let mut lost = None;
             for ts in samples.keys() {
                 match (present.contains_key(ts), lost) {
-                    (true, Some(lost)) if in_order => {
+                    (true, Some(lost)) if in_order && !self.early.contains(&(series.clone(), *ts)) => {
                         return Err(format!("{series} at {lost} is lost, but {ts} is there"));
                     }
                     (false, _) if complete || durable.is_some_and(|durable| durable.contains_key(ts)) => {
@@ -425,10 +491,8 @@ fn a_flipped_bit_is_noticed_or_harmless() {
         let (path, _) = &files[usize::try_from(simulation.dice.below(files.len() as u64)).unwrap()];
         let bit = simulation.dice.next();
         simulation.disk.flip_bit(path, bit);
-        if simulation.open().is_err() {
-            continue;
-        }
-        let snapshot = simulation.db.as_ref().unwrap().snapshot();
+        let Some(db) = simulation.open_damaged() else { continue };
+        let snapshot = db.snapshot();
         let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
         let Ok(set) = model::Querier::select(&snapshot, &selection) else { continue };
         for index in 0..set.len() {

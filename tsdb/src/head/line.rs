@@ -1,0 +1,177 @@
+//! The part of a series that every append touches.
+
+use std::cmp::Ordering;
+
+use model::Timestamp;
+
+use super::blocks::{Blocks, Chain, NONE};
+use super::series::Refusal;
+use crate::chunk::xor::{XorState, XorValue};
+use crate::chunk::{SAMPLES_PER_CHUNK, XOR_BYTES_MAX};
+use crate::codec::bits::Pending;
+
+/// What every append to a series touches: one cache line.
+///
+/// ```text
+/// 8  name in the log            4  first and last block   2  words in blocks
+/// 8  start of the open chunk    4    of the open chunk    2  samples in the open chunk
+/// 8  bits of the newest value   4  newest - start         1  leading zeros
+/// 8  bits not in a block yet    4  last step              1  trailing zeros
+///                               4  end - start            1  how many bits not in a block
+///                               4  generation             1  flags
+/// ```
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Line {
+    pub(super) wal_ref: u64,
+    /// The time of the open chunk's first sample. Without one, that of the newest sample.
+    pub(super) start: Timestamp,
+    pub(super) bits: u64,
+    pub(super) pending: u64,
+    pub(super) chain: (u32, u32),
+    pub(super) newest: u32,
+    pub(super) delta: u32,
+    /// The chunk is closed by a sample at or after this, counted from `start`.
+    pub(super) end: u32,
+    /// 0: nobody uses this line.
+    pub(super) generation: u32,
+    pub(super) words: u16,
+    /// 0: there is no open chunk.
+    pub(super) count: u16,
+    pub(super) leading: u8,
+    pub(super) trailing: u8,
+    pub(super) held: u8,
+    pub(super) flags: u8,
+}
+
+/// The log has the series record.
+pub(super) const LOGGED: u8 = 1;
+/// An appender holds a sample for the series that is not committed.
+pub(super) const PENDING: u8 = 2;
+/// The series may leave the head although it never had a sample: its maker has had time to append.
+pub(super) const SPARED: u8 = 4;
+/// There is a newest sample.
+pub(super) const BEGUN: u8 = 8;
+/// `bits` are those of the newest sample, which is a float.
+pub(super) const VALUED: u8 = 16;
+/// The open chunk is one of histograms.
+pub(super) const HISTOGRAMS: u8 = 32;
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            wal_ref: 0,
+            start: 0,
+            bits: 0,
+            pending: 0,
+            chain: (NONE, NONE),
+            newest: 0,
+            delta: 0,
+            end: 0,
+            generation: 0,
+            words: 0,
+            count: 0,
+            leading: 0,
+            trailing: 0,
+            held: 0,
+            flags: 0,
+        }
+    }
+}
+
+impl Line {
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) fn newest(&self) -> Timestamp {
+        self.start.saturating_add(i64::from(self.newest))
+    }
+
+    /// Whether a float may follow.
+    #[inline]
+    pub(super) fn check(&self, ts: Timestamp, value: f64) -> Result<(), Refusal> {
+        if self.flags & BEGUN == 0 {
+            return Ok(());
+        }
+        match ts.cmp(&self.newest()) {
+            Ordering::Greater => Ok(()),
+            Ordering::Less => Err(Refusal::OutOfOrder),
+            Ordering::Equal if self.flags & VALUED != 0 && self.bits == value.to_bits() => {
+                Err(Refusal::Repeated)
+            }
+            Ordering::Equal => Err(Refusal::Duplicate),
+        }
+    }
+
+    /// Appends to an open chunk of floats, if there is one and it is not to end before `ts`, which is
+    /// later than the newest sample.
+    #[inline]
+    pub(super) fn append(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64) -> bool {
+        let since = ts.wrapping_sub(self.start);
+        let full = self.count >= 2 * SAMPLES_PER_CHUNK || usize::from(self.words) * 8 > XOR_BYTES_MAX - 8;
+        if self.count == 0 || since >= i64::from(self.end) || full || self.flags & HISTOGRAMS != 0 {
+            return false;
+        }
+        let since = u32::try_from(since).unwrap_or(u32::MAX);
+        let step = since - self.newest;
+        let value_state = XorValue { bits: self.bits, leading: self.leading, trailing: self.trailing };
+        let pending = Pending { bits: self.pending, held: u32::from(self.held) };
+        let mut state = XorState { delta: u64::from(self.delta), value: value_state, pending };
+        let mut chain = Chain { first: self.chain.0, last: self.chain.1, words: self.words };
+        let second = self.count == 1;
+        state.append(second, u64::from(step), value, &mut |word| blocks.push(&mut chain, word));
+        self.count += 1;
+        (self.newest, self.delta) = (since, step);
+        self.set(&state, chain);
+        if self.count == SAMPLES_PER_CHUNK / 4 {
+            self.end = predicted_end(since, self.end);
+        }
+        true
+    }
+
+    /// Takes over the state of the encoder.
+    #[inline]
+    pub(super) fn set(&mut self, state: &XorState, chain: Chain) {
+        (self.bits, self.leading, self.trailing) =
+            (state.value.bits, state.value.leading, state.value.trailing);
+        self.pending = state.pending.bits;
+        // Fewer than 64 bits are held back.
+        self.held = state.pending.held.to_le_bytes()[0];
+        (self.chain, self.words) = ((chain.first, chain.last), chain.words);
+    }
+
+    /// Begins a chunk of floats. `end` is where it has to be closed.
+    pub(super) fn begin(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64, end: Timestamp) {
+        let mut chain = Chain::EMPTY;
+        let state = XorState::start(ts, value, &mut |word| blocks.push(&mut chain, word));
+        self.set(&state, chain);
+        (self.count, self.delta) = (1, 0);
+        self.flags = self.flags & !HISTOGRAMS | VALUED;
+        self.begin_at(ts, end);
+    }
+
+    pub(super) fn begin_at(&mut self, ts: Timestamp, end: Timestamp) {
+        (self.start, self.newest) = (ts, 0);
+        self.end = u32::try_from(end.saturating_sub(ts)).unwrap_or(u32::MAX);
+        self.flags |= BEGUN;
+    }
+
+    /// Whether the next sample will come too late for the open chunk, if it keeps the pace.
+    pub(super) fn is_about_to_end(&self) -> bool {
+        self.flags & HISTOGRAMS == 0 && self.count > 1 && self.newest.saturating_add(self.delta) >= self.end
+    }
+
+    /// What there is of the open chunk of floats.
+    pub(super) fn floats(&self) -> (Chain, Pending) {
+        let chain = Chain { first: self.chain.0, last: self.chain.1, words: self.words };
+        (chain, Pending { bits: self.pending, held: u32::from(self.held) })
+    }
+}
+
+/// Evens out the chunks of a block: after a quarter of a chunk, which took `quarter`, the number of chunks
+/// up to `end` is foreseen, and each gets an equal part of the time that is left.
+fn predicted_end(quarter: u32, end: u32) -> u32 {
+    let chunks = end / quarter.saturating_add(1).saturating_mul(4);
+    if chunks <= 1 { end } else { end / chunks }
+}

@@ -1,0 +1,64 @@
+//! Chunks of the head as readers see them.
+
+use std::sync::Arc;
+
+use model::{Samples, TimeRange, Timestamp};
+
+use super::mapped::MappedChunk;
+use crate::block::tombstones::Intervals;
+use crate::chunk::{self, Chunk, Encoding};
+use crate::codec::Malformed;
+
+/// The bytes of a chunk of the head.
+#[derive(Clone)]
+pub(super) enum ChunkBytes {
+    Memory(Encoding, Arc<[u8]>),
+    Mapped(MappedChunk),
+}
+
+impl ChunkBytes {
+    pub(super) fn data(&self) -> &[u8] {
+        match self {
+            Self::Memory(_, data) => data,
+            Self::Mapped(chunk) => chunk.data(),
+        }
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        match self {
+            Self::Memory(encoding, _) => *encoding,
+            Self::Mapped(chunk) => chunk.encoding,
+        }
+    }
+}
+
+/// A chunk as a reader may see it: its first `limit` samples.
+#[derive(Clone)]
+pub(crate) struct Visible {
+    pub(crate) min: Timestamp,
+    pub(crate) max: Timestamp,
+    pub(super) bytes: ChunkBytes,
+    pub(super) limit: usize,
+}
+
+impl Visible {
+    pub(crate) fn decode(&self, range: TimeRange, into: &mut Samples) -> Result<(), Malformed> {
+        chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
+    }
+
+    /// The samples in `range` that are not deleted as chunks of their own; the same bytes where that is
+    /// all of them.
+    pub(crate) fn cut_to(
+        &self,
+        range: TimeRange,
+        deleted: Option<&Intervals>,
+    ) -> Result<Vec<Chunk>, Malformed> {
+        let (data, encoding) = (self.bytes.data(), self.bytes.encoding());
+        let whole = self.limit == usize::from(chunk::count(data)) && deleted.is_none();
+        if whole && range.contains(self.min) && range.contains(self.max) {
+            return Ok(vec![Chunk { min: self.min, max: self.max, encoding, data: data.into() }]);
+        }
+        let keep = |ts| range.contains(ts) && !deleted.is_some_and(|deleted| deleted.contains(ts));
+        chunk::filter(encoding, data, self.limit, keep)
+    }
+}
