@@ -391,6 +391,7 @@ struct Jobs {
     /// Those of the cluster this process runs in, if no configuration file says what to scrape.
     of_cluster: Vec<ScrapeJob>,
     kubelet_pins: Option<Arc<scraper::config::Pins>>,
+    stores_metadata: bool,
 }
 
 impl Jobs {
@@ -407,7 +408,7 @@ impl Jobs {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins })
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata: cli.stores_metadata() })
     }
 
     fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -416,6 +417,7 @@ impl Jobs {
         config.seed.external_labels = loaded.external_labels.clone();
         config.system_roots_pem = system_roots();
         config.kubelet_pins.clone_from(&self.kubelet_pins);
+        config.stores_metadata = self.stores_metadata;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
         let mut own = vec![self.own_job()];

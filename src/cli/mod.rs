@@ -111,6 +111,9 @@ fn switch_of(arg: Arg) -> Arg {
 /// The feature that has changed files of configuration come into force.
 const AUTO_RELOAD: &str = "auto-reload-config";
 
+/// The feature that type, help and unit are stored with each scraped series.
+const METADATA: &str = "metadata-wal-records";
+
 /// What `--enable-feature` switches on: parts of the query language, and of its meaning.
 pub(crate) fn query_features(names: &[String]) -> Features {
     let mut features = Features::default();
@@ -123,7 +126,7 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             // Always on.
             "native-histograms" | "ooo-native-histograms" | "promql-duration-expr" | "exemplar-storage" => {}
             // Of the server, not of the language: see [`Cli::auto_reload`].
-            AUTO_RELOAD => {}
+            AUTO_RELOAD | METADATA => {}
             // As in Prometheus, a name that is not known does not keep the server from starting.
             other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
         }
@@ -223,6 +226,11 @@ impl Cli {
     pub(crate) fn auto_reload(&self) -> Option<Duration> {
         let every = Duration::from_millis(self.auto_reload_interval.0.max(1).unsigned_abs());
         self.features.iter().any(|name| name == AUTO_RELOAD).then_some(every)
+    }
+
+    /// Whether type, help and unit are stored with each scraped series.
+    pub(crate) fn stores_metadata(&self) -> bool {
+        self.features.iter().any(|name| name == METADATA)
     }
 
     /// The addresses to listen on.
