@@ -49,7 +49,8 @@ impl metrics_api::Source for LocalCluster {
     }
 
     fn pods(&self) -> Vec<PodInfo> {
-        let pods = self.agent.pods().into_iter();
+        // It reads control groups, which may take a while; other tasks go on elsewhere.
+        let pods = tokio::task::block_in_place(|| self.agent.pods()).into_iter();
         pods.map(|pod| PodInfo {
             namespace: pod.namespace,
             name: pod.name,

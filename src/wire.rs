@@ -162,7 +162,8 @@ async fn start(
     answer_demands(&state, &reload, &stop);
     greet(cli, &loaded, &reload.jobs);
 
-    until_stopped(&mut signals, &reload, &stop).await;
+    let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
+    until_stopped(&mut signals, &reload, auto_reload, &stop).await;
     state.set_stopping();
     rules.stop().await;
     scraper.stop().await;
@@ -207,20 +208,39 @@ fn random_seeds() -> [u64; 2] {
     [(); 2].map(|()| RandomState::new().hash_one(0))
 }
 
-/// Carries out what signals ask for until one asks to stop, or somebody else has stopped the process.
-async fn until_stopped(signals: &mut Signals, reload: &Reload, stop: &Shutdown) {
+/// Carries out what signals ask for until one asks to stop, or somebody else has stopped the process. Looks for
+/// changes of files besides, if that is wanted.
+async fn until_stopped(
+    signals: &mut Signals,
+    reload: &Reload,
+    auto_reload: Option<(Duration, Option<u64>)>,
+    stop: &Shutdown,
+) {
+    let (every, mut seen) = auto_reload.unzip();
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
-                Asked::Reload => {
-                    if let Err(error) = reload.run().await {
-                        tracing::error!("the configuration in force stays: {}", crate::describe(&error));
-                    }
+                Asked::Reload => reload.run_or_log().await,
+            },
+            () = pause(every) => {
+                let now = reload.fingerprint().await;
+                // A file that changes while it is looked at is looked at again.
+                if Some(now) != seen && now.is_some() && now == reload.fingerprint().await {
+                    seen = Some(now);
+                    reload.run_or_log().await;
                 }
             },
             () = stop.cancelled() => break,
         }
+    }
+}
+
+/// Sleeps, for ever if no time is given.
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -388,6 +408,7 @@ struct Jobs {
     /// Those of the cluster this process runs in, if no configuration file says what to scrape.
     of_cluster: Vec<ScrapeJob>,
     kubelet_pins: Option<Arc<scraper::config::Pins>>,
+    stores_metadata: bool,
 }
 
 impl Jobs {
@@ -404,7 +425,7 @@ impl Jobs {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins })
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata: cli.stores_metadata() })
     }
 
     fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -413,6 +434,7 @@ impl Jobs {
         config.seed.external_labels = loaded.external_labels.clone();
         config.system_roots_pem = system_roots();
         config.kubelet_pins.clone_from(&self.kubelet_pins);
+        config.stores_metadata = self.stores_metadata;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
         let mut own = vec![self.own_job()];
@@ -496,6 +518,18 @@ struct Reload {
 }
 
 impl Reload {
+    async fn run_or_log(&self) {
+        if let Err(error) = self.run().await {
+            tracing::error!("the configuration in force stays: {}", crate::describe(&error));
+        }
+    }
+
+    /// What tells whether the files have changed.
+    async fn fingerprint(&self) -> Option<u64> {
+        let path = self.path.clone()?;
+        tokio::task::spawn_blocking(move || config::fingerprint(&path)).await.ok().flatten()
+    }
+
     async fn run(&self) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let outcome = self.apply(path).await;

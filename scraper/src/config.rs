@@ -37,6 +37,8 @@ pub struct Config {
     /// Certificates of kubelets that no authority vouches for, if they are to be trusted from their first
     /// use on.
     pub kubelet_pins: Option<Arc<Pins>>,
+    /// Whether type, help and unit are stored with each new series. What holds at the start counts.
+    pub stores_metadata: bool,
 }
 
 impl Config {
@@ -51,6 +53,7 @@ impl Config {
             first_scrape_within_ms: 1_000,
             system_roots_pem: Vec::new(),
             kubelet_pins: None,
+            stores_metadata: false,
         }
     }
 

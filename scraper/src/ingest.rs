@@ -11,6 +11,7 @@ use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
 use crate::cache::{Cache, NameHasher, Slot};
 use crate::config::{HistogramOptions, ScrapeJob};
 use crate::counters::Counters;
+use crate::exposition::MetricType;
 use crate::fetch::{FetchError, Page};
 use crate::page::{self, PageError, ParsedPage, Point};
 use crate::series::{SeriesError, labels_of};
@@ -43,13 +44,15 @@ pub(crate) struct Store {
     pub(crate) db: Arc<Db>,
     pub(crate) counters: Counters,
     pub(crate) hasher: NameHasher,
+    /// Whether what pages say of their families is stored with each new series.
+    stores_metadata: bool,
     families: Mutex<HashMap<u64, Weak<[FamilyMetadata]>>>,
 }
 
 impl Store {
-    pub(crate) fn new(db: Arc<Db>) -> Self {
+    pub(crate) fn new(db: Arc<Db>, stores_metadata: bool) -> Self {
         let (counters, hasher) = (Counters::default(), NameHasher::new());
-        Self { db, counters, hasher, families: Mutex::default() }
+        Self { db, counters, hasher, stores_metadata, families: Mutex::default() }
     }
 
     /// The families of a page. Targets of one kind say the same about them, so it is kept once.
@@ -208,7 +211,10 @@ impl Ingest {
         for _ in 0..2 {
             let parsed = page::read(&body, format, scrape.histograms, &self.cache, &self.store.hasher);
             let stored = match &parsed {
-                Ok(parsed) => self.append_page(scrape, parsed, outcome),
+                Ok(parsed) => {
+                    self.describe(parsed, &body, format);
+                    self.append_page(scrape, parsed, outcome)
+                }
                 Err(error) => Err(Refusal::Failed(error.clone().into())),
             };
             result = match (stored, parsed) {
@@ -218,10 +224,7 @@ impl Ingest {
                     continue;
                 }
                 (Err(Refusal::Failed(error)), _) => Err(error),
-                (Ok(()), Ok(parsed)) => {
-                    self.describe(&parsed, &body, format);
-                    Ok(())
-                }
+                (Ok(()), Ok(_)) => Ok(()),
                 (Ok(()), Err(error)) => Err(error.into()),
             };
             break;
@@ -269,6 +272,9 @@ impl Ingest {
         let mut new_refs: Vec<NewSeries> =
             known_new.map(|labels| self.new_series(&mut appender, labels.as_ref())).collect();
         new_refs.resize(new.len(), NewSeries::Refused);
+        if store.stores_metadata {
+            self.append_metadata(&mut appender, &new, &new_refs);
+        }
         let new = new_refs;
         let is_stored = |series: &&NewSeries| matches!(series, NewSeries::Stored(_));
         figures.added = new.iter().filter(is_stored).count();
@@ -306,6 +312,23 @@ impl Ingest {
             fits
         };
         new.iter().map(takes_room).take_while(|fits| *fits).count()
+    }
+
+    /// Stores what the page says of the families of new series.
+    fn append_metadata(&self, appender: &mut Appender<'_>, labels: &[Option<Labels>], new: &[NewSeries]) {
+        for (labels, series) in labels.iter().zip(new) {
+            let (Some(labels), NewSeries::Stored(series)) = (labels, series) else { continue };
+            let family = labels.metric_name().and_then(|name| family_of(&self.families, name));
+            if let Some(family) = family {
+                let metadata = tsdb::Metadata {
+                    kind: kind_of(family.metric_type),
+                    unit: family.unit.clone(),
+                    help: family.help.clone(),
+                };
+                // A series that was made just now is known.
+                let _ = appender.metadata(*series, &metadata);
+            }
+        }
     }
 
     fn new_series(&self, appender: &mut Appender<'_>, labels: Option<&Labels>) -> NewSeries {
@@ -424,6 +447,29 @@ impl Ingest {
         let mut labels = self.labels.to_builder();
         labels.set(model::METRIC_NAME, REPORTS[at]);
         appender.series(&labels.build())
+    }
+}
+
+/// The family of a series: that of its name, or of its name without the ending that its type gives it.
+fn family_of<'a>(families: &'a [FamilyMetadata], name: &str) -> Option<&'a FamilyMetadata> {
+    const ENDINGS: [&str; 7] = ["_total", "_bucket", "_count", "_sum", "_created", "_gcount", "_gsum"];
+    let find = |name: &str| {
+        let at = families.binary_search_by(|family| family.family.as_str().cmp(name)).ok()?;
+        families.get(at)
+    };
+    find(name).or_else(|| ENDINGS.iter().find_map(|ending| find(name.strip_suffix(ending)?)))
+}
+
+fn kind_of(metric_type: MetricType) -> tsdb::MetricKind {
+    match metric_type {
+        MetricType::Unknown => tsdb::MetricKind::Unknown,
+        MetricType::Counter => tsdb::MetricKind::Counter,
+        MetricType::Gauge => tsdb::MetricKind::Gauge,
+        MetricType::Histogram => tsdb::MetricKind::Histogram,
+        MetricType::GaugeHistogram => tsdb::MetricKind::GaugeHistogram,
+        MetricType::Summary => tsdb::MetricKind::Summary,
+        MetricType::Info => tsdb::MetricKind::Info,
+        MetricType::StateSet => tsdb::MetricKind::StateSet,
     }
 }
 

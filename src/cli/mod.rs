@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
@@ -26,6 +27,10 @@ pub(crate) struct Cli {
     /// Configuration file in Prometheus' format.
     #[arg(long = "config.file", value_name = "FILE")]
     pub(crate) config_file: Option<PathBuf>,
+
+    /// How often files of configuration are looked at, with --enable-feature=auto-reload-config.
+    #[arg(long = "config.auto-reload-interval", value_name = "DURATION", default_value = "30s", value_parser = duration_ms)]
+    pub(crate) auto_reload_interval: Milliseconds,
 
     /// Where and how HTTP is served.
     #[command(flatten)]
@@ -103,6 +108,12 @@ fn switch_of(arg: Arg) -> Arg {
     arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(["true", "false"])
 }
 
+/// The feature that has changed files of configuration come into force.
+const AUTO_RELOAD: &str = "auto-reload-config";
+
+/// The feature that type, help and unit are stored with each scraped series.
+const METADATA: &str = "metadata-wal-records";
+
 /// What `--enable-feature` switches on: parts of the query language, and of its meaning.
 pub(crate) fn query_features(names: &[String]) -> Features {
     let mut features = Features::default();
@@ -114,6 +125,8 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             "promql-delayed-name-removal" => features.meaning.delayed_name_removal = true,
             // Always on.
             "native-histograms" | "ooo-native-histograms" | "promql-duration-expr" | "exemplar-storage" => {}
+            // Of the server, not of the language: see [`Cli::auto_reload`].
+            AUTO_RELOAD | METADATA => {}
             // As in Prometheus, a name that is not known does not keep the server from starting.
             other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
         }
@@ -209,6 +222,17 @@ fn values(command: &clap::Command, matches: &ArgMatches) -> BTreeMap<String, Str
 }
 
 impl Cli {
+    /// How often files of configuration are looked at, if changes are to come into force by themselves.
+    pub(crate) fn auto_reload(&self) -> Option<Duration> {
+        let every = Duration::from_millis(self.auto_reload_interval.0.max(1).unsigned_abs());
+        self.features.iter().any(|name| name == AUTO_RELOAD).then_some(every)
+    }
+
+    /// Whether type, help and unit are stored with each scraped series.
+    pub(crate) fn stores_metadata(&self) -> bool {
+        self.features.iter().any(|name| name == METADATA)
+    }
+
     /// The addresses to listen on.
     pub(crate) fn listen_addresses(&self) -> Result<Vec<SocketAddr>, String> {
         use std::net::ToSocketAddrs;

@@ -49,6 +49,8 @@ pub(crate) struct Loaded {
     pub(crate) otlp: remote::otlp::Options,
     /// The file's text without its secrets.
     pub(crate) redacted: String,
+    /// Of the files, before they were read.
+    pub(crate) fingerprint: Option<u64>,
 }
 
 impl Default for Loaded {
@@ -65,6 +67,7 @@ impl Default for Loaded {
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
             redacted: String::new(),
+            fingerprint: None,
         }
     }
 }
@@ -112,9 +115,10 @@ fn place(path: &Path, location: &Option<Location>) -> String {
 
 /// Reads and checks a file.
 pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let fingerprint = fingerprint(path);
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(path, &text)
+    Ok(Loaded { fingerprint, ..parse(path, &text)? })
 }
 
 /// Reads and checks a file, but not the rule files that it names.
@@ -124,7 +128,26 @@ pub(crate) fn load_syntax(path: &Path) -> Result<Loaded, ConfigError> {
     parse_file(path, &text).map(|(loaded, _)| loaded)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+/// What tells whether a file or one that it includes has changed: a hash of their names and contents. `None` if
+/// the file itself cannot be read.
+pub(crate) fn fingerprint(path: &Path) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let patterns = ["rule_files", "scrape_config_files"].iter().filter_map(|key| value[*key].as_array());
+    for pattern in patterns.flatten().filter_map(serde_json::Value::as_str) {
+        for file in rule_files::matching(folder, pattern).unwrap_or_default() {
+            file.hash(&mut hasher);
+            std::fs::read(&file).unwrap_or_default().hash(&mut hasher);
+        }
+    }
+    Some(hasher.finish())
+}
+
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
     let (mut loaded, patterns) = parse_file(path, text)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for pattern in patterns {

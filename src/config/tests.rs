@@ -105,6 +105,27 @@ fn jobs_are_included_from_other_files() {
 }
 
 #[test]
+fn a_change_of_any_file_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let main = dir.path().join("main.yml");
+    assert_eq!(fingerprint(&main), None);
+    write("main.yml", "rule_files: ['*.rules']\nscrape_config_files: [jobs.yml]\n");
+    let mut seen = std::collections::HashSet::from([fingerprint(&main)]);
+    for (name, text) in [
+        ("jobs.yml", "scrape_configs: []\n"),
+        ("a.rules", "groups: []\n"),
+        ("a.rules", "groups:\n- name: x\n"),
+        ("b.rules", ""),
+        ("main.yml", "rule_files: ['*.rules']\n"),
+    ] {
+        write(name, text);
+        assert!(seen.insert(fingerprint(&main)), "{name}");
+        assert!(!seen.insert(fingerprint(&main)));
+    }
+}
+
+#[test]
 fn sizes() {
     assert_eq!(parse_bytes("15MB"), Ok(15 << 20));
     assert_eq!(parse_bytes("1.5KiB"), Ok(1536));

@@ -56,6 +56,37 @@ fn targets_of_a_file_are_scraped_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn changed_files_come_into_force_by_themselves_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("prom.yml");
+    std::fs::write(&path, "scrape_config_files: ['jobs/*.yml']\n").unwrap();
+    let file = format!("--config.file={}", path.display());
+    let server = Server::start(
+        &dir.path().join("data"),
+        &[
+            "--kubernetes=off",
+            "--enable-feature=auto-reload-config",
+            "--config.auto-reload-interval=100ms",
+            &file,
+        ],
+    );
+    std::fs::create_dir(dir.path().join("jobs")).unwrap();
+    let target = server.url.trim_start_matches("http://");
+    let job = format!(
+        "scrape_configs:\n- job_name: included\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{target}']}}]\n"
+    );
+    std::fs::write(dir.path().join("jobs/a.yml"), job).unwrap();
+    server.wait_for_rows("up{job=\"included\"} == 1");
+    // A mistake changes nothing.
+    std::fs::write(dir.path().join("jobs/a.yml"), "scrape_configs: 7\n").unwrap();
+    server.wait_for("the refusal", |server| {
+        let (_, metrics) = server.get("/metrics");
+        metrics.contains("prometheus_config_last_reload_successful 0").then_some(())
+    });
+    assert_eq!(server.query("up{job=\"included\"} == 1").len(), 1);
+}
+
+#[test]
 fn remote_write_is_taken_where_it_is_enabled() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("a"), &["--kubernetes=off"]);

@@ -240,6 +240,14 @@ impl Shared {
     }
 }
 
+/// For fuzzing.
+pub(crate) fn read_answer(bytes: &[u8]) {
+    let id = bytes.get(..2).map_or(0, |id| u16::from_be_bytes([id[0], id[1]]));
+    for record in [DnsRecord::A, DnsRecord::Aaaa, DnsRecord::Mx, DnsRecord::Srv] {
+        let _ = dns::parse(bytes, id, record);
+    }
+}
+
 /// A name as it may stand in a label's: everything but letters, digits and `_` becomes `_`.
 pub(crate) fn label_name(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()

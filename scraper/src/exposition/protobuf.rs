@@ -36,6 +36,8 @@ struct Family<'a> {
     help: &'a str,
     unit: &'a str,
     metric_type: MetricType,
+    /// Whether the name needs no quotes.
+    is_bare: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +161,7 @@ impl<'a> Protobuf<'a> {
                     _ => {}
                 }
             }
+            family.is_bare = is_legacy_metric_name(family.name);
             self.family = family;
             if family.name.is_empty() {
                 return Err(Malformed);
@@ -255,8 +258,7 @@ impl<'a> Protobuf<'a> {
         value: f64,
     ) -> Result<(), Malformed> {
         let start = self.scratch.len();
-        let bare = is_legacy_metric_name(self.family.name);
-        if bare {
+        if self.family.is_bare {
             self.scratch.extend_from_slice(self.family.name.as_bytes());
             self.scratch.extend_from_slice(suffix.as_bytes());
             self.scratch.push(b'{');
@@ -326,7 +328,14 @@ fn push_labels(out: &mut Vec<u8>, message: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Hardly any text has something to escape: that is looked for in one pass without branches, which costs a fraction
+/// of copying byte by byte.
 fn push_escaped(out: &mut Vec<u8>, text: &str) {
+    let special = text.bytes().fold(false, |found, byte| found | matches!(byte, b'\\' | b'"' | b'\n'));
+    if !special {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
     for byte in text.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),

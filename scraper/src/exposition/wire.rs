@@ -18,7 +18,19 @@ pub(super) enum Field<'a> {
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
+        // Nearly all keys and lengths take one byte.
+        if let Some((&byte, rest)) = self.0.split_first()
+            && byte < 0x80
+        {
+            self.0 = rest;
+            return Ok(u64::from(byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
@@ -35,6 +47,7 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
+    #[inline]
     pub(super) fn take(&mut self, length: u64) -> Result<&'a [u8], Malformed> {
         let length = usize::try_from(length).map_err(|_| Malformed)?;
         let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
@@ -48,6 +61,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field with its number, `None` at the end.
+    #[inline]
     pub(super) fn field(&mut self) -> Result<Option<(u64, Field<'a>)>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);

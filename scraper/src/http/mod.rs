@@ -22,6 +22,20 @@ pub use pins::Pins;
 #[cfg(test)]
 mod tests;
 
+/// For fuzzing: the head of an answer, and what follows it in chunks.
+pub(crate) fn read_answer(bytes: &[u8]) {
+    if let Ok(Some((head, length))) = http1::parse_head(bytes) {
+        let _ = http1::framing(&head);
+        let mut rest = bytes[length..].to_vec();
+        let _ = http1::Chunks::default().decode(&mut rest);
+    }
+}
+
+/// For fuzzing.
+pub(crate) fn read_certificate(bytes: &[u8]) {
+    let _ = pins::common_name(bytes);
+}
+
 /// An error with its causes.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
