@@ -134,20 +134,17 @@ async fn start(
     let senders = start_senders(cli, &loaded, &db)?;
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
-    let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
-    let scraper = Arc::new(scraping);
-    let engine = Arc::clone(&options.engine);
-    let rules = Arc::new(rules::start(
-        rules::Options { begin: Some(attached), ..jobs.rules(&loaded, &cli.rules, engine, &db) },
-        stop.child_token(),
-    )?);
-    let otlp = otlp_receiver(cli, &loaded, &db);
+    let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
+    let scraper = Arc::new(scraper);
+    let rule_options = jobs.rules(&loaded, &cli.rules, Arc::clone(&options.engine), &db);
+    let rule_options = rules::Options { begin: Some(attached), ..rule_options };
+    let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
         receiver,
-        otlp,
+        otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
     });
 
