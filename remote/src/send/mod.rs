@@ -189,8 +189,10 @@ impl Sender {
     /// # Errors
     /// The log or the file with the place in it cannot be read.
     pub fn start(db: &Db, destination: Destination) -> Result<Self, CommitError> {
-        let cursor = cursor::Cursor::open(&destination.cursor_path)?;
+        let mut cursor = cursor::Cursor::open(&destination.cursor_path)?;
         let tail = db.tail(cursor.position())?;
+        // From here on nothing may be missed, also if the process ends before the first second is over.
+        cursor.keep(tail.position(), true);
         let (counters, stop) = (Arc::new(Counters::default()), Arc::new(Stop::default()));
         let (name, url) = (destination.name.clone(), destination.url.clone());
         let reader = reader::Reader::new(destination, Arc::clone(&counters), cursor);
