@@ -23,6 +23,7 @@ use crate::config::{self, Loaded};
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
 use crate::place::Place;
+use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::web::{self, serve};
 
@@ -130,22 +131,21 @@ async fn start(
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
+    let senders = start_senders(cli, &loaded, &db)?;
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
-    let scraping = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
-    let scraper = Arc::new(scraping);
-    let engine = Arc::clone(&options.engine);
-    let rules = Arc::new(rules::start(
-        rules::Options { begin: Some(attached), ..jobs.rules(&loaded, &cli.rules, engine, &db) },
-        stop.child_token(),
-    )?);
-    let otlp = otlp_receiver(cli, &loaded, &db);
+    let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
+    let scraper = Arc::new(scraper);
+    let rule_options = jobs.rules(&loaded, &cli.rules, Arc::clone(&options.engine), &db);
+    let rule_options = rules::Options { begin: Some(attached), ..rule_options };
+    let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
         receiver,
-        otlp,
+        otlp: otlp_receiver(cli, &loaded, &db),
+        senders: sender_stats(&senders),
     });
 
     let reload = Arc::new(Reload {
@@ -153,6 +153,7 @@ async fn start(
         jobs,
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
+        senders: Arc::clone(&senders),
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -167,12 +168,25 @@ async fn start(
     for server in servers {
         let _ = server.await;
     }
+    let _ = tokio::task::spawn_blocking(move || senders.stop()).await;
     db.abandon_history();
     let _ = history.join();
     maintenance.stop();
     db.sync().context("syncing the log")?;
     tracing::info!("stopped; every committed sample is on disk");
     Ok(())
+}
+
+fn start_senders(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> anyhow::Result<Arc<Senders>> {
+    let flush_deadline = Duration::from_millis(cli.storage.flush_deadline.0.unsigned_abs());
+    let senders = Senders::new(Arc::clone(db), cli.storage.path.clone(), flush_deadline);
+    senders.apply(loaded)?;
+    Ok(Arc::new(senders))
+}
+
+fn sender_stats(senders: &Arc<Senders>) -> api::SenderStats {
+    let senders = Arc::clone(senders);
+    Arc::new(move || senders.stats())
 }
 
 fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
@@ -496,6 +510,7 @@ struct Reload {
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
+    senders: Arc<Senders>,
     state: api::State,
 }
 
@@ -527,6 +542,8 @@ impl Reload {
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
         set_query_log(&self.state, &loaded, Some(path))?;
+        let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
+        tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         let alertmanagers: Vec<_> = loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect();
         self.rules.set_alertmanagers(&alertmanagers)?;
         self.rules.reload(loaded.rules.clone()).await?;

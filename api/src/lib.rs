@@ -145,7 +145,12 @@ pub struct Running {
     pub receiver: Option<Arc<remote::receive::Receiver>>,
     /// Takes OTLP metrics, if that is enabled.
     pub otlp: Option<Arc<remote::otlp::Receiver>>,
+    /// How remote write goes.
+    pub senders: SenderStats,
 }
+
+/// Asks how remote write goes.
+pub type SenderStats = Arc<dyn Fn() -> Vec<remote::send::SenderStats> + Send + Sync>;
 
 /// What an operator may ask of the process from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

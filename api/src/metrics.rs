@@ -51,6 +51,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
         scrapes(&mut page, &running.scraper.stats());
         rules(&mut page, &running.rules.stats());
         groups(&mut page, &running.rules.groups());
+        senders(&mut page, &(running.senders)());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()
 }
@@ -300,6 +301,57 @@ fn groups(page: &mut Page, groups: &[rules::GroupStatus]) {
         page.family(name, kind, help);
         for group in groups {
             page.sample(name, &[("rule_group", &format!("{};{}", group.file, group.name))], figure(group));
+        }
+    }
+}
+
+fn senders(page: &mut Page, all: &[remote::send::SenderStats]) {
+    type Figure = fn(&remote::send::SenderStats) -> f64;
+    let figures: [(&str, &str, &str, Figure); 11] = [
+        ("prometheus_remote_storage_samples_total", "counter", "Samples that were taken.", |one| {
+            one.samples as f64
+        }),
+        ("prometheus_remote_storage_histograms_total", "counter", "Histograms that were taken.", |one| {
+            one.histograms as f64
+        }),
+        ("prometheus_remote_storage_exemplars_total", "counter", "Exemplars that were taken.", |one| {
+            one.exemplars as f64
+        }),
+        ("prometheus_remote_storage_samples_failed_total", "counter", "Samples refused for good.", |one| {
+            one.failed as f64
+        }),
+        (
+            "prometheus_remote_storage_samples_dropped_total",
+            "counter",
+            "Samples that were not sent.",
+            |one| one.dropped as f64,
+        ),
+        ("prometheus_remote_storage_samples_retried_total", "counter", "Samples sent again.", |one| {
+            one.retried as f64
+        }),
+        ("prometheus_remote_storage_bytes_total", "counter", "Bytes of requests that were taken.", |one| {
+            one.bytes as f64
+        }),
+        ("prometheus_remote_storage_samples_pending", "gauge", "Samples under way.", |one| {
+            one.pending as f64
+        }),
+        ("prometheus_remote_storage_shards", "gauge", "Requests that are sent at once.", |one| {
+            one.shards as f64
+        }),
+        ("prometheus_remote_storage_highest_timestamp_in_seconds", "gauge", "Newest sample read.", |one| {
+            one.newest_read as f64 / 1000.0
+        }),
+        (
+            "prometheus_remote_storage_queue_highest_sent_timestamp_seconds",
+            "gauge",
+            "Newest sample taken.",
+            |one| one.newest_sent as f64 / 1000.0,
+        ),
+    ];
+    for (name, kind, help, figure) in figures.into_iter().filter(|_| !all.is_empty()) {
+        page.family(name, kind, help);
+        for one in all {
+            page.sample(name, &[("remote_name", &one.name), ("url", &one.url)], figure(one));
         }
     }
 }

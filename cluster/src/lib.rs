@@ -11,7 +11,10 @@
 //! The decision that stands: each slot is read from exactly one complete owner, so replication never
 //! counts a sample twice and no deduplication by value is needed.
 
-pub use remote::NotSupported;
+/// A part that is not there yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not supported yet")]
+pub struct NotSupported(pub String);
 
 /// The shards that answer a query together.
 #[derive(Debug)]

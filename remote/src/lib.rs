@@ -1,17 +1,18 @@
-//! Samples between processes: the remote-write receiver, and remote read served; the sender, the router
-//! and the StoreAPI are to come.
+//! Samples between processes: remote write in and out, remote read served, OTLP metrics in. The router and
+//! the StoreAPI are to come.
 //!
 //! This crate is *not* a transport of queries (that is `cluster`) and knows no HTTP server: a request
-//! comes in as bytes with its two headers, and goes out as counts or a typed error. What is not there
-//! yet answers with [`NotSupported`], so that whoever reads a configuration can refuse with the reason.
+//! comes in as bytes with its headers, and goes out as counts or a typed error. It sends with a client
+//! that it is given.
 //!
 //! ```
 //! use remote::receive::{Encoding, Protocol};
 //!
 //! let encoding = Encoding::from_headers(Some("application/x-protobuf"), Some("snappy")).unwrap();
 //! assert_eq!(encoding.protocol, Protocol::V1);
-//! let refused = remote::Sender::start(&remote::Destination { url: "http://a/write".into() });
-//! assert_eq!(refused.err().unwrap().to_string(), "remote write to http://a/write is not supported yet");
+//! let body = remote::send::request([(model::Labels::from_pairs([("__name__", "up")]), 1_000, 1.0)]);
+//! let mut message = Vec::new();
+//! assert_eq!(encoding.compression.decompress_into(&body, 1 << 20, &mut message).unwrap(), message.len());
 //! ```
 //!
 //! The hard decision: a request is never decoded into owned structures. The receiver walks the
@@ -24,29 +25,3 @@ pub mod read;
 pub mod receive;
 pub mod send;
 mod wire;
-
-/// A part of the protocol that is not there yet.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not supported yet")]
-pub struct NotSupported(pub String);
-
-/// Where a sender sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The receiver's URL.
-    pub url: String,
-}
-
-/// Sends what is appended to the store to another process.
-#[derive(Debug)]
-pub struct Sender(());
-
-impl Sender {
-    /// Starts sending to `destination`.
-    ///
-    /// # Errors
-    /// Always, until the sender is there.
-    pub fn start(destination: &Destination) -> Result<Self, NotSupported> {
-        Err(NotSupported(format!("remote write to {}", destination.url)))
-    }
-}

@@ -2,7 +2,7 @@
 //!
 //! Source: `prometheus/prompb/types.proto` of Prometheus' published interface, field by field.
 
-use model::{FloatHistogram, Labels, Span};
+use model::{FloatHistogram, Histogram, IntHistogram, Labels, Span};
 
 use crate::wire::Writer;
 
@@ -24,28 +24,66 @@ pub(crate) fn push_sample(series: &mut Writer, number: u32, ts: i64, value: f64)
     });
 }
 
+/// `Exemplar{labels = 1, value = 2, timestamp = 3}`
+pub(crate) fn push_exemplar(series: &mut Writer, number: u32, (ts, value): (i64, f64), labels: &Labels) {
+    series.message(number, |exemplar| {
+        push_labels(exemplar, labels);
+        exemplar.double(2, value);
+        exemplar.int64(3, ts);
+    });
+}
+
 /// `Histogram` with float counts.
 pub(crate) fn push_histogram(series: &mut Writer, number: u32, ts: i64, histogram: &FloatHistogram) {
     series.message(number, |message| {
         message.member_double(2, histogram.count);
-        message.double(3, histogram.sum);
-        message.sint64(4, histogram.schema.into());
-        message.double(5, histogram.zero_threshold);
+        push_shape(message, histogram);
         message.member_double(7, histogram.zero_count);
         push_spans(message, 8, &histogram.negative_spans);
         message.packed_doubles(10, &histogram.negative);
         push_spans(message, 11, &histogram.positive_spans);
         message.packed_doubles(13, &histogram.positive);
-        let hint = match histogram.reset_hint {
-            model::ResetHint::Unknown => 0,
-            model::ResetHint::Reset => 1,
-            model::ResetHint::NotReset => 2,
-            model::ResetHint::Gauge => 3,
-        };
-        message.uint64(14, hint);
-        message.int64(15, ts);
-        message.packed_doubles(16, &histogram.custom_values);
+        push_rest(message, ts, histogram);
     });
+}
+
+/// `Histogram` with integer counts, of which each bucket's is told as the difference from the one before.
+pub(crate) fn push_int_histogram(series: &mut Writer, number: u32, ts: i64, histogram: &IntHistogram) {
+    series.message(number, |message| {
+        message.member_uint64(1, histogram.count);
+        push_shape(message, histogram);
+        message.member_uint64(6, histogram.zero_count);
+        push_spans(message, 8, &histogram.negative_spans);
+        message.packed_sint64(9, deltas(&histogram.negative));
+        push_spans(message, 11, &histogram.positive_spans);
+        message.packed_sint64(12, deltas(&histogram.positive));
+        push_rest(message, ts, histogram);
+    });
+}
+
+fn deltas(counts: &[u64]) -> impl ExactSizeIterator<Item = i64> + '_ {
+    counts.iter().enumerate().map(|(at, count)| {
+        let before = at.checked_sub(1).map_or(0, |at| counts[at]);
+        count.wrapping_sub(before).cast_signed()
+    })
+}
+
+fn push_shape<N>(message: &mut Writer, histogram: &Histogram<N>) {
+    message.double(3, histogram.sum);
+    message.sint64(4, histogram.schema.into());
+    message.double(5, histogram.zero_threshold);
+}
+
+fn push_rest<N>(message: &mut Writer, ts: i64, histogram: &Histogram<N>) {
+    let hint = match histogram.reset_hint {
+        model::ResetHint::Unknown => 0,
+        model::ResetHint::Reset => 1,
+        model::ResetHint::NotReset => 2,
+        model::ResetHint::Gauge => 3,
+    };
+    message.uint64(14, hint);
+    message.int64(15, ts);
+    message.packed_doubles(16, &histogram.custom_values);
 }
 
 /// `BucketSpan{offset = 1, length = 2}` each.

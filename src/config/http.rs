@@ -160,7 +160,7 @@ pub(crate) struct Header {
 }
 
 /// Headers that are set by the client itself.
-const RESERVED_HEADERS: [&str; 18] = [
+pub(crate) const RESERVED_HEADERS: [&str; 18] = [
     "authorization",
     "host",
     "content-encoding",

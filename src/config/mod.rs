@@ -7,6 +7,7 @@ mod discovery;
 mod file;
 mod http;
 mod redact;
+mod remote_write;
 mod resolve;
 mod rule_files;
 mod scalars;
@@ -18,6 +19,7 @@ use serde_saphyr::Location;
 
 pub(crate) use alerting::Alertmanager;
 pub(crate) use redact::redact;
+pub(crate) use remote_write::RemoteWriteOptions;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
 pub(crate) use storage::StorageOptions;
@@ -39,6 +41,8 @@ pub(crate) struct Loaded {
     pub(crate) alertmanagers: Vec<Alertmanager>,
     /// Where queries are logged; relative to the file.
     pub(crate) query_log_file: Option<PathBuf>,
+    /// Where samples are sent.
+    pub(crate) remote_write: Vec<RemoteWriteOptions>,
     /// How samples are kept.
     pub(crate) storage: storage::StorageOptions,
     /// How OTLP metrics become series.
@@ -59,6 +63,7 @@ impl Default for Loaded {
             rules: Vec::new(),
             alertmanagers: Vec::new(),
             query_log_file: None,
+            remote_write: Vec::new(),
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
             redacted: String::new(),

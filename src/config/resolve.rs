@@ -37,7 +37,7 @@ pub(crate) type FaultIn = (Option<PathBuf>, Fault);
 
 pub(crate) fn resolve(file: File, parts: Vec<Part>, folder: &Path) -> Result<Loaded, FaultIn> {
     let scrapes = file.scrape_configs.clone().unwrap_or_default();
-    let (mut loaded, global) = resolve_main(file).map_err(|fault| (None, fault))?;
+    let (mut loaded, global) = resolve_main(file, folder).map_err(|fault| (None, fault))?;
     let defaults = Defaults { interval_ms: global_interval(&global), global: &global, folder };
     defaults.add(&mut loaded.jobs, scrapes).map_err(|fault| (None, fault))?;
     for Part { path, scrapes } in parts {
@@ -53,7 +53,7 @@ fn global_interval(global: &Global) -> i64 {
 }
 
 /// Everything but the jobs.
-fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
+fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
     refuse("", file.refused())?;
     let global = file.global.unwrap_or_default();
     refuse("global.", global.refused())?;
@@ -69,6 +69,7 @@ fn resolve_main(file: File) -> Result<(Loaded, Global), Fault> {
         rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
         rules: Vec::new(),
         alertmanagers: super::alerting::resolve(file.alerting.as_ref())?,
+        remote_write: super::remote_write::resolve(&file.remote_write, folder)?,
         storage: file.storage.unwrap_or_default().resolve()?,
         otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),

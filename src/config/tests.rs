@@ -42,7 +42,7 @@ fn mistakes_are_placed() {
             "scrape_configs:\n- job_name: a\n  ec2_sd_configs:\n  - region: x\n",
             "p.yml:4:5: job \"a\": ec2_sd_configs is not supported",
         ),
-        ("remote_write:\n- url: http://x/\n", "p.yml:2:3: remote_write is not supported"),
+        ("remote_read:\n- url: http://x/\n", "p.yml:2:3: remote_read is not supported"),
         (
             "scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 6s\n",
             "p.yml:4:19: scrape timeout greater",

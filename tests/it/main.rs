@@ -9,6 +9,7 @@ mod configured;
 mod differential;
 mod exchange;
 mod first_light;
+mod forwarding;
 mod golden;
 mod guarded;
 mod neighbours;

@@ -18,13 +18,26 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// On the data in `dir`, with `config` besides what is necessary.
     pub(crate) fn start(dir: &Path, config: &str) -> Self {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let path = dir.with_extension("yml");
         std::fs::write(&path, if config.is_empty() { "scrape_configs: []\n" } else { config }).unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        Self::run(dir, &address, &[&format!("--config.file={}", path.display())])
+    }
+
+    /// At an address, without a configuration.
+    pub(crate) fn start_at(dir: &Path, address: &str, flags: &[&str]) -> Self {
+        let path = dir.with_extension("yml");
+        std::fs::write(&path, "scrape_configs: []\n").unwrap();
+        let config = format!("--config.file={}", path.display());
+        let flags: Vec<&str> = std::iter::once(config.as_str()).chain(flags.iter().copied()).collect();
+        Self::run(dir, address, &flags)
+    }
+
+    fn run(dir: &Path, address: &str, flags: &[&str]) -> Self {
         let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", path.display()))
             .arg(format!("--storage.tsdb.path={}", dir.display()))
             .arg(format!("--web.listen-address={address}"))
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -36,7 +36,7 @@ fn a_configuration_is_refused_by_file_line_and_key() {
             ":3:",
             "multiple scrape configs with job name \"a\"",
         ),
-        ("remote_write:\n- url: http://x/\n", ":2:", "remote_write is not supported"),
+        ("remote_read:\n- url: http://x/\n", ":2:", "remote_read is not supported"),
         ("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: nope\n", ":4:", "nope"),
         ("scrape_configs: [\n", "", "prom.yml"),
         ("", "", "the file is empty"),

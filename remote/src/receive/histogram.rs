@@ -26,7 +26,7 @@ struct Message {
 }
 
 /// Reads a histogram with its timestamp.
-pub(super) fn read(bytes: &[u8]) -> Result<(i64, HistogramValue), ReceiveError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<(i64, HistogramValue), ReceiveError> {
     let mut message = Message::default();
     let mut ts = 0;
     let mut fields = Fields::new(bytes);

@@ -4,7 +4,7 @@
 //! with snappy's block format (or zstd for 2.0). What can never succeed is answered with 400 and must
 //! not be sent again; what may succeed later with 500.
 
-mod histogram;
+pub(crate) mod histogram;
 mod receiver;
 mod request;
 

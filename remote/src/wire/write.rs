@@ -49,6 +49,19 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    /// A number that says by being there that it is the member of its oneof.
+    pub(crate) fn member_uint64(&mut self, number: u32, value: u64) {
+        self.key(number, 0);
+        self.push_varint(value);
+    }
+
+    /// A packed list of signed numbers.
+    pub(crate) fn packed_sint64(&mut self, number: u32, values: impl ExactSizeIterator<Item = i64>) {
+        if values.len() > 0 {
+            self.message(number, |list| values.for_each(|value| list.push_varint(zigzag(value))));
+        }
+    }
+
     /// A string or bytes.
     pub(crate) fn bytes(&mut self, number: u32, value: &[u8]) {
         if !value.is_empty() {

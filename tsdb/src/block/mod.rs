@@ -126,6 +126,11 @@ impl Block {
         self.chunks.chunk(chunk.reference).map_err(|Malformed(what)| self.chunk_error(id, chunk, what))
     }
 
+    /// The file that a chunk is in.
+    pub(crate) fn chunk_path(&self, chunk: &ChunkMeta) -> PathBuf {
+        self.chunks.path_of(chunk.reference)
+    }
+
     pub(crate) fn chunk_error(&self, id: u32, chunk: &ChunkMeta, what: &str) -> StorageError {
         let labels = self.labels(id).unwrap_or_default();
         let what = format!("{what}; lost: {labels} from {} to {} ms", chunk.min, chunk.max);

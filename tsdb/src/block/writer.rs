@@ -71,7 +71,7 @@ impl Writer {
             let samples = u64::from(chunk::count(&chunk.data));
             self.meta.stats.num_samples += samples;
             match chunk.encoding {
-                Encoding::Xor => self.meta.stats.num_float_samples += samples,
+                Encoding::Xor | Encoding::Xor2 => self.meta.stats.num_float_samples += samples,
                 Encoding::Histogram | Encoding::FloatHistogram => {
                     self.meta.stats.num_histogram_samples += samples;
                 }

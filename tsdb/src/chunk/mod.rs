@@ -4,6 +4,7 @@ pub(crate) mod histogram;
 pub(crate) mod layout;
 mod varbit;
 pub(crate) mod xor;
+mod xor2;
 
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub(crate) enum Encoding {
     Histogram = 2,
     /// Native histograms with float counts.
     FloatHistogram = 3,
+    /// Floats, perhaps with start times.
+    Xor2 = 4,
 }
 
 impl Encoding {
@@ -31,7 +34,8 @@ impl Encoding {
             1 => Ok(Self::Xor),
             2 => Ok(Self::Histogram),
             3 => Ok(Self::FloatHistogram),
-            4..=6 => Err(Malformed("chunk encoding with start times is not supported")),
+            4 => Ok(Self::Xor2),
+            5 | 6 => Err(Malformed("histogram chunks with start times are not supported")),
             _ => Err(Malformed("unknown chunk encoding")),
         }
     }
@@ -64,6 +68,11 @@ pub(crate) fn decode(
 ) -> Result<(), Malformed> {
     match encoding {
         Encoding::Xor => xor::decode(data, limit, range, into),
+        Encoding::Xor2 => xor2::for_each(data, limit, |ts, value| {
+            if range.contains(ts) {
+                into.push_float(ts, value);
+            }
+        }),
         Encoding::Histogram | Encoding::FloatHistogram => {
             histogram::for_each(encoding, data, limit, &mut |ts, value| {
                 if range.contains(ts) {
@@ -87,6 +96,7 @@ pub(crate) fn for_each(
 ) -> Result<(), Malformed> {
     match encoding {
         Encoding::Xor => xor::for_each(data, limit, |ts, value| visit(ts, Value::Float(value))),
+        Encoding::Xor2 => xor2::for_each(data, limit, |ts, value| visit(ts, Value::Float(value))),
         Encoding::Histogram | Encoding::FloatHistogram => {
             histogram::for_each(encoding, data, limit, &mut |ts, value| visit(ts, Value::Histogram(value)))
         }

@@ -144,6 +144,16 @@ impl Inner {
         self.disk.sync_dir(&dir).map_err(CommitError::at(&dir))
     }
 
+    /// A name that sorts behind those of all blocks of the same span: of two samples of one time the one that came
+    /// first counts, and blocks are read in that order.
+    fn late_ulid(&self, start: Timestamp, end: Timestamp) -> Ulid {
+        let new = new_ulid(&*self.disk, end);
+        let published = self.published.read();
+        let same = published.blocks.iter().filter(|b| b.meta.min_time == start && b.meta.max_time == end);
+        let last = same.map(|block| block.meta.ulid).max();
+        last.map_or(new, |last| new.max(Ulid(last.0.saturating_add(1))))
+    }
+
     fn write_late(
         &self,
         dir: &Path,
@@ -158,7 +168,7 @@ impl Inner {
             let pairs = ids.iter().flat_map(|&id| catalog.pairs(id));
             pairs.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
         };
-        let mut meta = Meta::first_level(new_ulid(&*self.disk, end), start, end);
+        let mut meta = Meta::first_level(self.late_ulid(start, end), start, end);
         meta.compaction.hints = vec!["from-out-of-order".to_owned()];
         let in_order = symbols.iter().map(String::as_str);
         let mut writer = Writer::create(&self.disk, dir, meta, in_order)?;

@@ -111,8 +111,9 @@ impl Inner {
     /// Drops from the head and the log what blocks have, unless an old snapshot still reads it there.
     fn truncate_head(&self, pending: &mut Pending) -> Result<(), IoError> {
         if let Some((until, snapshots)) = pending.truncate
-            && self.head.snapshots.oldest() >= snapshots
+            && (self.head.snapshots.oldest() >= snapshots || self.is_overdue(until))
         {
+            self.head.snapshots.expire(snapshots);
             let dropped = self.head.truncate(until);
             let segment = self.log.lock().wal.segment();
             pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
@@ -130,6 +131,13 @@ impl Inner {
         self.truncate_log(until, pending)?;
         pending.shorten = None;
         Ok(())
+    }
+
+    /// Whether one more block has come together since the head was to drop what is before `until`: memory must not
+    /// grow for as long as somebody holds a snapshot.
+    fn is_overdue(&self, until: Timestamp) -> bool {
+        let due = until.saturating_add(self.options.block_range_ms / 2 * 5);
+        self.head.max_ts().is_some_and(|newest| newest > due)
     }
 
     /// Replaces the first two thirds of the log by a checkpoint.

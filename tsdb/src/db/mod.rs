@@ -12,6 +12,7 @@ mod maintain;
 mod merge;
 mod open;
 mod replay;
+pub(crate) mod scrub;
 pub(crate) mod snapshot;
 mod sync;
 pub(crate) mod tail;

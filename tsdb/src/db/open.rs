@@ -158,7 +158,12 @@ fn is_damage(error: &OpenError) -> bool {
 }
 
 /// Moves a block aside that cannot be read, and says what is lost.
-fn quarantine_block(disk: &dyn Disk, dir: &Path, block: &Path, error: &OpenError) -> Result<(), OpenError> {
+pub(super) fn quarantine_block(
+    disk: &dyn Disk,
+    dir: &Path,
+    block: &Path,
+    error: &OpenError,
+) -> Result<(), OpenError> {
     let lost = match read_meta(disk, block) {
         Ok(meta) => format!("the time from {} to {} ms", meta.min_time, meta.max_time),
         Err(_) => "an unknown span of time".to_owned(),

@@ -430,7 +430,7 @@ impl Replay<'_> {
                     }
                 }
             }
-            Record::WithStartTimes | Record::MappedMarkers | Record::Unknown => {}
+            Record::MappedMarkers | Record::Unknown => {}
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use crate::select;
 
 /// A consistent view: head and blocks as of one commit.
 ///
-/// It keeps the blocks it reads, and the head's samples of its time, for as long as it lives; so it
-/// should live for one query.
+/// It keeps the blocks it reads, and the head's samples of its time; so it should live for one query. The head
+/// waits with what it drops until one more block could be cut; a snapshot that lives longer fails.
 pub struct Snapshot {
     inner: Arc<Inner>,
     blocks: Vec<Arc<Block>>,
@@ -34,6 +34,15 @@ impl Snapshot {
 
     pub(super) fn blocks(&self) -> &[Arc<Block>] {
         &self.blocks
+    }
+
+    /// Fails if the head could not wait for this snapshot any longer. To be asked after something was read.
+    fn check(&self) -> Result<(), StorageError> {
+        if self.inner.head.snapshots.has_expired(self.view.snapshot) {
+            let what = "the query has taken so long that the samples it reads have left memory";
+            return Err(StorageError::Unavailable(what.to_owned()));
+        }
+        Ok(())
     }
 
     pub(super) fn view(&self) -> View {
@@ -159,7 +168,10 @@ impl SeriesSet for Set<'_> {
                 let _ = block.index.visit_labels(id, visit);
             }
             None => {
-                for (name, value) in self.snapshot.inner.head.catalog.read_recursive().pairs(id) {
+                let catalog = self.snapshot.inner.head.catalog.read_recursive();
+                // Numbers of an expired snapshot may mean others by now; its samples are an error.
+                let valid = self.snapshot.check().is_ok();
+                for (name, value) in valid.then(|| catalog.pairs(id)).into_iter().flatten() {
                     visit(name, value);
                 }
             }
@@ -227,6 +239,7 @@ impl Snapshot {
         let from: Timestamp = whole.start.max(self.view.from);
         let range = TimeRange::new(from, whole.end);
         let visible = self.inner.head.visible(id, self.view, range);
+        self.check()?;
         let from = (into.ts.len(), into.histogram_ts.len());
         let decoded =
             visible.and_then(|chunks| chunks.iter().try_for_each(|chunk| chunk.decode(range, into)));
@@ -254,8 +267,9 @@ impl Snapshot {
             sources.push((number, Self::block_series(block, selection.matchers, range)?));
         }
         let mut head = self.head_series(selection.matchers, range);
+        self.check()?;
         if sorted || sources.iter().any(|(_, ids)| !ids.is_empty()) {
-            self.inner.head.catalog.read_recursive().sort(&mut head);
+            self.inner.head.sort(&mut head);
         }
         sources.push((self.head_source(), head));
         let merged = merge(sources, |source, id| self.labels_of(source, id))?;

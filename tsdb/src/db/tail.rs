@@ -254,7 +254,7 @@ fn logged(record: Record) -> Option<Logged> {
         Record::Samples(entries) => (entries.is_empty(), Logged::Samples(entries)),
         Record::Histograms(entries) => (entries.is_empty(), Logged::Histograms(entries)),
         Record::Exemplars(entries) => (entries.is_empty(), Logged::Exemplars(entries)),
-        Record::Tombstones(_) | Record::MappedMarkers | Record::WithStartTimes | Record::Unknown => {
+        Record::Tombstones(_) | Record::MappedMarkers | Record::Unknown => {
             return None;
         }
     };

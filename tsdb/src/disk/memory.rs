@@ -29,6 +29,8 @@ pub struct Faults {
     pub ignore_sync_dir: bool,
     /// A planted bug: files are not cut back after a failed write.
     pub ignore_truncate: bool,
+    /// A planted bug: a checkpoint is said to stand for one segment more than it does.
+    pub cut_too_far: bool,
 }
 
 #[derive(Debug, Default)]
@@ -228,6 +230,17 @@ impl Disk for Memory {
             Err(_) => path.to_owned(),
         };
         let is_dir = !moved_dirs.is_empty();
+        let name = to.file_name().unwrap_or_default().to_string_lossy();
+        if state.faults.cut_too_far
+            && let Some(number) = name.strip_prefix("checkpoint.").and_then(|n| n.parse::<u64>().ok())
+        {
+            let next = to.with_file_name(format!("{:08}", number + 1));
+            if let Some(node) = state.files.get(&next) {
+                let mut node = node.lock();
+                node.data.clear();
+                node.synced = 0;
+            }
+        }
         for path in moved {
             if let Some(node) = state.files.remove(&path) {
                 state.files.insert(target(&path), node);

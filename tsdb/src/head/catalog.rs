@@ -254,7 +254,8 @@ impl Catalog {
         ids.sort_unstable_by(|&a, &b| self.compare(a, b));
     }
 
-    fn compare(&self, a: u32, b: u32) -> Ordering {
+    /// The order of the labels of two series.
+    pub(crate) fn compare(&self, a: u32, b: u32) -> Ordering {
         let (row_a, row_b) = (&self.rows[a as usize], &self.rows[b as usize]);
         if row_a.shape != row_b.shape {
             return self.pairs(a).cmp(self.pairs(b));

@@ -1,8 +1,8 @@
 //! Samples that came out of order, within the window that allows it.
 //!
-//! They are few by nature, so they are kept plain: one sorted array a series, until the next step of
-//! maintenance that cuts the head writes them into blocks of their own. A reader merges them with what
-//! the series has in order.
+//! They are few by nature, so they are kept plain: one sorted array a series of 40 bytes a sample, until the
+//! next step of maintenance that cuts the head writes them into blocks of their own. A reader merges
+//! them with what the series has in order.
 
 use hashbrown::HashMap;
 use model::{HistogramValue, TimeRange, Timestamp};
@@ -19,12 +19,37 @@ const FLUSHING: u64 = u64::MAX - 1;
 #[derive(Clone, Debug)]
 struct LateSample {
     ts: Timestamp,
-    value: Value,
+    value: Kept,
     /// The first snapshot that sees it.
     from_snapshot: u64,
     /// The first snapshot that sees it no more, since it is deleted or in a block; or [`LIVE`] or
     /// [`FLUSHING`].
     until_snapshot: u64,
+}
+
+/// A value; histograms, which are large, elsewhere.
+#[derive(Clone, Debug)]
+enum Kept {
+    Float(f64),
+    Histogram(Box<HistogramValue>),
+}
+
+impl From<Value> for Kept {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Float(value) => Self::Float(value),
+            Value::Histogram(value) => Self::Histogram(Box::new(value)),
+        }
+    }
+}
+
+impl Kept {
+    fn value(&self) -> Value {
+        match self {
+            Self::Float(value) => Value::Float(*value),
+            Self::Histogram(value) => Value::Histogram((**value).clone()),
+        }
+    }
 }
 
 /// Late samples of some series: number, time and value.
@@ -49,6 +74,7 @@ impl Late {
         if at > 0 && samples[at - 1].ts == ts && samples[at - 1].until_snapshot >= FLUSHING {
             return false;
         }
+        let value = value.into();
         samples.insert(at, LateSample { ts, value, from_snapshot, until_snapshot: LIVE });
         true
     }
@@ -63,7 +89,7 @@ impl Late {
                         young.iter_mut().filter(|young| young.ts == ts && young.until_snapshot >= FLUSHING);
                     taken.for_each(|young| young.until_snapshot = from_snapshot);
                 }
-                self.add(id, ts, value, from_snapshot);
+                self.add(id, ts, value.value(), from_snapshot);
             }
         }
     }
@@ -74,7 +100,7 @@ impl Late {
         let samples = all.get(&id)?;
         let mut of_time = samples[samples.partition_point(|sample| sample.ts < ts)..].iter();
         let living = of_time.find(|sample| sample.ts > ts || sample.until_snapshot >= FLUSHING);
-        living.filter(|sample| sample.ts == ts).map(|sample| sample.value.is_same(value))
+        living.filter(|sample| sample.ts == ts).map(|sample| sample.value.value().is_same(value))
     }
 
     /// Whether there is nothing at all.
@@ -87,7 +113,7 @@ impl Late {
         let all = self.0.read();
         let living = all.iter().flat_map(|(&id, samples)| samples.iter().map(move |sample| (id, sample)));
         let living = living.filter(|(_, sample)| sample.until_snapshot >= FLUSHING);
-        living.map(|(id, sample)| (id, sample.ts, sample.value.clone())).collect()
+        living.map(|(id, sample)| (id, sample.ts, sample.value.value())).collect()
     }
 
     /// Whether a series has a sample here.
@@ -115,12 +141,13 @@ impl Late {
         let samples = all.get(&id).into_iter().flatten();
         for sample in samples.filter(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts)) {
             match &sample.value {
-                Value::Float(value) => into.push_float(sample.ts, *value),
-                Value::Histogram(HistogramValue::Int(histogram)) => {
-                    into.push_histogram(sample.ts, histogram.to_float().into());
-                }
-                Value::Histogram(HistogramValue::Float(histogram)) => {
-                    into.push_histogram(sample.ts, histogram.clone().into());
+                Kept::Float(value) => into.push_float(sample.ts, *value),
+                Kept::Histogram(value) => {
+                    let histogram = match &**value {
+                        HistogramValue::Int(histogram) => histogram.to_float(),
+                        HistogramValue::Float(histogram) => histogram.clone(),
+                    };
+                    into.push_histogram(sample.ts, histogram.into());
                 }
             }
         }
@@ -132,7 +159,7 @@ impl Late {
         let (mut taken, mut left) = (Samples::new(), Samples::new());
         for (&id, samples) in self.0.write().iter_mut() {
             for sample in samples.iter_mut().filter(|sample| sample.until_snapshot >= FLUSHING) {
-                let entry = (id, sample.ts, sample.value.clone());
+                let entry = (id, sample.ts, sample.value.value());
                 if take(id, sample.ts) {
                     sample.until_snapshot = FLUSHING;
                     taken.push(entry);
@@ -168,6 +195,11 @@ impl Late {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_takes_the_memory_its_documentation_says() {
+        assert_eq!(size_of::<LateSample>(), 40);
+    }
 
     #[test]
     fn samples_are_sorted_and_seen_by_later_snapshots_only() {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use model::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
@@ -145,6 +145,8 @@ impl MappedChunks {
     /// what they have.
     pub(crate) fn load(&self) -> Result<Found, IoError> {
         let mut found = Found::new();
+        // Series with a chunk that cannot be adopted: the log has it, but only as long as no later one hides it.
+        let mut unfit = HashSet::new();
         let mut damaged: Option<Malformed> = None;
         for number in self.numbers()? {
             let path = path_of(&self.dir, number);
@@ -155,9 +157,13 @@ impl MappedChunks {
             if damaged.is_none() {
                 let map = self.disk.map(&path).map_err(IoError::at(&path))?;
                 let mut newest = i64::MIN;
-                let read = scan(&map, number, &mut |series, reference| {
-                    newest = newest.max(reference.max());
-                    found.entry(series).or_default().push(reference);
+                let read = scan(&map, number, &mut |series, reference| match reference {
+                    Some(reference) if !unfit.contains(&series) => {
+                        newest = newest.max(reference.max());
+                        found.entry(series).or_default().push(reference);
+                    }
+                    Some(_) => {}
+                    None => drop(unfit.insert(series)),
                 });
                 if let Err(Malformed(what)) = read {
                     // What was read of it is not used either, so that a series keeps all or none.
@@ -319,8 +325,13 @@ fn decode(data: &[u8]) -> Result<(Decoded, usize), Malformed> {
     Ok((Decoded { series, min, max, encoding, data_at, data_bytes }, end + 4))
 }
 
-/// Calls `visit` with every chunk of a file. Zeros up to the end are where nothing was written.
-pub(crate) fn scan(file: &[u8], number: u32, visit: &mut dyn FnMut(u64, MappedRef)) -> Result<(), Malformed> {
+/// Calls `visit` with the series and place of every chunk of a file that came in order; without a place where its
+/// time or encoding is not one that can be adopted. Zeros up to the end are where nothing was written.
+pub(crate) fn scan(
+    file: &[u8],
+    number: u32,
+    visit: &mut dyn FnMut(u64, Option<MappedRef>),
+) -> Result<(), Malformed> {
     if file.iter().all(|&byte| byte == 0) {
         return Ok(());
     }
@@ -336,9 +347,9 @@ pub(crate) fn scan(file: &[u8], number: u32, visit: &mut dyn FnMut(u64, MappedRe
             return if clean { Ok(()) } else { Err(Malformed("data after zeros in a head chunk file")) };
         }
         let (chunk, bytes) = decode(rest)?;
-        let packed = MappedRef::pack(chunk.min, chunk.max, number, at);
-        if let Some(reference) = packed.filter(|_| chunk.encoding & OUT_OF_ORDER == 0) {
-            visit(chunk.series, reference);
+        if chunk.encoding & OUT_OF_ORDER == 0 {
+            let packed = MappedRef::pack(chunk.min, chunk.max, number, at);
+            visit(chunk.series, packed.filter(|_| Encoding::from_byte(chunk.encoding).is_ok()));
         }
         at += bytes;
     }
@@ -364,6 +375,21 @@ mod tests {
         assert_eq!((reference.file(), reference.offset()), (4711, 99_999_999));
         assert_eq!(MappedRef::pack(-1, 0, 1, 8), None);
         assert_eq!(MappedRef::pack(0, 1 << 32, 1, 8), None);
+    }
+
+    #[test]
+    fn a_chunk_that_cannot_be_adopted_hides_no_log() {
+        let mut file = Vec::new();
+        file.put_u32(MAGIC);
+        file.extend_from_slice(&[VERSION, 0, 0, 0]);
+        for (series, min) in [(1, 0), (2, 0), (1, -1000), (1, 100), (2, 100)] {
+            encode(&mut file, &chunk(series, min));
+        }
+        let disk = Memory::new();
+        disk.create_dir_all(Path::new("/c")).unwrap();
+        crate::disk::write_atomically(&disk, Path::new("/c/000001"), &file).unwrap();
+        let found = MappedChunks::open(Arc::new(disk), Path::new("/c")).unwrap().load().unwrap();
+        assert_eq!((found[&1].len(), found[&2].len()), (1, 2));
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub(crate) fn shard_of(id: u32) -> usize {
     id as usize % SHARDS
 }
 
+/// How many series are sorted before others may have the catalog.
+const SERIES_A_TURN: usize = 4096;
 /// How many series are locked, copied and written in one go where chunks are mapped.
 const SERIES_MAPPED_AT_ONCE: usize = 1024;
 
@@ -276,6 +278,42 @@ impl Head {
     /// Where full chunks are.
     pub(crate) fn mapped(&self) -> &MappedChunks {
         &self.files
+    }
+
+    /// Sorts series by their labels, in turns: whoever creates series waits for one turn at most, however many
+    /// series there are.
+    pub(crate) fn sort(&self, ids: &mut [u32]) {
+        for run in ids.chunks_mut(SERIES_A_TURN) {
+            self.catalog.read().sort(run);
+        }
+        let (mut merged, mut width) = (Vec::with_capacity(ids.len()), SERIES_A_TURN);
+        while width < ids.len() {
+            merged.clear();
+            for pair in ids.chunks(2 * width) {
+                let (mut low, mut high) = pair.split_at(width.min(pair.len()));
+                while !low.is_empty() && !high.is_empty() {
+                    let catalog = self.catalog.read();
+                    for _ in 0..SERIES_A_TURN {
+                        let (Some((&a, rest_a)), Some((&b, rest_b))) =
+                            (low.split_first(), high.split_first())
+                        else {
+                            break;
+                        };
+                        if catalog.compare(b, a) == std::cmp::Ordering::Less {
+                            merged.push(b);
+                            high = rest_b;
+                        } else {
+                            merged.push(a);
+                            low = rest_a;
+                        }
+                    }
+                }
+                merged.extend_from_slice(low);
+                merged.extend_from_slice(high);
+            }
+            ids.copy_from_slice(&merged);
+            width *= 2;
+        }
     }
 
     /// Reads which chunks are mapped. To be done before any is written.

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 pub(crate) struct Snapshots {
     alive: Mutex<Alive>,
     newest: AtomicU64,
+    /// Snapshots before this may not read the head any more.
+    expired: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +35,19 @@ impl Snapshots {
         let mut alive = self.alive.lock();
         alive.numbers.remove(&number);
         self.publish(&alive);
+    }
+
+    /// Gives up all snapshots before `number`. The caller has yet to change what they read.
+    pub(crate) fn expire(&self, number: u64) {
+        let mut alive = self.alive.lock();
+        alive.numbers = alive.numbers.split_off(&number);
+        self.expired.fetch_max(number, Ordering::AcqRel);
+        self.publish(&alive);
+    }
+
+    /// Whether a snapshot was given up.
+    pub(crate) fn has_expired(&self, number: u64) -> bool {
+        number < self.expired.load(Ordering::Acquire)
     }
 
     fn publish(&self, alive: &Alive) {

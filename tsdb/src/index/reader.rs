@@ -3,7 +3,7 @@
 use croaring::Bitmap;
 
 use super::{ChunkMeta, MAGIC, SERIES_ALIGN, TOC_BYTES, VERSION};
-use crate::codec::bytes::Bytes;
+use crate::codec::bytes::{Bytes, Put};
 use crate::codec::{Malformed, crc};
 use crate::disk::Mapping;
 use crate::select::LabelIndex;
@@ -17,6 +17,10 @@ const SAMPLING: usize = 32;
 /// page cache.
 pub(crate) struct Reader {
     data: Mapping,
+    /// Where the postings offset table is: the same, but of version 1, which does not sort it, a sorted copy.
+    table: Mapping,
+    /// Of version 1 symbols and series are named by their offset in the file, else by number and by 1/16 of it.
+    by_offset: bool,
     /// Where each symbol begins.
     symbols: Vec<u32>,
     names: Vec<Name>,
@@ -80,9 +84,11 @@ impl Reader {
         if header.u32()? != MAGIC {
             return Err(Malformed("not an index (magic number)"));
         }
-        if header.u8()? != VERSION {
-            return Err(Malformed("index version is not supported"));
-        }
+        let by_offset = match header.u8()? {
+            1 => true,
+            VERSION => false,
+            _ => return Err(Malformed("index version is not supported")),
+        };
         let toc_at = data.len().checked_sub(TOC_BYTES).ok_or(Malformed("index is too short"))?;
         let toc = &data[toc_at..];
         if crc(&toc[..48]).to_be_bytes() != toc[48..] {
@@ -93,18 +99,23 @@ impl Reader {
             [toc.u64()?, toc.u64()?, toc.u64()?, toc.u64()?, toc.u64()?, toc.u64()?];
         let series_end = position(if label_indices == 0 { postings } else { label_indices }, &data)?;
         let symbols = read_symbols(&data, position(symbols, &data)?)?;
-        let names = read_names(&data, position(postings_table, &data)?)?;
-        Ok(Self { symbols, names, series_end, data })
+        let at = position(postings_table, &data)?;
+        let (table, at) = if by_offset { (sorted_table(&data, at)?, 0) } else { (data.clone(), at) };
+        let names = read_names(&table, at)?;
+        Ok(Self { symbols, names, series_end, data, table, by_offset })
     }
 
     pub(crate) fn symbol(&self, number: u64) -> Result<&str, Malformed> {
+        if self.by_offset {
+            return Bytes::new(&self.data[position(number, &self.data)?..]).text();
+        }
         let at = usize::try_from(number).ok().and_then(|number| self.symbols.get(number));
         Bytes::new(&self.data[*at.ok_or(Malformed("symbol number out of range"))? as usize..]).text()
     }
 
     /// All symbols, ascending.
     pub(crate) fn symbols(&self) -> impl Iterator<Item = Result<&str, Malformed>> {
-        (0..self.symbols.len() as u64).map(|number| self.symbol(number))
+        self.symbols.iter().map(|&at| Bytes::new(&self.data[at as usize..]).text())
     }
 
     /// The names of all labels, ascending.
@@ -127,7 +138,7 @@ impl Reader {
         let Some(name) = self.name(name) else { return Ok(()) };
         let mut failed = None;
         let block = name.sampled.partition_point(|&at| {
-            let first = entry(&mut Bytes::new(&self.data[at as usize..name.end as usize]));
+            let first = entry(&mut Bytes::new(&self.table[at as usize..name.end as usize]));
             first.map_or_else(
                 |error| {
                     failed = Some(error);
@@ -140,7 +151,7 @@ impl Reader {
             return Err(error);
         }
         let Some(&start) = name.sampled.get(block.saturating_sub(1)) else { return Ok(()) };
-        let mut bytes = Bytes::new(&self.data[start as usize..name.end as usize]);
+        let mut bytes = Bytes::new(&self.table[start as usize..name.end as usize]);
         while !bytes.is_empty() {
             let entry = entry(&mut bytes)?;
             if entry.value >= from && !visit(entry.value, entry.offset)? {
@@ -163,7 +174,7 @@ impl Reader {
     }
 
     fn series_entry(&self, id: u32) -> Result<Bytes<'_>, Malformed> {
-        let at = id as usize * SERIES_ALIGN;
+        let at = id as usize * if self.by_offset { 1 } else { SERIES_ALIGN };
         let mut bytes = Bytes::new(
             self.data.get(at..self.series_end).ok_or(Malformed("series reference outside the index"))?,
         );
@@ -234,6 +245,30 @@ fn read_symbols(data: &[u8], at: usize) -> Result<Vec<u32>, Malformed> {
         bytes.text()?;
     }
     Ok(offsets)
+}
+
+/// The postings offset table at `at` as version 2 has it.
+fn sorted_table(data: &[u8], at: usize) -> Result<Mapping, Malformed> {
+    let (body, _) = section(data, at)?;
+    let mut bytes = Bytes::new(body);
+    let count = bytes.u32()?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(entry(&mut bytes)?);
+    }
+    entries.sort_unstable_by_key(|entry| (entry.name, entry.value));
+    let mut table = vec![0; 4];
+    table.put_u32(count);
+    for entry in entries {
+        table.put_uvarint(2);
+        table.put_text(entry.name);
+        table.put_text(entry.value);
+        table.put_uvarint(entry.offset);
+    }
+    let bytes = to_u32(table.len() - 4)?;
+    table[..4].copy_from_slice(&bytes.to_be_bytes());
+    table.put_crc_since(4);
+    Ok(Mapping::from(table))
 }
 
 fn read_names(data: &[u8], at: usize) -> Result<Vec<Name>, Malformed> {
@@ -339,6 +374,73 @@ mod tests {
         let bytes = writer.finish().unwrap();
         assert_eq!(bytes, out.len() as u64);
         out
+    }
+
+    #[test]
+    fn reads_version_1_which_names_by_offset_and_does_not_sort() {
+        let mut out = Vec::new();
+        out.put_u32(MAGIC);
+        out.push(1);
+        let section = |out: &mut Vec<u8>, body: Vec<u8>| {
+            let at = out.len();
+            out.put_u32(u32::try_from(body.len()).unwrap());
+            out.extend_from_slice(&body);
+            out.put_crc_since(at + 4);
+            at
+        };
+        let mut symbols = Vec::new();
+        symbols.put_u32(3);
+        ["a", "b", "x"].iter().for_each(|text| symbols.put_text(text));
+        let symbols = section(&mut out, symbols);
+        let text_at = |n: usize| (symbols + 8 + 2 * n) as u64;
+        let mut series = Vec::new();
+        for pair in [("a", 0, 2), ("b", 1, 2)] {
+            let mut body = Vec::new();
+            body.put_uvarint(1);
+            body.put_uvarint(text_at(pair.1));
+            body.put_uvarint(text_at(pair.2));
+            body.put_uvarint(1);
+            body.put_varint(5);
+            body.put_uvarint(10);
+            body.put_uvarint(8);
+            series.push(u32::try_from(out.len()).unwrap());
+            out.put_uvarint(body.len() as u64);
+            let at = out.len();
+            out.extend_from_slice(&body);
+            out.put_crc_since(at);
+        }
+        let label_indices = out.len();
+        let mut lists = Vec::new();
+        for ids in [vec![series[0]], vec![series[1]], series.clone()] {
+            let mut body = Vec::new();
+            body.put_u32(u32::try_from(ids.len()).unwrap());
+            ids.iter().for_each(|&id| body.put_u32(id));
+            lists.push(section(&mut out, body));
+        }
+        let mut table = Vec::new();
+        table.put_u32(3);
+        for (name, value, list) in [("b", "x", lists[1]), ("", "", lists[2]), ("a", "x", lists[0])] {
+            table.put_uvarint(2);
+            table.put_text(name);
+            table.put_text(value);
+            table.put_uvarint(list as u64);
+        }
+        let table = section(&mut out, table);
+        let toc = out.len();
+        for offset in [symbols, series[0] as usize, label_indices, label_indices, lists[0], table] {
+            out.put_u64(offset as u64);
+        }
+        out.put_crc_since(toc);
+
+        let reader = Reader::open(mapped(&out)).unwrap();
+        assert_eq!(reader.names().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(reader.all().unwrap().to_vec(), series);
+        assert_eq!(reader.with_value("b", "x").unwrap().to_vec(), [series[1]]);
+        let mut chunks = Vec::new();
+        reader.chunks(series[0], &mut chunks).unwrap();
+        assert_eq!(chunks, [ChunkMeta { min: 5, max: 15, reference: 8 }]);
+        reader.visit_labels(series[1], |name, value| assert_eq!((name, value), ("b", "x"))).unwrap();
+        assert_eq!(reader.symbols().map(Result::unwrap).collect::<Vec<_>>(), ["a", "b", "x"]);
     }
 
     #[test]

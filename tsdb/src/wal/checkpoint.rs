@@ -173,7 +173,7 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
                 new.map(|(series, ts, value, labels)| (*series, *ts, *value, labels)),
             ));
         }
-        Record::Metadata(_) | Record::MappedMarkers | Record::WithStartTimes | Record::Unknown => {}
+        Record::Metadata(_) | Record::MappedMarkers | Record::Unknown => {}
     }
     kept
 }

@@ -17,6 +17,9 @@ const HISTOGRAMS: u8 = 7;
 const FLOAT_HISTOGRAMS: u8 = 8;
 const CUSTOM_HISTOGRAMS: u8 = 9;
 const CUSTOM_FLOAT_HISTOGRAMS: u8 = 10;
+const SAMPLES_WITH_START: u8 = 11;
+const HISTOGRAMS_WITH_START: u8 = 12;
+const FLOAT_HISTOGRAMS_WITH_START: u8 = 13;
 
 /// A series as the log names it.
 pub(crate) type WalRef = u64;
@@ -31,8 +34,6 @@ pub(crate) enum Record {
     MappedMarkers,
     Metadata(Vec<(WalRef, Metadata)>),
     Histograms(Vec<(WalRef, Timestamp, HistogramValue)>),
-    /// Samples with start times (types 11 to 13), which are not supported.
-    WithStartTimes,
     /// A type of a later version; skipped, as Prometheus does.
     Unknown,
 }
@@ -58,7 +59,13 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
         FLOAT_HISTOGRAMS | CUSTOM_FLOAT_HISTOGRAMS => {
             Record::Histograms(deltas(&mut bytes, |_, b| float_histogram(b).map(HistogramValue::Float))?)
         }
-        11..=13 => Record::WithStartTimes,
+        SAMPLES_WITH_START => Record::Samples(with_start(&mut bytes, Bytes::f64)?),
+        HISTOGRAMS_WITH_START => {
+            Record::Histograms(with_start(&mut bytes, |b| int_histogram(b).map(HistogramValue::Int))?)
+        }
+        FLOAT_HISTOGRAMS_WITH_START => {
+            Record::Histograms(with_start(&mut bytes, |b| float_histogram(b).map(HistogramValue::Float))?)
+        }
         _ => Record::Unknown,
     })
 }
@@ -125,6 +132,29 @@ fn deltas<'a, T>(
         let ts = base_ts.wrapping_add(b.varint()?);
         Ok((series, ts, value(series, b)?))
     })
+}
+
+/// Entries with start times, which are read over: the first in full, the others with the difference of their
+/// reference to the one before, and of their time to the first.
+fn with_start<'a, T>(
+    bytes: &mut Bytes<'a>,
+    mut value: impl FnMut(&mut Bytes<'a>) -> Result<T, Malformed>,
+) -> Result<Vec<(WalRef, Timestamp, T)>, Malformed> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut series, first_ts, _start) = (bytes.varint()?.cast_unsigned(), bytes.varint()?, bytes.varint()?);
+    let mut entries = vec![(series, first_ts, value(bytes)?)];
+    while !bytes.is_empty() {
+        series = series.wrapping_add_signed(bytes.varint()?);
+        let ts = first_ts.wrapping_add(bytes.varint()?);
+        // None, the same as before, or another one.
+        if bytes.u8()? > 1 {
+            bytes.varint()?;
+        }
+        entries.push((series, ts, value(bytes)?));
+    }
+    Ok(entries)
 }
 
 fn labels(bytes: &mut Bytes<'_>) -> Result<Labels, Malformed> {
@@ -473,6 +503,24 @@ mod tests {
         let Record::Samples(back) = decode(samples.finish().unwrap()).unwrap() else { unreachable!() };
         assert_eq!((back[0].0, back[0].1, back[0].2.to_bits()), (7, 1000, 1.5f64.to_bits()));
         assert_eq!((back[1].0, back[1].1, back[1].2.to_bits()), (3, -2000, model::STALE_NAN));
+    }
+
+    #[test]
+    fn samples_with_start_times_are_read_without_them() {
+        let mut data = vec![SAMPLES_WITH_START];
+        for first in [7, 1000, 500] {
+            data.put_varint(first);
+        }
+        data.put_f64(1.5);
+        for (series, ts, marker, start) in [(2, 0, 0u8, None), (-4, 15, 1, None), (90, -5, 2, Some(300))] {
+            data.put_varint(series);
+            data.put_varint(ts);
+            data.push(marker);
+            start.into_iter().for_each(|start| data.put_varint(start));
+            data.put_f64(2.5);
+        }
+        let Record::Samples(back) = decode(&data).unwrap() else { unreachable!() };
+        assert_eq!(back, [(7, 1000, 1.5), (9, 1000, 2.5), (5, 1015, 2.5), (95, 995, 2.5)]);
     }
 
     #[test]

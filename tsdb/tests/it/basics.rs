@@ -519,3 +519,36 @@ fn the_limit_refuses_only_new_series() {
     assert_eq!(batch.series(&labels("m", 2)), Err(AppendError::SeriesLimit));
     assert!(batch.series(&labels("m", 1)).is_ok());
 }
+
+#[test]
+fn a_snapshot_that_is_never_dropped_does_not_keep_the_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    append(&db, "m", 3, 0, 1.0);
+    let old = db.snapshot();
+    assert_eq!(all(&old).len(), 3);
+    for step in 1..60 {
+        append(&db, "m", 3, step * 600_000, 1.0);
+        db.maintain(step * 600_000).unwrap();
+    }
+    let selection = model::Selection { matchers: &[], range: TimeRange::ALL };
+    assert!(old.select(&selection).is_err(), "the head did not wait for ever");
+    assert!(db.stats().head_min_ts.unwrap() > 4 * HOUR);
+    assert!(all(&db.snapshot()).values().all(|samples| samples.len() == 60));
+}
+
+#[test]
+fn many_series_are_sorted_in_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir);
+    let mut batch = db.appender();
+    for n in 0..20_000u64 {
+        let scattered = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let labels = Labels::from_pairs([("__name__", "m"), ("n", &scattered.to_string())]);
+        let series = batch.series(&labels).unwrap();
+        batch.append(series, 1, 1.0).unwrap();
+    }
+    batch.commit().unwrap();
+    // Reading checks the order.
+    assert_eq!(all(&db.snapshot()).len(), 20_000);
+}

@@ -120,6 +120,27 @@ fn a_damaged_block_is_put_aside_and_the_store_starts() {
 }
 
 #[test]
+fn a_scrub_finds_every_flipped_bit_and_puts_blocks_aside() {
+    let (disk, block) = with_block();
+    let db = open(&disk, Duration::MAX).unwrap();
+    assert!(db.scrub(true).unwrap().iter().all(|file| file.damage.is_empty() && !file.quarantined));
+    drop(db);
+    disk.flip_bit(&block.join("chunks/000001"), 8 * 40);
+    let db = open(&disk, Duration::MAX).unwrap();
+    disk.flip_bit(Path::new("/data/wal/00000000"), 8 * 20);
+    let damaged = |quarantine| -> Vec<_> {
+        let report = db.scrub(quarantine).unwrap();
+        report.into_iter().filter(|file| !file.damage.is_empty()).map(|file| file.path).collect()
+    };
+    let both = [block.join("chunks/000001"), "/data/wal/00000000".into()];
+    assert_eq!(damaged(false), both);
+    assert_eq!(db.blocks().len(), 1);
+    assert_eq!(damaged(true), both);
+    assert_eq!(db.blocks().len(), 0);
+    assert_eq!(damaged(true), both[1..]);
+}
+
+#[test]
 fn a_log_with_a_gap_keeps_what_is_before_it_and_quarantines_the_rest() {
     let disk = Memory::new();
     for ts in 1..5 {

@@ -5,6 +5,7 @@ mod basics;
 mod concurrency;
 mod extras;
 mod faults;
+mod model;
 mod prometheus;
 mod promtool;
 mod reading;

@@ -2,8 +2,7 @@
 //!
 //! What must hold after every crash: each sample that was acknowledged and made durable is there with
 //! its bits; nothing is there that was never appended; of each series a prefix in time is there.
-//! `SIMULATION_SEEDS=n SIMULATION_FROM=s SIMULATION_STEPS=m cargo test -p tsdb simulation::crashes` runs
-//! others than the usual seeds; `SIMULATION_TRACE=1` tells the steps.
+//! `tsdb/simulate --seeds N --from S` runs others than the usual seeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -467,6 +466,11 @@ fn names_that_are_not_synced_are_caught() {
 #[test]
 fn a_torn_write_that_stays_is_caught() {
     assert!(is_caught(Faults { ignore_truncate: true, ..Faults::default() }));
+}
+
+#[test]
+fn a_checkpoint_that_cuts_too_far_is_caught() {
+    assert!(is_caught(Faults { cut_too_far: true, ..Faults::default() }));
 }
 
 #[test]

@@ -1,0 +1,247 @@
+//! From the log to the shards.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use model::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tsdb::{Logged, Position, Tail};
+
+use super::batch::Batch;
+use super::cursor::Cursor;
+use super::post::{Open, Shard};
+use super::series::Names;
+use super::{Counters, Destination, Stop};
+
+/// New samples are looked for at least this often, and deadlines with them.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The number of shards is thought over this often.
+const RESHARD_EVERY: Duration = Duration::from_secs(10);
+/// Shards that are busy for more than this share of the time are doubled.
+const BUSY: f64 = 0.7;
+/// Shards that are busy for less than this share of the time are halved.
+const IDLE: f64 = 0.2;
+
+pub(super) struct Reader {
+    destination: Arc<Destination>,
+    counters: Arc<Counters>,
+    cursor: Cursor,
+    names: Names,
+    open: Open,
+    next_number: u64,
+}
+
+/// The shards of one period, and the request that each is filled with.
+struct Shards {
+    queues: Vec<mpsc::Sender<(u64, Batch)>>,
+    filling: Vec<Option<Batch>>,
+    tasks: Vec<JoinHandle<()>>,
+    since: Instant,
+    busy_before: u64,
+}
+
+impl Reader {
+    pub(super) fn new(destination: Destination, counters: Arc<Counters>, cursor: Cursor) -> Self {
+        let names = Names::new(destination.external_labels.clone(), destination.relabel.clone());
+        Self {
+            destination: Arc::new(destination),
+            counters,
+            cursor,
+            names,
+            open: Open::default(),
+            next_number: 0,
+        }
+    }
+
+    pub(super) fn run(mut self, mut tail: Tail, runtime: &Handle, stop: &Stop) {
+        let mut shards = self.shards(self.destination.queue.shards_min, runtime);
+        while !stop.is_asked() {
+            if tail.wait(LOOK_AGAIN) {
+                self.read(&mut tail, &mut shards, stop);
+            }
+            self.send_due(&mut shards, self.destination.queue.deadline);
+            self.cursor.keep(self.done(&shards, tail.position()), false);
+            if shards.since.elapsed() >= RESHARD_EVERY {
+                shards = self.reshard(shards, runtime);
+            }
+        }
+        self.send_due(&mut shards, Duration::ZERO);
+        let done = self.done(&shards, tail.position());
+        self.end(shards, runtime, *stop.patience.lock());
+        // What the deadline cut off is sent again after the next start.
+        let done = self.open.lock().values().min().copied().map_or(tail.position(), |open| open.max(done));
+        self.cursor.keep(done, true);
+    }
+
+    /// The place before which everything is done.
+    fn done(&self, shards: &Shards, read: Position) -> Position {
+        let filling = shards.filling.iter().flatten().map(|batch| batch.from);
+        let open = self.open.lock().values().min().copied();
+        filling.chain(open).min().unwrap_or(read)
+    }
+
+    fn shards(&self, count: usize, runtime: &Handle) -> Shards {
+        let queue = &self.destination.queue;
+        let waiting = (queue.capacity / queue.samples_per_request.max(1)).max(1);
+        let (mut queues, mut tasks) = (Vec::new(), Vec::new());
+        for _ in 0..count.max(1) {
+            let (send, receive) = mpsc::channel(waiting);
+            let shard = Shard {
+                destination: Arc::clone(&self.destination),
+                counters: Arc::clone(&self.counters),
+                open: Arc::clone(&self.open),
+            };
+            queues.push(send);
+            tasks.push(runtime.spawn(shard.run(receive)));
+        }
+        self.counters.shards.store(queues.len() as u64, Ordering::Relaxed);
+        let filling = queues.iter().map(|_| None).collect();
+        let busy_before = self.counters.busy.load(Ordering::Relaxed);
+        Shards { queues, filling, tasks, since: Instant::now(), busy_before }
+    }
+
+    /// Reads everything that is there, or until it is time to look at something else.
+    fn read(&mut self, tail: &mut Tail, shards: &mut Shards, stop: &Stop) {
+        let began = Instant::now();
+        while began.elapsed() < LOOK_AGAIN && !stop.is_asked() {
+            let from = tail.position();
+            match tail.read() {
+                Ok(Some(logged)) => self.take(logged, from, shards),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(destination = %self.destination.name, "remote write: {error}");
+                    std::thread::sleep(LOOK_AGAIN);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, logged: Logged, from: Position, shards: &mut Shards) {
+        match logged {
+            Logged::Series(all) => all.iter().for_each(|(number, labels)| self.names.learn(*number, labels)),
+            Logged::Samples(all) => {
+                for (number, ts, value) in all {
+                    self.push(number, Some(ts), from, shards, |batch, labels| {
+                        batch.push_float(labels, ts, value);
+                    });
+                }
+            }
+            Logged::Histograms(all) if self.destination.histograms => {
+                for (number, ts, value) in all {
+                    self.push(number, Some(ts), from, shards, |batch, labels| {
+                        batch.push_histogram(labels, ts, &value);
+                    });
+                }
+            }
+            Logged::Exemplars(all) if self.destination.exemplars => {
+                for (number, ts, value, own) in all {
+                    self.push(number, None, from, shards, |batch, labels| {
+                        batch.push_exemplar(labels, ts, value, &own);
+                    });
+                }
+            }
+            Logged::Skipped { from, to } => {
+                tracing::error!(
+                    destination = %self.destination.name,
+                    "remote write: the log from segment {} to {} is gone; its samples were not sent",
+                    from.segment, to.segment
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts one item into the request of its series' shard.
+    fn push(
+        &mut self,
+        number: u64,
+        ts: Option<Timestamp>,
+        from: Position,
+        shards: &mut Shards,
+        put: impl FnOnce(&mut Batch, &[u8]),
+    ) {
+        let too_old = ts.zip(self.destination.queue.age_max).is_some_and(|(ts, age)| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            (self.destination.now)().saturating_sub(ts) > age
+        });
+        let labels = self.names.get(number).filter(|_| !too_old).cloned();
+        let Some(labels) = labels else {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if let Some(ts) = ts {
+            self.counters.newest_read.fetch_max(ts, Ordering::Relaxed);
+        }
+        let at = usize::try_from(number % shards.queues.len() as u64).unwrap_or(0);
+        let batch = shards.filling[at].get_or_insert_with(|| Batch::new(from));
+        put(batch, &labels);
+        self.counters.pending.fetch_add(1, Ordering::Relaxed);
+        if batch.len() >= self.destination.queue.samples_per_request as u64 {
+            self.send(shards, at);
+        }
+    }
+
+    /// Sends the requests that have been filled for longer than `age`.
+    fn send_due(&mut self, shards: &mut Shards, age: Duration) {
+        for at in 0..shards.queues.len() {
+            if shards.filling[at].as_ref().is_some_and(|batch| batch.begun.elapsed() >= age) {
+                self.send(shards, at);
+            }
+        }
+    }
+
+    /// Hands a request to its shard; waits while that has enough.
+    fn send(&mut self, shards: &mut Shards, at: usize) {
+        let Some(batch) = shards.filling[at].take() else { return };
+        self.next_number += 1;
+        self.open.lock().insert(self.next_number, batch.from);
+        // A shard only ends when its queue does.
+        let _ = shards.queues[at].blocking_send((self.next_number, batch));
+    }
+
+    /// More shards if they are busy, fewer if they are idle, as many if the receiver fails anyway.
+    fn reshard(&mut self, mut shards: Shards, runtime: &Handle) -> Shards {
+        let count = shards.queues.len();
+        let busy = self.counters.busy.load(Ordering::Relaxed) - shards.busy_before;
+        let busy =
+            Duration::from_nanos(busy).as_secs_f64() / shards.since.elapsed().as_secs_f64() / count as f64;
+        let queue = &self.destination.queue;
+        let wanted = match busy {
+            _ if self.counters.failing.load(Ordering::Relaxed) => count,
+            busy if busy > BUSY => (count * 2).min(queue.shards_max.max(1)),
+            busy if busy < IDLE => (count / 2).max(queue.shards_min.max(1)),
+            _ => count,
+        };
+        if wanted == count {
+            shards.since = Instant::now();
+            shards.busy_before = self.counters.busy.load(Ordering::Relaxed);
+            return shards;
+        }
+        // The old ones finish first, so that no series overtakes itself.
+        self.send_due(&mut shards, Duration::ZERO);
+        drop(shards.queues);
+        for task in shards.tasks {
+            let _ = runtime.block_on(task);
+        }
+        tracing::info!(destination = %self.destination.name, "remote write: {wanted} shards, before {count}");
+        self.shards(wanted, runtime)
+    }
+
+    /// Waits for what is under way for so long.
+    fn end(&self, shards: Shards, runtime: &Handle, patience: Duration) {
+        drop(shards.queues);
+        let deadline = Instant::now() + patience;
+        for task in shards.tasks {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let abort = task.abort_handle();
+            let ended = runtime.block_on(async { tokio::time::timeout(left, task).await });
+            if ended.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The section `remote_write`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration as StdDuration;
+
+use remote::send::QueueOptions;
+use scraper::config::{Auth, HttpOptions, NameScheme};
+use scraper::relabel::Rule;
+use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
+
+use super::file::Relabel;
+use super::http::with_http;
+use super::resolve::{Fault, fault, relabel};
+use super::scalars::Duration;
+
+with_http! {
+    /// One of `remote_write`
+    RemoteWrite {
+        url: Option<String>,
+        name: Option<String>,
+        remote_timeout: Option<Duration>,
+        headers: BTreeMap<String, String>,
+        write_relabel_configs: Vec<Option<Spanned<Relabel>>>,
+        send_exemplars: bool,
+        send_native_histograms: bool,
+        round_robin_dns: Option<Spanned<bool>>,
+        failed_request_logging: Option<serde_json::Value>,
+        protobuf_message: Option<Spanned<String>>,
+        queue_config: Queue,
+        metadata_config: Metadata,
+        sigv4: Option<Spanned<serde_json::Value>>,
+        azuread: Option<Spanned<serde_json::Value>>,
+        google_iam: Option<Spanned<serde_json::Value>>,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Queue {
+    capacity: Option<Spanned<usize>>,
+    max_shards: Option<Spanned<usize>>,
+    min_shards: Option<Spanned<usize>>,
+    max_samples_per_send: Option<Spanned<usize>>,
+    batch_send_deadline: Option<Duration>,
+    min_backoff: Option<Duration>,
+    max_backoff: Option<Duration>,
+    retry_on_http_429: bool,
+    sample_age_limit: Option<Duration>,
+}
+
+/// What metrics mean is not sent yet; the keys are known, so that files need no change.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Metadata {
+    #[serde(rename = "send")]
+    _send: Option<bool>,
+    #[serde(rename = "send_interval")]
+    _send_interval: Option<Duration>,
+    #[serde(rename = "max_samples_per_send")]
+    _max_samples_per_send: Option<usize>,
+}
+
+/// Where to send, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RemoteWriteOptions {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) timeout: StdDuration,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) relabel: Vec<Rule>,
+    pub(crate) exemplars: bool,
+    pub(crate) histograms: bool,
+    pub(crate) queue: QueueOptions,
+    pub(crate) http: HttpOptions,
+}
+
+/// All destinations of a file; paths are relative to `folder`.
+pub(super) fn resolve(
+    sections: &[Option<Spanned<RemoteWrite>>],
+    folder: &Path,
+) -> Result<Vec<RemoteWriteOptions>, Fault> {
+    let mut out: Vec<RemoteWriteOptions> = Vec::new();
+    for section in sections {
+        let Some(section) = section else {
+            return Err(Fault {
+                location: None,
+                what: "empty or null remote write config section".to_owned(),
+            });
+        };
+        let options = section.value.resolve(folder, section.referenced)?;
+        if out.iter().any(|other| other.name == options.name) {
+            let what = format!("found multiple remote write configs with job name {:?}", options.name);
+            return fault(section.referenced, what);
+        }
+        out.push(options);
+    }
+    Ok(out)
+}
+
+impl RemoteWrite {
+    fn resolve(&self, folder: &Path, at: Location) -> Result<RemoteWriteOptions, Fault> {
+        let Some(url) = self.url.clone().filter(|url| !url.is_empty()) else {
+            return fault(at, "url for remote_write is empty");
+        };
+        let is_http = url
+            .parse::<http::Uri>()
+            .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+        if !is_http {
+            return fault(at, format!("remote_write: {url:?} is not a URL of http or https"));
+        }
+        for (key, section) in
+            [("sigv4", &self.sigv4), ("azuread", &self.azuread), ("google_iam", &self.google_iam)]
+        {
+            if let Some(section) = section {
+                return fault(section.referenced, format!("remote_write.{key} is not supported"));
+            }
+        }
+        if let Some(flag) = self.round_robin_dns.as_ref().filter(|flag| flag.value) {
+            return fault(flag.referenced, "remote_write.round_robin_dns is not supported");
+        }
+        match self.protobuf_message.as_ref().map(|message| (message.value.as_str(), message.referenced)) {
+            None | Some(("prometheus.WriteRequest", _)) => {}
+            Some(("io.prometheus.write.v2.Request", at)) => {
+                return fault(
+                    at,
+                    "remote_write.protobuf_message: io.prometheus.write.v2.Request is not supported",
+                );
+            }
+            Some((other, at)) => {
+                return fault(at, format!("unknown remote write protobuf message {other:?}"));
+            }
+        }
+        let mut client = self.http();
+        client.enable_http2 = Some(self.enable_http2.unwrap_or(false));
+        let http = client.options(folder, at)?;
+        if matches!(http.auth, Auth::OAuth2(_)) {
+            return fault(at, "remote_write: oauth2 is not supported");
+        }
+        if http.tls.server_name.is_some() {
+            return fault(at, "remote_write: tls_config.server_name is not supported");
+        }
+        for name in self.headers.keys() {
+            let lower = name.to_ascii_lowercase();
+            if lower == "authorization" {
+                return fault(
+                    at,
+                    "authorization header must be changed via the basic_auth, authorization, oauth2, sigv4, azuread or google_iam parameter",
+                );
+            }
+            if super::http::RESERVED_HEADERS.contains(&lower.as_str()) {
+                return fault(at, format!("{name} is a reserved header. It must not be changed"));
+            }
+        }
+        let empty = "empty or null relabeling rule in remote write config";
+        Ok(RemoteWriteOptions {
+            name: self.name.clone().unwrap_or_else(|| short_name(&url)),
+            timeout: StdDuration::from_millis(
+                self.remote_timeout.map_or(30_000, |timeout| timeout.0).unsigned_abs(),
+            ),
+            headers: self.headers.clone().into_iter().collect(),
+            relabel: relabel(&self.write_relabel_configs, empty, NameScheme::Utf8)?,
+            exemplars: self.send_exemplars,
+            histograms: self.send_native_histograms,
+            queue: self.queue_config.resolve()?,
+            http,
+            url,
+        })
+    }
+}
+
+/// A destination without a name gets one from its URL, which is the same after a restart.
+fn short_name(url: &str) -> String {
+    format!("{:06x}", model::Labels::from_pairs([("url", url)]).hash64() & 0xff_ffff)
+}
+
+impl Queue {
+    fn resolve(&self) -> Result<QueueOptions, Fault> {
+        let defaults = QueueOptions::default();
+        let positive = |key: &str, given: &Option<Spanned<usize>>, default: usize| match given {
+            Some(given) if given.value == 0 => {
+                fault(given.referenced, format!("queue_config.{key} must be greater than 0"))
+            }
+            Some(given) => Ok(given.value),
+            None => Ok(default),
+        };
+        let duration = |given: Option<Duration>, default: StdDuration| {
+            given.map_or(default, |given| StdDuration::from_millis(given.0.unsigned_abs()))
+        };
+        let shards_max = positive("max_shards", &self.max_shards, defaults.shards_max)?;
+        Ok(QueueOptions {
+            capacity: positive("capacity", &self.capacity, defaults.capacity)?,
+            shards_max,
+            shards_min: positive("min_shards", &self.min_shards, defaults.shards_min)?.min(shards_max),
+            samples_per_request: positive(
+                "max_samples_per_send",
+                &self.max_samples_per_send,
+                defaults.samples_per_request,
+            )?,
+            deadline: duration(self.batch_send_deadline, defaults.deadline),
+            backoff_min: duration(self.min_backoff, defaults.backoff_min),
+            backoff_max: duration(self.max_backoff, defaults.backoff_max),
+            retry_on_429: self.retry_on_http_429,
+            age_max: self
+                .sample_age_limit
+                .filter(|age| age.0 > 0)
+                .map(|age| StdDuration::from_millis(age.0.unsigned_abs())),
+        })
+    }
+}
