@@ -1,7 +1,7 @@
 //! Any text as a configuration file is taken or refused with a place in it.
 
 #![no_main]
-#![allow(dead_code, reason = "the binary uses more of it")]
+#![allow(dead_code, unused_imports, reason = "the binary uses more of it")]
 
 use std::path::Path;
 
