@@ -5,12 +5,14 @@
 mod cli;
 mod config;
 mod in_cluster;
+mod jobs;
 mod local;
 mod outgoing;
 mod place;
 mod senders;
 mod terminal;
 mod tools;
+mod upkeep;
 mod web;
 mod wire;
 

@@ -3,37 +3,28 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use model::{Labels, Timestamp};
-use node_agent::Agent;
+use model::Timestamp;
 use remote::receive::Receiver;
-use scraper::config::TargetGroup;
-use scraper::{ScrapeJob, Shutdown};
+use scraper::Shutdown;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tsdb::Db;
 
 use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
-use crate::in_cluster::{self, KubeletTrust};
-use crate::local::{self, LocalCluster};
+use crate::jobs::{Jobs, LocalMachine};
 use crate::place::Place;
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::upkeep::{Asked, Maintenance, Signals};
 use crate::web::{self, serve};
 
 /// How long an API server may take to answer when we look whether it is there.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
-/// Connections to the machine's own kubelet-like endpoint: our scraper has one.
-const LOCAL_CONNECTIONS_MAX: usize = 16;
-const LOCAL_READ_TIMEOUT: Duration = Duration::from_secs(300);
-/// How often the store is looked after.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Samples are kept this long unless a flag says otherwise.
 const DEFAULT_RETENTION_MS: i64 = 15 * 24 * 3_600_000;
 
@@ -250,9 +241,10 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         features: meaning,
         limits: promql::Limits {
             samples_max: cli.query.samples_max,
+            bytes_per_query_max: cli.query.bytes_max.0,
+            bytes_total_max: cli.query.bytes_total_max.0,
             concurrency: cli.query.concurrency,
             timeout: Duration::from_millis(cli.query.timeout.0.unsigned_abs()),
-            ..defaults.limits
         },
         ..defaults
     });
@@ -360,150 +352,6 @@ fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std:
     })
 }
 
-/// The machine as a kubelet, served to our own scraper on a loopback port of its own: what a kubelet
-/// shows is not for everybody who may query.
-struct LocalMachine {
-    agent: Agent,
-    node_name: String,
-    address: SocketAddr,
-}
-
-impl LocalMachine {
-    async fn start(own_metrics: axum::Router, stop: Shutdown) -> anyhow::Result<Arc<Self>> {
-        let node_name =
-            std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        let node_name = if node_name.is_empty() { "localhost".to_owned() } else { node_name };
-        let options = node_agent::Options {
-            node_name: node_name.clone(),
-            root: PathBuf::from("/"),
-            clock: Arc::new(now),
-        };
-        let agent = Agent::new(options).context("cannot read this machine")?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let limits = web::Limits::new(LOCAL_CONNECTIONS_MAX, LOCAL_READ_TIMEOUT);
-        tokio::spawn(serve(listener, agent.router().merge(own_metrics), None, limits, stop));
-        Ok(Arc::new(Self { agent, node_name, address }))
-    }
-
-    fn metrics_state(&self, store: &Arc<OnceLock<Arc<Db>>>) -> metrics_api::State {
-        let source = LocalCluster {
-            agent: self.agent.clone(),
-            node_name: self.node_name.clone(),
-            store: Arc::clone(store),
-            now,
-        };
-        metrics_api::State::new(Arc::new(source)).with_core_api()
-    }
-}
-
-/// What is scraped without a word in the configuration, and with it.
-struct Jobs {
-    local: Arc<LocalMachine>,
-    place: Place,
-    cluster: Option<k8s::Access>,
-    /// Those of the cluster this process runs in, if no configuration file says what to scrape.
-    of_cluster: Vec<ScrapeJob>,
-    kubelet_pins: Option<Arc<scraper::config::Pins>>,
-    stores_metadata: bool,
-}
-
-impl Jobs {
-    fn new(
-        cli: &Cli,
-        local: Arc<LocalMachine>,
-        place: Place,
-        cluster: Option<k8s::Access>,
-    ) -> anyhow::Result<Self> {
-        let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
-        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
-        let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
-        let kubelet_pins = match &cli.kubelet.pins {
-            Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
-            None => None,
-        };
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata: cli.stores_metadata() })
-    }
-
-    fn config(&self, loaded: &Loaded) -> scraper::Config {
-        let mut config = scraper::Config::new(Arc::new(now));
-        config.seed.host_name.clone_from(&self.local.node_name);
-        config.seed.external_labels = loaded.external_labels.clone();
-        config.system_roots_pem = system_roots();
-        config.kubelet_pins.clone_from(&self.kubelet_pins);
-        config.stores_metadata = self.stores_metadata;
-        config.jobs.clone_from(&loaded.jobs);
-        config.jobs.extend(self.of_cluster.iter().cloned());
-        let mut own = vec![self.own_job()];
-        // In a cluster the nodes' kubelets know more than a look around from inside a pod.
-        if self.of_cluster.is_empty() {
-            own.push(local::kubelet_job(&self.local.node_name, self.local.address));
-        }
-        for job in own {
-            if config.jobs.iter().any(|other| other.name == job.name) {
-                tracing::warn!("job {:?} of the configuration stands for the built-in one", job.name);
-            } else {
-                config.jobs.push(job);
-            }
-        }
-        config
-    }
-
-    fn rules(
-        &self,
-        loaded: &Loaded,
-        flags: &cli::Rules,
-        engine: Arc<promql::Engine>,
-        db: &Arc<Db>,
-    ) -> rules::Options {
-        rules::Options {
-            groups: loaded.rules.clone(),
-            evaluation_interval_ms: loaded.evaluation_interval_ms,
-            query_offset_ms: loaded.rule_query_offset_ms,
-            external_labels: loaded.external_labels.clone(),
-            external_url: self.place.external_url.clone(),
-            alertmanagers: loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect(),
-            resend_delay_ms: flags.resend_delay.0,
-            for_outage_tolerance_ms: flags.outage_tolerance.0,
-            for_grace_period_ms: flags.grace_period.0,
-            queue: rules::QueueOptions {
-                capacity: flags.queue_capacity,
-                batch: flags.batch_size,
-                drain: flags.drain_on_shutdown,
-            },
-            ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
-        }
-    }
-
-    fn own_job(&self) -> ScrapeJob {
-        let mut job = ScrapeJob::new("pyrometer");
-        (job.interval_ms, job.timeout_ms) = (15_000, 10_000);
-        let mut address = self.place.address;
-        if address.ip().is_unspecified() {
-            address.set_ip([127, 0, 0, 1].into());
-        }
-        let mut group = TargetGroup::of_addresses([address.to_string()], Labels::empty());
-        if self.place.guarded {
-            // We have no password of our own, so we go in by the back door, under the front's name.
-            let labels = Labels::from_pairs([("instance", address.to_string())]);
-            group = TargetGroup::of_addresses([self.local.address.to_string()], labels);
-        } else {
-            job.metrics_path = format!("{}/metrics", self.place.prefix);
-        }
-        job.targets = vec![group];
-        job
-    }
-}
-
-/// The certificate authorities that this machine trusts, from where distributions keep them.
-fn system_roots() -> Vec<u8> {
-    const PLACES: [&str; 3] =
-        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-    let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let places = given.into_iter().chain(PLACES.map(PathBuf::from));
-    places.filter_map(|path| std::fs::read(path).ok()).next().unwrap_or_default()
-}
-
 /// How a new configuration comes into force.
 struct Reload {
     path: Option<PathBuf>,
@@ -607,84 +455,11 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
     greeting.print();
 }
 
-/// Whether this process runs in the cluster.
-fn is_inside(access: &k8s::Access) -> bool {
-    matches!(access.origin, k8s::Origin::ServiceAccount { .. })
-}
-
 fn kubernetes_mode(mode: Kubernetes) -> k8s::Mode {
     match mode {
         Kubernetes::Auto => k8s::Mode::Auto,
         Kubernetes::Off => k8s::Mode::Off,
         Kubernetes::InCluster => k8s::Mode::InCluster,
         Kubernetes::Kubeconfig => k8s::Mode::Kubeconfig,
-    }
-}
-
-/// The thread that cuts the head, compacts, and drops what is too old.
-struct Maintenance {
-    stop: std::sync::mpsc::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Maintenance {
-    fn start(db: Arc<Db>, receiver: Option<Arc<Receiver>>) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(MAINTENANCE_INTERVAL) {
-                match db.maintain(now()) {
-                    Ok(done) if done == tsdb::Maintained::default() => {}
-                    Ok(done) => {
-                        tracing::info!("maintained the store: {done:?}");
-                        // Series may have left the head.
-                        receiver.iter().for_each(|receiver| receiver.trim());
-                    }
-                    Err(error) => tracing::error!("maintaining the store: {error}"),
-                }
-            }
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) {
-        drop(self.stop);
-        let _ = self.thread.join();
-    }
-}
-
-/// The signals we answer to.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Stop,
-    Reload,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.hang_up.recv() => Asked::Reload,
-        }
-    }
-
-    /// Waits for a signal that ends the process.
-    async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
     }
 }

@@ -210,4 +210,12 @@ pub(crate) struct Query {
     /// How many samples one query may hold.
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
     pub(crate) samples_max: u64,
+
+    /// How much memory one query may hold.
+    #[arg(long = "query.max-bytes", value_name = "BYTES", default_value = "1GB", value_parser = bytes)]
+    pub(crate) bytes_max: Bytes,
+
+    /// How much memory all queries together may hold.
+    #[arg(long = "query.max-total-bytes", value_name = "BYTES", default_value = "2GB", value_parser = bytes)]
+    pub(crate) bytes_total_max: Bytes,
 }

@@ -1,0 +1,82 @@
+//! The thread that looks after the store, and the signals that the process answers to.
+
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use remote::receive::Receiver;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tsdb::Db;
+
+use crate::wire::now;
+
+/// How often the store is looked after.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The thread that cuts the head, compacts, and drops what is too old.
+pub(crate) struct Maintenance {
+    stop: std::sync::mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Maintenance {
+    pub(crate) fn start(db: Arc<Db>, receiver: Option<Arc<Receiver>>) -> Self {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(MAINTENANCE_INTERVAL) {
+                match db.maintain(now()) {
+                    Ok(done) if done == tsdb::Maintained::default() => {}
+                    Ok(done) => {
+                        tracing::info!("maintained the store: {done:?}");
+                        // Series may have left the head.
+                        receiver.iter().for_each(|receiver| receiver.trim());
+                    }
+                    Err(error) => tracing::error!("maintaining the store: {error}"),
+                }
+            }
+        });
+        Self { stop, thread }
+    }
+
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+/// The signals we answer to.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    /// Waits for a signal that ends the process.
+    pub(crate) async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+}
