@@ -60,29 +60,44 @@ impl Load {
 
     /// The bodies of the requests that carry one sample of every series at `ts`, one after the other.
     pub fn requests(&mut self, ts: i64) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let random = &mut self.random;
-        let mut encoder = snap::raw::Encoder::new();
-        self.series.chunks_mut(SERIES_PER_REQUEST).map(move |chunk| {
-            let mut message = Vec::with_capacity(chunk.len() * 320);
-            let (mut inner, mut sample) = (Vec::new(), Vec::new());
-            for series in chunk {
-                *random ^= *random << 13;
-                *random ^= *random >> 7;
-                *random ^= *random << 17;
-                series.advance(*random);
-                sample.clear();
-                sample.push(1 << 3 | 1);
-                sample.extend_from_slice(&series.value.to_le_bytes());
-                sample.push(2 << 3);
-                push_varint(&mut sample, ts.cast_unsigned());
-                inner.clear();
-                inner.extend_from_slice(&series.labels);
-                push_bytes(&mut inner, 2, &sample);
-                push_bytes(&mut message, 1, &inner);
-            }
-            encoder.compress_vec(&message).unwrap_or_default()
-        })
+        requests(&mut self.series, &mut self.random, ts)
     }
+}
+
+/// A series that makes up its values.
+pub(crate) trait Generated {
+    /// The label fields of its `TimeSeries` message.
+    fn labels(&self) -> &[u8];
+    /// Its next value.
+    fn next(&mut self, random: u64) -> f64;
+}
+
+/// The bodies of the requests that carry one sample of every series at `ts`, one after the other.
+pub(crate) fn requests<'a, S: Generated>(
+    series: &'a mut [S],
+    random: &'a mut u64,
+    ts: i64,
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let mut encoder = snap::raw::Encoder::new();
+    series.chunks_mut(SERIES_PER_REQUEST).map(move |chunk| {
+        let mut message = Vec::with_capacity(chunk.len() * 320);
+        let (mut inner, mut sample) = (Vec::new(), Vec::new());
+        for series in chunk {
+            *random ^= *random << 13;
+            *random ^= *random >> 7;
+            *random ^= *random << 17;
+            sample.clear();
+            sample.push(1 << 3 | 1);
+            sample.extend_from_slice(&series.next(*random).to_le_bytes());
+            sample.push(2 << 3);
+            push_varint(&mut sample, ts.cast_unsigned());
+            inner.clear();
+            inner.extend_from_slice(series.labels());
+            push_bytes(&mut inner, 2, &sample);
+            push_bytes(&mut message, 1, &inner);
+        }
+        encoder.compress_vec(&message).unwrap_or_default()
+    })
 }
 
 /// The labels of series `id`, ascending by name.
@@ -119,14 +134,21 @@ impl Series {
         let step = [1.0, 1000.0, 0.0][id % 3];
         Self { labels, value: (id % 1000) as f64, step }
     }
+}
 
-    fn advance(&mut self, random: u64) {
+impl Generated for Series {
+    fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    fn next(&mut self, random: u64) -> f64 {
         let noise = (random >> 40) as f64 / f64::from(1 << 24);
         if self.step > 0.0 {
             self.value += (noise * self.step).floor();
         } else {
             self.value = (self.value * 0.9 + noise * 100.0 * 0.1 * 1000.0).round() / 1000.0;
         }
+        self.value
     }
 }
 

@@ -3,7 +3,7 @@
 //! A pod has 100 series of twelve labels: its containers' counters and gauges, what the cluster says of it,
 //! requests by code and method, latencies as a classic histogram (5 handlers x 10 buckets), and 27 more.
 
-use crate::load::{SERIES_PER_REQUEST, push_bytes, push_varint};
+use crate::load::{Generated, push_bytes, requests};
 
 /// Upper bounds of the latency buckets.
 const BOUNDS: [&str; 10] = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "5", "+Inf"];
@@ -65,28 +65,7 @@ impl Pods {
 
     /// The bodies of the requests that carry one sample of every series at `ts`.
     pub fn requests(&mut self, ts: i64) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let random = &mut self.random;
-        let mut encoder = snap::raw::Encoder::new();
-        self.series.chunks_mut(SERIES_PER_REQUEST).map(move |chunk| {
-            let mut message = Vec::with_capacity(chunk.len() * 320);
-            let (mut inner, mut sample) = (Vec::new(), Vec::new());
-            for series in chunk {
-                *random ^= *random << 13;
-                *random ^= *random >> 7;
-                *random ^= *random << 17;
-                series.advance(*random);
-                sample.clear();
-                sample.push(1 << 3 | 1);
-                sample.extend_from_slice(&series.value.to_le_bytes());
-                sample.push(2 << 3);
-                push_varint(&mut sample, ts.cast_unsigned());
-                inner.clear();
-                inner.extend_from_slice(&series.labels);
-                push_bytes(&mut inner, 2, &sample);
-                push_bytes(&mut message, 1, &inner);
-            }
-            encoder.compress_vec(&message).unwrap_or_default()
-        })
+        requests(&mut self.series, &mut self.random, ts)
     }
 }
 
@@ -150,13 +129,20 @@ impl Series {
         let value = if matches!(kind, Kind::Constant) { 1.0 } else { (pod % 1000) as f64 };
         Self { labels, value, kind }
     }
+}
 
-    fn advance(&mut self, random: u64) {
+impl Generated for Series {
+    fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    fn next(&mut self, random: u64) -> f64 {
         let noise = (random >> 40) as f64 / f64::from(1 << 24);
         match self.kind {
             Kind::Gauge => self.value = (self.value * 0.9 + noise * 100.0).round(),
             Kind::Counter(step) => self.value += (noise * step).floor(),
             Kind::Constant => {}
         }
+        self.value
     }
 }

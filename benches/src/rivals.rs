@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::sibling;
 
 /// A server that takes remote write.
+#[derive(Clone)]
 pub struct Rival {
     /// As it is printed.
     pub name: &'static str,
@@ -57,6 +58,7 @@ pub fn rivals(extra: &[String]) -> Vec<Rival> {
                         format!("-storageDataPath={}", dir.display()),
                         // Show what has been acknowledged, without the usual half minute's delay.
                         "-search.latencyOffset=0s".to_owned(),
+                        "-search.maxQueueDuration=60s".to_owned(),
                     ]
                 },
             }),

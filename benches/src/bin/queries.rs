@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use benches::load::Sender;
 use benches::pods::Pods;
-use benches::{Measured, free_address, get, sibling, wait};
+use benches::rivals::{Rival, rivals};
+use benches::{Measured, free_address, get, wait};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -76,72 +77,25 @@ fn queries() -> Vec<Query> {
 /// A server under measurement.
 #[derive(Clone)]
 struct Server {
-    name: &'static str,
-    program: PathBuf,
-    ready: &'static str,
+    rival: Rival,
     /// What is added to a query.
     extra: &'static str,
-    arguments: fn(&str, &Path) -> Vec<String>,
 }
 
-fn pyrometer() -> Server {
-    Server {
-        name: "pyrometer",
-        program: sibling("pyrometer"),
-        ready: "/-/ready",
-        extra: "",
-        arguments: |address, dir| {
-            vec![
-                format!("--web.listen-address={address}"),
-                format!("--storage.tsdb.path={}", dir.display()),
-                "--web.enable-remote-write-receiver".to_owned(),
-                "--kubernetes=off".to_owned(),
-            ]
-        },
-    }
-}
-
-fn rival(name: &str, program: &str) -> Option<Server> {
-    let program = program.into();
-    match name {
-        "prometheus" => Some(Server {
-            name: "prometheus",
-            program,
-            ready: "/-/ready",
-            extra: "",
-            arguments: |address, dir| {
-                let config = dir.with_extension("yml");
-                let _ = std::fs::write(&config, "scrape_configs: []\n");
-                vec![
-                    format!("--web.listen-address={address}"),
-                    format!("--storage.tsdb.path={}", dir.display()),
-                    format!("--config.file={}", config.display()),
-                ]
-            },
-        }),
-        "victoria-metrics" => Some(Server {
-            name: "victoria-metrics",
-            program,
-            ready: "/health",
-            extra: "&nocache=1",
-            arguments: |address, dir| {
-                vec![
-                    format!("-httpListenAddr={address}"),
-                    format!("-storageDataPath={}", dir.display()),
-                    "-search.latencyOffset=0s".to_owned(),
-                    "-search.maxQueueDuration=60s".to_owned(),
-                ]
-            },
-        }),
-        _ => None,
+impl From<Rival> for Server {
+    fn from(rival: Rival) -> Self {
+        // Its answers must be computed, as those of the others are.
+        let extra = if rival.name == "victoria-metrics" { "&nocache=1" } else { "" };
+        Self { rival, extra }
     }
 }
 
 impl Server {
     fn start(&self, dir: &Path) -> Result<(Measured, String), Failure> {
         let address = free_address()?;
-        let server = Measured::start(&self.program, &(self.arguments)(&address, dir))?;
-        wait(Instant::now(), PATIENCE, || get(&address, self.ready).is_some()).ok_or("not ready")?;
+        let server = Measured::start(&self.rival.program, &(self.rival.arguments)(&address, dir))?;
+        wait(Instant::now(), PATIENCE, || get(&address, self.rival.ready_path).is_some())
+            .ok_or("not ready")?;
         Ok((server, address))
     }
 }
@@ -151,22 +105,22 @@ struct Settings {
     pods: usize,
     keep: Option<PathBuf>,
     only: Option<String>,
-    rivals: Vec<Server>,
+    servers: Vec<Server>,
 }
 
 fn settings() -> Result<Settings, Failure> {
-    let mut settings = Settings { pods: 2_000, keep: None, only: None, rivals: Vec::new() };
+    let mut settings = Settings { pods: 2_000, keep: None, only: None, servers: Vec::new() };
+    let mut programs = Vec::new();
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("pods", count)) => settings.pods = count.parse()?,
             Some(("keep", dir)) => settings.keep = Some(dir.into()),
             Some(("only", text)) => settings.only = Some(text.to_owned()),
-            Some((name, program)) => {
-                settings.rivals.push(rival(name, program).ok_or_else(|| format!("{name} is no rival"))?);
-            }
+            Some(_) => programs.push(argument),
             None => return Err(format!("{argument:?} is not NAME=VALUE").into()),
         }
     }
+    settings.servers = rivals(&programs).into_iter().map(Server::from).collect();
     Ok(settings)
 }
 
@@ -176,7 +130,7 @@ fn main() -> Result<(), Failure> {
     let dir = settings.keep.clone().unwrap_or_else(|| own_dir.path().to_owned());
     std::fs::create_dir_all(&dir)?;
     println!("{} pods, {} series, one hour at 15 s; CPU ms a query", settings.pods, settings.pods * 100);
-    let servers: Vec<Server> = std::iter::once(pyrometer()).chain(settings.rivals.clone()).collect();
+    let servers = settings.servers.clone();
     let mut tables = Vec::new();
     for server in &servers {
         let end = prepare(server, &dir.join("hour"), &|| Pods::new(settings.pods), 240)?;
@@ -196,11 +150,11 @@ fn main() -> Result<(), Failure> {
 /// Loads the data for a server unless they are there; their last time.
 fn prepare(server: &Server, dir: &Path, pods: &dyn Fn() -> Pods, steps: i64) -> Result<i64, Failure> {
     std::fs::create_dir_all(dir)?;
-    let (marker, data) = (dir.join(format!("{}.end", server.name)), dir.join(server.name));
+    let (marker, data) = (dir.join(format!("{}.end", server.rival.name)), dir.join(server.rival.name));
     if let Ok(end) = std::fs::read_to_string(&marker) {
         return Ok(end.trim().parse()?);
     }
-    let end = if server.name == "prometheus" {
+    let end = if server.rival.name == "prometheus" {
         let copied = Command::new("cp").arg("-r").arg(dir.join("pyrometer")).arg(&data).status()?;
         if !copied.success() {
             return Err("cannot copy the data".into());
@@ -219,7 +173,7 @@ fn prepare(server: &Server, dir: &Path, pods: &dyn Fn() -> Pods, steps: i64) -> 
             for body in pods.requests(end - step * STEP_MS) {
                 let status = sender.post(&body)?;
                 if !(200..300).contains(&status) {
-                    return Err(format!("{} refuses data with {status}", server.name).into());
+                    return Err(format!("{} refuses data with {status}", server.rival.name).into());
                 }
             }
         }
@@ -250,7 +204,7 @@ fn path(server: &Server, query: &Query, end: i64) -> String {
 }
 
 fn measure(server: &Server, dir: &Path, end: i64, only: Option<&str>) -> Result<Vec<Line>, Failure> {
-    let (running, address) = server.start(&dir.join(server.name))?;
+    let (running, address) = server.start(&dir.join(server.rival.name))?;
     settle(&running);
     let mut lines = Vec::new();
     for query in queries().iter().filter(|query| only.is_none_or(|only| query.name.contains(only))) {
@@ -264,7 +218,7 @@ fn measure(server: &Server, dir: &Path, end: i64, only: Option<&str>) -> Result<
     let peak = running.memory_bytes("VmHWM").saturating_sub(idle);
     println!(
         "{:<17} {:>8.1} MiB above idle for sum by (namespace) (rate(x[5m])), hour, 100k series; idle {:.0} MiB",
-        server.name,
+        server.rival.name,
         peak as f64 / 1_048_576.0,
         idle as f64 / 1_048_576.0
     );
@@ -300,7 +254,7 @@ fn repeat(running: &Measured, address: &str, path: &str, enough: Duration) -> Re
 fn print_table(servers: &[Server], tables: &[Vec<Line>], only: Option<&str>) {
     print!("{:<26}", "query");
     for server in servers {
-        print!(" {:>17} {:>9} {:>9}", server.name, "wall ms", "bytes");
+        print!(" {:>17} {:>9} {:>9}", server.rival.name, "wall ms", "bytes");
     }
     println!(" {:>9}", "of best");
     let names = queries().into_iter().filter(|query| only.is_none_or(|only| query.name.contains(only)));
@@ -319,21 +273,21 @@ fn print_table(servers: &[Server], tables: &[Vec<Line>], only: Option<&str>) {
     }
     let totals: Vec<f64> = tables.iter().map(|table| table.iter().map(|line| line.cpu_ms).sum()).collect();
     for (server, total) in servers.iter().zip(&totals) {
-        println!("{:<17} {total:>9.1} CPU ms in all, {:.3} of it ours", server.name, totals[0] / total);
+        println!("{:<17} {total:>9.1} CPU ms in all, {:.3} of it ours", server.rival.name, totals[0] / total);
     }
     println!("worst of the better rival: {:.3} ({})", worst.0, worst.1);
 }
 
 /// `sum by (namespace, pod) (rate(cpu[2m]))` over very many pods.
 fn many_pods(server: &Server, dir: &Path, end: i64, pods: usize) -> Result<(), Failure> {
-    let (running, address) = server.start(&dir.join(server.name))?;
+    let (running, address) = server.start(&dir.join(server.rival.name))?;
     settle(&running);
     let text = "sum by (namespace,pod) (rate(container_cpu_usage_seconds_total[2m]))".to_owned();
     let query = Query { name: "", text, is_range: false };
     let line = repeat(&running, &address, &path(server, &query, end), Duration::from_secs(3))?;
     println!(
         "{:<17} {pods} pods: sum by (namespace,pod) (rate(x[2m])) median {:.1} ms, CPU {:.1} ms, {} bytes",
-        server.name, line.wall_ms, line.cpu_ms, line.bytes
+        server.rival.name, line.wall_ms, line.cpu_ms, line.bytes
     );
     running.stop()?;
     Ok(())
