@@ -138,10 +138,14 @@ pub struct Number {
 }
 
 impl Number {
-    /// The number with the other sign. A duration has no negative zero.
+    /// The number with the other sign. A duration has no negative zero, and NaN has no sign that is shown.
     #[must_use]
     pub(crate) fn negated(self) -> Self {
-        let value = if self.is_duration { 0.0 - self.value } else { -self.value };
+        let value = match self.value {
+            nan if nan.is_nan() => nan,
+            value if self.is_duration => 0.0 - value,
+            value => -value,
+        };
         Self { value, ..self }
     }
 }
@@ -544,5 +548,17 @@ impl Expr {
             this = inner;
         }
         this
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_negated_nan_reads_back_as_it_prints() {
+        let options = crate::ParseOptions::default();
+        for text in ["-NaN", "x - ---nan", "--NaN + 1"] {
+            let expr = crate::parse(text, &options).unwrap();
+            assert_eq!(crate::parse(&expr.to_string(), &options).as_ref(), Ok(&expr), "{text}");
+        }
     }
 }
