@@ -188,7 +188,7 @@ impl Sender {
     ///
     /// # Errors
     /// The log or the file with the place in it cannot be read.
-    pub fn start(db: &Db, destination: Destination) -> Result<Self, CommitError> {
+    pub fn start(db: &Arc<Db>, destination: Destination) -> Result<Self, CommitError> {
         let mut cursor = cursor::Cursor::open(&destination.cursor_path)?;
         let tail = db.tail(cursor.position())?;
         // From here on nothing may be missed, also if the process ends before the first second is over.
@@ -198,7 +198,8 @@ impl Sender {
         let reader = reader::Reader::new(destination, Arc::clone(&counters), cursor);
         let runtime = tokio::runtime::Handle::current();
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || reader.run(tail, &runtime, &stopped));
+        let store = Arc::clone(db);
+        let thread = std::thread::spawn(move || reader.run(&store, tail, &runtime, &stopped));
         Ok(Self { name, url, counters, stop, thread: Some(thread) })
     }
 

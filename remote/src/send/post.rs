@@ -128,7 +128,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `Retry-After` in seconds; a date counts as the longest pause, since clocks differ.
+/// `Retry-After` in seconds. A date is not read; the usual pause holds then.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)

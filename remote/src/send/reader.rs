@@ -8,7 +8,7 @@ use model::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tsdb::{Logged, Position, Tail};
+use tsdb::{Db, Logged, Position, Tail};
 
 use super::batch::Batch;
 use super::cursor::Cursor;
@@ -56,7 +56,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn run(mut self, mut tail: Tail, runtime: &Handle, stop: &Stop) {
+    pub(super) fn run(mut self, db: &Db, mut tail: Tail, runtime: &Handle, stop: &Stop) {
         let mut shards = self.shards(self.destination.queue.shards_min, runtime);
         while !stop.is_asked() {
             if tail.wait(LOOK_AGAIN) {
@@ -66,14 +66,30 @@ impl Reader {
             self.cursor.keep(self.done(&shards, tail.position()), false);
             if shards.since.elapsed() >= RESHARD_EVERY {
                 shards = self.reshard(shards, runtime);
+                self.forget(db, &mut tail);
             }
         }
         self.send_due(&mut shards, Duration::ZERO);
-        let done = self.done(&shards, tail.position());
         self.end(shards, runtime, *stop.patience.lock());
         // What the deadline cut off is sent again after the next start.
-        let done = self.open.lock().values().min().copied().map_or(tail.position(), |open| open.max(done));
+        let done = self.open.lock().values().min().copied().unwrap_or(tail.position());
         self.cursor.keep(done, true);
+    }
+
+    /// Learns the series anew if many of those known have left the store, so that churn costs no memory.
+    fn forget(&mut self, db: &Db, tail: &mut Tail) {
+        let live = usize::try_from(db.stats().head_series).unwrap_or(usize::MAX);
+        if self.names.len() <= live.saturating_mul(2).saturating_add(1024) {
+            return;
+        }
+        match db.tail(Some(tail.position())) {
+            Ok(fresh) => {
+                // It names all series of the log before it goes on.
+                self.names.clear();
+                *tail = fresh;
+            }
+            Err(error) => tracing::error!(destination = %self.destination.name, "remote write: {error}"),
+        }
     }
 
     /// The place before which everything is done.

@@ -21,6 +21,16 @@ impl Names {
         Self { external, relabel, known: HashMap::new() }
     }
 
+    /// Series that are known, sent or not.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Forgets all; they are to be learnt anew.
+    pub(super) fn clear(&mut self) {
+        self.known = HashMap::new();
+    }
+
     /// Learns what a number means.
     pub(super) fn learn(&mut self, number: u64, labels: &Labels) {
         let mut all = labels.to_builder();
