@@ -128,7 +128,12 @@ async fn start(
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
     let rule_options = jobs.rules(&loaded, &cli.rules, Arc::clone(&options.engine), &db);
-    let rule_options = rules::Options { begin: Some(attached), ..rule_options };
+    let rule_options = rules::Options {
+        begin: Some(attached),
+        observer: Some(Arc::new(state.clone())),
+        beside_max: cli.concurrent_rules(),
+        ..rule_options
+    };
     let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
     state.attach(api::Running {
         store: Arc::clone(&db),

@@ -1,6 +1,6 @@
 //! The engine: limits, threads, and the two ways to ask.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use model::{Labels, Querier, QueryCancelled, Samples, StorageError, Timestamp, Value};
@@ -205,6 +205,33 @@ pub struct Engine {
     options: EngineOptions,
     gate: Gate,
     pool: Option<rayon::ThreadPool>,
+    totals: Totals,
+}
+
+/// What an engine has done since it was built.
+#[derive(Debug, Default)]
+struct Totals {
+    queries: AtomicU64,
+    queued_ns: AtomicU64,
+    elapsed_ns: AtomicU64,
+    samples: AtomicU64,
+}
+
+/// What an engine has done since it was built, and does now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EngineStats {
+    /// Queries that are evaluated now.
+    pub running: usize,
+    /// Queries that may be evaluated at once.
+    pub concurrency: usize,
+    /// Queries that have ended.
+    pub queries: u64,
+    /// How long they have waited.
+    pub queued: Duration,
+    /// How long they were evaluated.
+    pub elapsed: Duration,
+    /// Samples that were read.
+    pub samples: u64,
 }
 
 /// Longer than any query runs.
@@ -226,7 +253,7 @@ impl Engine {
             .build()
             // Without threads, the caller's own does the work.
             .ok();
-        Self { gate: Gate::new(&options.limits), options, pool }
+        Self { gate: Gate::new(&options.limits), options, pool, totals: Totals::default() }
     }
 
     /// What the engine was built from.
@@ -239,6 +266,21 @@ impl Engine {
     #[must_use]
     pub fn bytes_held(&self) -> u64 {
         self.gate.bytes().load(Ordering::Relaxed)
+    }
+
+    /// What it has done, and does now.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let concurrency = self.options.limits.concurrency.max(1);
+        EngineStats {
+            running: concurrency - self.gate.free(),
+            concurrency,
+            queries: load(&self.totals.queries),
+            queued: Duration::from_nanos(load(&self.totals.queued_ns)),
+            elapsed: Duration::from_nanos(load(&self.totals.elapsed_ns)),
+            samples: load(&self.totals.samples),
+        }
     }
 
     /// Evaluates `expr` at one time.
@@ -321,8 +363,22 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
+        let outcome = self.evaluated(querier, expr, times, (&account, options));
+        let (mut stats, queued, elapsed) = (account.stats(), entered - asked, entered.elapsed());
+        (stats.queued, stats.elapsed) = (queued, elapsed);
+        self.totals.add(&stats);
+        outcome.map(|outcome| Outcome { stats, ..outcome })
+    }
+
+    fn evaluated(
+        &self,
+        querier: &dyn Querier,
+        expr: &Expr,
+        times: Times,
+        (account, options): (&Account<'_>, &QueryOptions<'_>),
+    ) -> Result<Outcome, QueryError> {
         let evaluator =
-            Evaluator::new(querier, &self.options, &account, times, self.pool.as_ref()).for_query(expr)?;
+            Evaluator::new(querier, &self.options, account, times, self.pool.as_ref()).for_query(expr)?;
         let evaluator = if options.with_costs { evaluator.with_tally(expr) } else { evaluator };
         let value = evaluate(&evaluator, expr)?;
         let (value, cut) = limited(value, options.limit);
@@ -334,10 +390,21 @@ impl Engine {
         if cut {
             warnings.push("results truncated due to limit".to_owned());
         }
-        let mut stats = account.stats();
-        stats.queued = entered - asked;
-        stats.elapsed = entered.elapsed();
-        Ok(Outcome { value, warnings, infos, stats, costs })
+        Ok(Outcome { value, warnings, infos, stats: Stats::default(), costs })
+    }
+}
+
+impl Totals {
+    fn add(&self, stats: &Stats) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        for (counter, more) in [
+            (&self.queries, 1),
+            (&self.queued_ns, nanos(stats.queued)),
+            (&self.elapsed_ns, nanos(stats.elapsed)),
+            (&self.samples, stats.samples),
+        ] {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
     }
 }
 

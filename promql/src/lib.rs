@@ -40,8 +40,8 @@ pub mod text;
 
 pub use ast::{Expr, ExprKind, Position, Span, ValueType};
 pub use engine::{
-    Costs, Engine, EngineOptions, Features, MatrixSeries, NodeStats, Outcome, QueryError, QueryOptions,
-    QueryValue, Stats, VectorSample,
+    Costs, Engine, EngineOptions, EngineStats, Features, MatrixSeries, NodeStats, Outcome, QueryError,
+    QueryOptions, QueryValue, Stats, VectorSample,
 };
 pub use histogram::{Bucket, all as buckets};
 pub use limits::Limits;

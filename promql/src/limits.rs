@@ -53,6 +53,11 @@ impl Gate {
         Self { free: Mutex::new(limits.concurrency.max(1)), left: Condvar::new(), bytes: Arc::default() }
     }
 
+    /// Places that are free now.
+    pub(crate) fn free(&self) -> usize {
+        *self.free.lock()
+    }
+
     /// The bytes that all queries hold.
     pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)

@@ -114,6 +114,9 @@ const AUTO_RELOAD: &str = "auto-reload-config";
 /// The feature that type, help and unit are stored with each scraped series.
 const METADATA: &str = "metadata-wal-records";
 
+/// The feature that rules of a group which do not depend on each other are evaluated at once.
+const CONCURRENT_RULES: &str = "concurrent-rule-eval";
+
 /// What `--enable-feature` switches on: parts of the query language, and of its meaning.
 pub(crate) fn query_features(names: &[String]) -> Features {
     let mut features = Features::default();
@@ -124,9 +127,14 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             "promql-binop-fill-modifiers" => features.grammar.fill_modifiers = true,
             "promql-delayed-name-removal" => features.meaning.delayed_name_removal = true,
             // Always on.
-            "native-histograms" | "ooo-native-histograms" | "promql-duration-expr" | "exemplar-storage" => {}
-            // Of the server, not of the language: see [`Cli::auto_reload`].
-            AUTO_RELOAD | METADATA => {}
+            "native-histograms"
+            | "ooo-native-histograms"
+            | "promql-duration-expr"
+            | "exemplar-storage"
+            | "promql-per-step-stats"
+            | "fast-startup" => {}
+            // Of the server, not of the language: see [`Cli::auto_reload`] and its neighbours.
+            AUTO_RELOAD | METADATA | CONCURRENT_RULES => {}
             // As in Prometheus, a name that is not known does not keep the server from starting.
             other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
         }
@@ -231,6 +239,15 @@ impl Cli {
     /// Whether type, help and unit are stored with each scraped series.
     pub(crate) fn stores_metadata(&self) -> bool {
         self.features.iter().any(|name| name == METADATA)
+    }
+
+    /// How many rules may be evaluated beside those whose turn it is.
+    pub(crate) fn concurrent_rules(&self) -> usize {
+        if self.features.iter().any(|name| name == CONCURRENT_RULES) {
+            self.rules.concurrent_evals
+        } else {
+            0
+        }
     }
 
     /// The addresses to listen on.

@@ -1,11 +1,12 @@
 //! The accept loop: hyper connections under limits, drained on shutdown.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -65,8 +66,8 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, typically: wait for some to be closed.
                 tracing::warn!("accepting a connection: {error}");
@@ -77,7 +78,7 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
         tokio::spawn(async move {
-            shared.connection(stream, watcher).await;
+            shared.connection((stream, peer), watcher).await;
             drop(slot);
         });
     }
@@ -86,24 +87,28 @@ pub(crate) async fn serve(
 }
 
 impl Shared {
-    async fn connection(&self, stream: TcpStream, watcher: Watcher) {
+    async fn connection(&self, (stream, peer): (TcpStream, SocketAddr), watcher: Watcher) {
         let Some(guard) = &self.guard else {
-            return self.http(stream, None, watcher).await;
+            return self.http((stream, peer), None, watcher).await;
         };
         let guard = Arc::clone(guard);
         let Ok(settings) = tokio::task::spawn_blocking(move || guard.settings()).await else { return };
         match &settings.tls {
-            None => self.http(stream, Some(settings), watcher).await,
+            None => self.http((stream, peer), Some(settings), watcher).await,
             Some(tls) => match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(stream, Some(Arc::clone(&settings)), watcher).await,
+                Ok(Ok(stream)) => self.http((stream, peer), Some(Arc::clone(&settings)), watcher).await,
                 Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
                 Err(_) => tracing::debug!("TLS handshake: the client took too long"),
             },
         }
     }
 
-    async fn http<S>(&self, stream: S, settings: Option<Arc<Settings>>, watcher: Watcher)
-    where
+    async fn http<S>(
+        &self,
+        (stream, peer): (S, SocketAddr),
+        settings: Option<Arc<Settings>>,
+        watcher: Watcher,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut builder = Builder::new(TokioExecutor::new());
@@ -120,7 +125,8 @@ impl Shared {
         let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
             let (router, settings) = (router.clone(), settings.clone());
             async move {
-                let request = request.map(|body| body::until(body, read_timeout));
+                let mut request = request.map(|body| body::until(body, read_timeout));
+                request.extensions_mut().insert(ConnectInfo(peer));
                 Ok::<_, std::convert::Infallible>(answer(router, settings, request).await)
             }
         });
