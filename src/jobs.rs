@@ -13,7 +13,7 @@ use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tsdb::Db;
 
-use crate::cli::{self, Cli};
+use crate::cli::Cli;
 use crate::config::{self, Loaded};
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
@@ -117,10 +117,11 @@ impl Jobs {
     pub(crate) fn rules(
         &self,
         loaded: &Loaded,
-        flags: &cli::Rules,
+        cli: &Cli,
         engine: Arc<promql::Engine>,
         db: &Arc<Db>,
     ) -> rules::Options {
+        let flags = &cli.rules;
         rules::Options {
             groups: loaded.rules.clone(),
             evaluation_interval_ms: loaded.evaluation_interval_ms,
@@ -136,6 +137,7 @@ impl Jobs {
                 batch: flags.batch_size,
                 drain: flags.drain_on_shutdown,
             },
+            beside_max: cli.concurrent_rules(),
             ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
         }
     }

@@ -101,8 +101,7 @@ async fn start(
 
     let store = Arc::new(OnceLock::new());
     let place = Place::new(cli, own_address, listening.guard.as_deref())?;
-    let options = api_options(cli, flags, &loaded, &place);
-    let state = api::State::new(options.clone());
+    let state = api::State::new(api_options(cli, flags, &loaded, &place));
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
@@ -127,12 +126,10 @@ async fn start(
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
-    let rule_options = jobs.rules(&loaded, &cli.rules, Arc::clone(&options.engine), &db);
     let rule_options = rules::Options {
         begin: Some(attached),
         observer: Some(Arc::new(state.clone())),
-        beside_max: cli.concurrent_rules(),
-        ..rule_options
+        ..jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db)
     };
     let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
     state.attach(api::Running {

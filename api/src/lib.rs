@@ -221,6 +221,12 @@ impl State {
         let _ = self.0.running.set(running);
     }
 
+    /// The query engine.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.0.options.engine
+    }
+
     /// Says who carries out `/-/reload` and `/-/quit`.
     pub fn on_demand(&self, handler: impl Fn(Demand) -> Result<(), String> + Send + Sync + 'static) {
         let _ = self.0.demands.set(Box::new(handler));
