@@ -45,6 +45,7 @@ mod wal;
 
 pub use block::meta::Meta as BlockMeta;
 pub use db::appender::Appender;
+pub use db::chunks::{ChunkEncoding, ChunkSeriesSet, MalformedChunk, RawChunk};
 pub use db::scrub::Scrubbed;
 pub use db::snapshot::Snapshot;
 pub use db::tail::{Logged, Position, Tail};

@@ -188,11 +188,7 @@ impl HistogramAppender {
         let value = without_content(value).unwrap_or_else(|| value.clone());
         let number = count(out);
         let ts_delta = ts.wrapping_sub(self.ts);
-        if number == 1 {
-            write_unsigned(&mut self.writer, out, ts_delta.cast_unsigned());
-        } else {
-            write_signed(&mut self.writer, out, ts_delta.wrapping_sub(self.ts_delta));
-        }
+        write_signed(&mut self.writer, out, ts_delta.wrapping_sub(self.ts_delta));
         (self.ts, self.ts_delta) = (ts, ts_delta);
         match (&mut self.counts, &self.last, &value) {
             (
@@ -288,7 +284,6 @@ impl Times {
     fn next(&mut self, reader: &mut BitReader<'_>, index: usize) -> Result<Timestamp, Malformed> {
         match index {
             0 => self.ts = read_signed(reader)?,
-            1 => self.delta = read_unsigned(reader)?.cast_signed(),
             _ => self.delta = self.delta.wrapping_add(read_signed(reader)?),
         }
         if index > 0 {
@@ -446,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn the_first_step_is_a_signed_number_as_all_others() {
+        // 3000 takes 12 bits without a sign, but its place is among those of 18.
+        let stale = HistogramValue::Int(IntHistogram { sum: model::stale_nan(), ..IntHistogram::default() });
+        let mut out = Vec::new();
+        let mut appender = HistogramAppender::start(&mut out, 0, &stale, ResetHint::Unknown);
+        appender.append(&mut out, 3000, &stale);
+        // Zero threshold, schema, two counts of spans, time, two counts: 8 + 6 zero bits, and 64 bits of sum.
+        let mut reader = BitReader::new(&out[HEADER_BYTES..]);
+        assert_eq!((reader.bits(14), reader.bits(64)), (Ok(0), Ok(model::STALE_NAN)));
+        assert_eq!(reader.bits(6 + 18), Ok(0b11_1110 << 18 | 3000));
+    }
+
+    #[test]
     fn resets_and_other_layouts_do_not_fit() {
         let mut out = Vec::new();
         let first = HistogramValue::Int(histogram(&[1, 2], 3.0));
@@ -465,7 +473,7 @@ mod tests {
         #[test]
         fn counters_round_trip(
             start: i64,
-            steps in prop::collection::vec((1i64..100_000, any::<u64>(), prop::collection::vec(0u64..1000, 4)), 1..40),
+            steps in prop::collection::vec((1i64..1_000_000, any::<u64>(), prop::collection::vec(0u64..1000, 4)), 1..40),
         ) {
             let (mut ts, mut counts) = (start, vec![0u64; 4]);
             for float in [false, true] {

@@ -2,6 +2,7 @@
 
 pub(crate) mod appender;
 mod cardinality;
+pub(crate) mod chunks;
 mod compact;
 mod copy;
 mod cut;

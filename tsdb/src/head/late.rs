@@ -128,6 +128,21 @@ impl Late {
         samples.any(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts))
     }
 
+    /// Calls `visit` with the samples of a series in `range` that `snapshot` sees, in order of time.
+    pub(crate) fn for_each(
+        &self,
+        id: u32,
+        range: TimeRange,
+        snapshot: u64,
+        visit: &mut dyn FnMut(Timestamp, Value),
+    ) {
+        let all = self.0.read();
+        let samples = all.get(&id).into_iter().flatten();
+        for sample in samples.filter(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts)) {
+            visit(sample.ts, sample.value.value());
+        }
+    }
+
     /// Appends the samples of a series in `range` that `snapshot` sees; true if there are any.
     pub(crate) fn samples(
         &self,

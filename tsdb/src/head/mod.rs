@@ -50,7 +50,7 @@ use past::Past;
 use series::{Extent, Rest, Series, Store};
 use slab::Slab;
 use snapshots::Snapshots;
-use visible::Visible;
+pub(crate) use visible::Visible;
 
 use crate::block::tombstones::Intervals;
 use crate::codec::Malformed;

@@ -46,6 +46,23 @@ impl Visible {
         chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
     }
 
+    pub(crate) fn data(&self) -> &[u8] {
+        self.bytes.data()
+    }
+
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.bytes.encoding()
+    }
+
+    /// Whether the bytes have all of the samples in `range` that are not deleted, and no others.
+    pub(crate) fn is_whole(&self, range: TimeRange, deleted: Option<&Intervals>) -> bool {
+        let span = TimeRange::new(self.min, self.max);
+        self.limit == usize::from(chunk::count(self.data()))
+            && range.contains(self.min)
+            && range.contains(self.max)
+            && !deleted.is_some_and(|deleted| deleted.overlaps(span))
+    }
+
     /// The samples in `range` that are not deleted as chunks of their own; the same bytes where that is
     /// all of them.
     pub(crate) fn cut_to(
@@ -54,8 +71,7 @@ impl Visible {
         deleted: Option<&Intervals>,
     ) -> Result<Vec<Chunk>, Malformed> {
         let (data, encoding) = (self.bytes.data(), self.bytes.encoding());
-        let whole = self.limit == usize::from(chunk::count(data)) && deleted.is_none();
-        if whole && range.contains(self.min) && range.contains(self.max) {
+        if self.is_whole(range, deleted) {
             return Ok(vec![Chunk { min: self.min, max: self.max, encoding, data: data.into() }]);
         }
         let keep = |ts| range.contains(ts) && !deleted.is_some_and(|deleted| deleted.contains(ts));
