@@ -271,6 +271,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         notification_followers_max: cli.web.notification_subscribers_max,
         remote_read: api::RemoteRead {
             samples_max: cli.storage.read_samples_max,
+            frame_bytes_max: cli.storage.read_frame_bytes_max,
             slots: (cli.storage.read_concurrency > 0)
                 .then(|| Arc::new(Semaphore::new(cli.storage.read_concurrency))),
         },

@@ -128,6 +128,8 @@ impl Default for Options {
 pub struct RemoteRead {
     /// Most samples of one answer; 0 for no limit.
     pub samples_max: u64,
+    /// Most bytes of a frame of a streamed answer, if a single chunk is not larger.
+    pub frame_bytes_max: usize,
     /// Requests answered at once; more wait. None for no limit.
     pub slots: Option<Arc<tokio::sync::Semaphore>>,
 }
