@@ -67,10 +67,11 @@ pub(crate) struct Jobs {
     pub(crate) local: Arc<LocalMachine>,
     pub(crate) place: Place,
     pub(crate) cluster: Option<k8s::Access>,
-    /// Those of the cluster this process runs in, if no configuration file says what to scrape.
+    /// Those of the cluster this process runs in, if there are built-in ones.
     pub(crate) of_cluster: Vec<ScrapeJob>,
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
+    has_built_in: bool,
 }
 
 impl Jobs {
@@ -80,14 +81,16 @@ impl Jobs {
         place: Place,
         cluster: Option<k8s::Access>,
     ) -> anyhow::Result<Self> {
+        let has_built_in = cli.has_built_in_jobs();
         let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
-        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
+        let inside = cluster.as_ref().filter(|access| is_inside(access) && has_built_in);
         let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
         let kubelet_pins = match &cli.kubelet.pins {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata: cli.stores_metadata() })
+        let stores_metadata = cli.stores_metadata();
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata, has_built_in })
     }
 
     pub(crate) fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -99,6 +102,9 @@ impl Jobs {
         config.stores_metadata = self.stores_metadata;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
+        if !self.has_built_in {
+            return config;
+        }
         let mut own = vec![self.own_job()];
         // In a cluster the nodes' kubelets know more than a look around from inside a pod.
         if self.of_cluster.is_empty() {

@@ -264,6 +264,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         lifecycle: cli.web.enable_lifecycle,
         admin: cli.web.enable_admin_api,
         cors_origin: Some(Arc::clone(&place.cors_origin)),
+        port: place.address.port(),
         external_url: place.external_url.clone(),
         external_labels: loaded.external_labels.clone(),
         working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
@@ -275,13 +276,14 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
             slots: (cli.storage.read_concurrency > 0)
                 .then(|| Arc::new(Semaphore::new(cli.storage.read_concurrency))),
         },
+        search_limit_max: cli.search_limit_max(),
         retention: model::duration::format_ms(retention_ms),
     }
 }
 
 fn set_config(state: &api::State, loaded: &Loaded) {
-    let text = loaded.redacted.clone();
-    state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
+    let config::Shown { text, jobs } = loaded.redacted.clone();
+    state.set_config(api::ConfigStatus { text, jobs, last_reload_ok: true, loaded_ms: now() });
 }
 
 /// Logs queries where the configuration says, relative to its own place.
@@ -420,7 +422,9 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
 }
 
 fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
-    let mut scrapes = if jobs.of_cluster.is_empty() {
+    let mut scrapes = if !cli.has_built_in_jobs() {
+        String::new()
+    } else if jobs.of_cluster.is_empty() {
         format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
     } else {
         "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
@@ -428,7 +432,8 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
     if let Some(path) = &cli.config_file {
         let fixed: usize =
             loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
-        scrapes.push_str(&format!(", and {fixed} targets of {}", path.display()));
+        let and = if scrapes.is_empty() { "" } else { ", and " };
+        scrapes.push_str(&format!("{and}{fixed} targets of {}", path.display()));
         let discoveries: usize = loaded.jobs.iter().map(|job| job.discoveries.len()).sum();
         if discoveries > 0 {
             scrapes.push_str(&format!(" and what its {discoveries} service discoveries find"));

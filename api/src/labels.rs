@@ -12,7 +12,7 @@ use model::{Labels, Matcher, Querier, Selection, StorageError, TimeRange};
 use crate::State;
 use crate::envelope::{ApiError, ErrorKind, success_with, truncated};
 use crate::json::push_labels;
-use crate::params::{Params, invalid, unescape_label_name};
+use crate::params::{Params, unescape_label_name};
 
 /// Runs `read` on a snapshot, off the async threads.
 async fn blocking<T: Send + 'static>(
@@ -26,7 +26,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The union of what `read` gives for each selector, or for no selector at all.
-fn union(
+pub(crate) fn union(
     selectors: &[Vec<Matcher>],
     mut read: impl FnMut(&[Matcher]) -> Result<Vec<String>, StorageError>,
 ) -> Result<Vec<String>, StorageError> {
@@ -84,15 +84,8 @@ pub(crate) async fn values(
 }
 
 pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
-    if selectors.is_empty() {
-        return Err(ApiError::bad_data("no match[] parameter provided".to_owned()));
-    }
-    if let Some(all) = selectors.iter().position(|matchers| matchers.iter().all(Matcher::matches_empty)) {
-        let text = params.all("match[]").nth(all).unwrap_or_default();
-        let what = "match[] must contain at least one non-empty matcher";
-        return Err(invalid("match[]", &format!("{what}: {text}")));
-    }
+    let selectors = params.required_selectors()?;
+    let (range, limit) = (params.range()?, params.limit()?);
     let mut warnings = Vec::from_iter(state.history_note());
     let (body, cut) = blocking(&state, move |querier| series_json(querier, &selectors, range, limit)).await?;
     warnings.extend(cut.then(truncated));

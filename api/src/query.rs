@@ -42,11 +42,9 @@ pub(crate) async fn range(
         return Err(invalid("step", what));
     }
     if end.saturating_sub(start) / step_ms > POINTS_MAX {
-        let what = format!(
-            "exceeded maximum resolution of {POINTS_MAX} points per timeseries. \
-             Try decreasing the query resolution (?step=XX)"
-        );
-        return Err(ApiError::bad_data(what));
+        let what = "exceeded maximum resolution of 11,000 points per timeseries. \
+                    Try decreasing the query resolution (?step=XX)";
+        return Err(ApiError::bad_data(what.to_owned()));
     }
     run(state, &client, &params, Times { start, end, step_ms }).await
 }

@@ -93,6 +93,12 @@ impl Handle {
         self.pools.lock().metadata()
     }
 
+    /// The relabelling rules of a job's targets, if there is such a job.
+    #[must_use]
+    pub fn relabel_rules(&self, pool: &str) -> Option<Vec<relabel::Rule>> {
+        self.pools.lock().relabel_rules(pool)
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -7,6 +7,7 @@
 mod answers;
 mod configured;
 mod differential;
+mod endpoints;
 mod exchange;
 mod first_light;
 mod forwarding;

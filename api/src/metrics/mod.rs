@@ -10,16 +10,33 @@ use axum::extract::State as Shared;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use model::regex::AnchoredRegex;
+
 use crate::State;
+use crate::envelope::{ApiError, success};
+use crate::params::{Params, invalid};
 use crate::process::Process;
 use page::Page;
 
 pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, page(&state).text()).into_response()
+}
+
+/// `status/self_metrics`: the same as JSON.
+pub(crate) async fn self_metrics(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let pattern = params.get("metric_name_pattern").filter(|pattern| !pattern.is_empty());
+    let pattern = pattern.map(AnchoredRegex::new).transpose();
+    let pattern = pattern.map_err(|error| invalid("metric_name_pattern", &error.to_string()))?;
+    Ok(success(&page(&state).json(|name| pattern.as_ref().is_none_or(|pattern| pattern.is_match(name)))))
+}
+
+fn page(state: &State) -> Page {
     let mut page = Page::default();
-    build(&mut page, &state);
-    process(&mut page, &state);
-    requests(&mut page, &state);
-    queries(&mut page, &state);
+    build(&mut page, state);
+    process(&mut page, state);
+    requests(&mut page, state);
+    queries(&mut page, state);
     if let Ok(running) = state.running() {
         store(&mut page, &running.store.stats());
         scrapes::totals(&mut page, &running.scraper.stats());
@@ -28,7 +45,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
         rules::groups(&mut page, &running.rules.groups());
         senders::all(&mut page, &(running.senders)());
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.into_text()).into_response()
+    page
 }
 
 fn build(page: &mut Page, state: &State) {
@@ -39,15 +56,19 @@ fn build(page: &mut Page, state: &State) {
         ("rustversion", &build.rust_version),
     ];
     let help = "A constant 1, labelled with what was built.";
-    page.family("pyrometer_build_info", "gauge", help).sample("pyrometer_build_info", &labels, 1.0);
+    page.family("pyrometer_build_info", "gauge", help).sample(&labels, 1.0);
     let name = "prometheus_build_info";
     let compatible = [
         ("version", crate::status::COMPATIBLE_VERSION),
         ("revision", build.revision.as_str()),
         ("goversion", build.rust_version.as_str()),
     ];
-    page.family(name, "gauge", "A constant 1, labelled with the Prometheus release that this stands for.");
-    page.sample(name, &compatible, 1.0);
+    let family = page.family(
+        name,
+        "gauge",
+        "A constant 1, labelled with the Prometheus release that this stands for.",
+    );
+    family.sample(&compatible, 1.0);
     let ready = f64::from(u8::from(state.running().is_ok()));
     page.gauge("prometheus_ready", "Whether startup is over and the store can be read.", ready);
     let config = state.0.config.read().map(|config| config.clone()).unwrap_or_default();
@@ -67,11 +88,7 @@ fn process(page: &mut Page, state: &State) {
     let process = Process::read();
     if let Some(seconds) = process.cpu_seconds {
         let name = "process_cpu_seconds_total";
-        page.family(name, "counter", "User and system CPU time spent, in seconds.").sample(
-            name,
-            &[],
-            seconds,
-        );
+        page.family(name, "counter", "User and system CPU time spent, in seconds.").sample(&[], seconds);
     }
     let gauges = [
         ("process_resident_memory_bytes", "Resident memory.", process.resident_bytes.map(|n| n as f64)),
@@ -94,9 +111,9 @@ fn process(page: &mut Page, state: &State) {
 
 fn requests(page: &mut Page, state: &State) {
     let name = "prometheus_http_requests_total";
-    page.family(name, "counter", "HTTP requests answered, by route and status code.");
+    let family = page.family(name, "counter", "HTTP requests answered, by route and status code.");
     for (route, code, count) in state.0.requests.counts() {
-        page.sample(name, &[("code", &code.to_string()), ("handler", &route)], count as f64);
+        family.sample(&[("code", &code.to_string()), ("handler", &route)], count as f64);
     }
 }
 
@@ -110,10 +127,10 @@ fn queries(page: &mut Page, state: &State) {
     let logged = f64::from(u8::from(state.query_log().is_on()));
     page.gauge("prometheus_engine_query_log_enabled", "Whether queries are logged.", logged);
     let name = "prometheus_engine_query_duration_seconds";
-    page.family(name, "summary", "Time that queries took.");
+    let family = page.family(name, "summary", "Time that queries took.");
     for (slice, time) in [("inner_eval", stats.elapsed), ("queue_time", stats.queued)] {
-        page.sample(&format!("{name}_sum"), &[("slice", slice)], time.as_secs_f64());
-        page.sample(&format!("{name}_count"), &[("slice", slice)], stats.queries as f64);
+        family.part("_sum", &[("slice", slice)], time.as_secs_f64());
+        family.part("_count", &[("slice", slice)], stats.queries as f64);
     }
 }
 
@@ -132,8 +149,8 @@ fn store(page: &mut Page, stats: &tsdb::Stats) {
         seconds(stats.head_max_ts),
     );
     let name = "prometheus_tsdb_head_samples_appended_total";
-    page.family(name, "counter", "Samples appended to the head.");
-    page.sample(name, &[("type", "float")], stats.samples_appended as f64);
+    let family = page.family(name, "counter", "Samples appended to the head.");
+    family.sample(&[("type", "float")], stats.samples_appended as f64);
     page.counter(
         "prometheus_tsdb_out_of_order_samples_total",
         "Samples refused because their series has a later one.",

@@ -37,9 +37,9 @@ pub(super) fn totals(page: &mut Page, stats: &Stats) {
         }),
     ];
     for (name, kind, help, figure) in figures {
-        page.family(name, kind, help);
+        let family = page.family(name, kind, help);
         for one in all {
-            page.sample(name, &[("alertmanager", &one.url)], figure(one) as f64);
+            family.sample(&[("alertmanager", &one.url)], figure(one) as f64);
         }
     }
 }
@@ -78,9 +78,9 @@ pub(super) fn groups(page: &mut Page, groups: &[GroupStatus]) {
         ("prometheus_rule_group_rules", "gauge", "Rules of the group.", |group| group.rules.len() as f64),
     ];
     for (name, kind, help, figure) in figures {
-        page.family(name, kind, help);
+        let family = page.family(name, kind, help);
         for group in groups {
-            page.sample(name, &[("rule_group", &format!("{};{}", group.file, group.name))], figure(group));
+            family.sample(&[("rule_group", &format!("{};{}", group.file, group.name))], figure(group));
         }
     }
 }

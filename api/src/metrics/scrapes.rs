@@ -40,7 +40,7 @@ pub(super) fn totals(page: &mut Page, stats: &Stats) {
             stats.exceeded_target_limit,
         ),
         (
-            "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
+            "pyrometer_target_scrapes_exceeded_bucket_limit_total",
             "Scrapes refused for the buckets of a native histogram.",
             stats.exceeded_bucket_limit,
         ),
@@ -83,22 +83,22 @@ pub(super) fn pools(page: &mut Page, pools: &[PoolStatus]) {
         ("prometheus_target_metadata_cache_entries", "Series in scrape caches.", |pool| pool.cached_series),
     ];
     for (name, help, figure) in figures {
-        page.family(name, "gauge", help);
+        let family = page.family(name, "gauge", help);
         for pool in pools {
-            page.sample(name, &[("scrape_job", &pool.name)], figure(pool) as f64);
+            family.sample(&[("scrape_job", &pool.name)], figure(pool) as f64);
         }
     }
     let name = "prometheus_sd_discovered_targets";
-    page.family(name, "gauge", "Targets before relabelling.");
+    let family = page.family(name, "gauge", "Targets before relabelling.");
     for pool in pools {
         let found = pool.targets + pool.dropped;
-        page.sample(name, &[("config", &pool.name), ("name", "scrape")], found as f64);
+        family.sample(&[("config", &pool.name), ("name", "scrape")], found as f64);
     }
     let name = "prometheus_sd_refresh_failures_total";
-    page.family(name, "counter", "Times that targets could not be looked for.");
+    let family = page.family(name, "counter", "Times that targets could not be looked for.");
     for pool in pools {
         for (mechanism, failures) in &pool.discoveries {
-            page.sample(name, &[("config", &pool.name), ("mechanism", mechanism)], *failures as f64);
+            family.sample(&[("config", &pool.name), ("mechanism", mechanism)], *failures as f64);
         }
     }
 }

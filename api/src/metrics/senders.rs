@@ -48,9 +48,9 @@ pub(super) fn all(page: &mut Page, all: &[SenderStats]) {
         ),
     ];
     for (name, kind, help, figure) in figures.into_iter().filter(|_| !all.is_empty()) {
-        page.family(name, kind, help);
+        let family = page.family(name, kind, help);
         for one in all {
-            page.sample(name, &[("remote_name", &one.name), ("url", &one.url)], figure(one));
+            family.sample(&[("remote_name", &one.name), ("url", &one.url)], figure(one));
         }
     }
 }

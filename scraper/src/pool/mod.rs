@@ -14,6 +14,7 @@ use crate::config::{Config, ScrapeJob, Seed};
 use crate::discovery::{self, Discoverer, PoolMailbox, Source};
 use crate::fetch::Access;
 use crate::http::Roots;
+use crate::relabel::Rule;
 use crate::status::{DroppedTarget, PoolStatus, TargetMetadata, Targets};
 use crate::target::{Outcome, Target, resolve};
 
@@ -159,6 +160,11 @@ impl Pools {
             families: task.families(),
         };
         self.pools.iter().flat_map(|pool| pool.in_order().map(move |task| of(pool, task))).collect()
+    }
+
+    pub(crate) fn relabel_rules(&self, name: &str) -> Option<Vec<Rule>> {
+        let pool = self.pools.iter().find(|pool| pool.common.job.name == name)?;
+        Some(pool.common.job.relabel.clone())
     }
 
     /// Each job as a whole.
