@@ -54,5 +54,5 @@ pub use error::{AppendError, CommitError, OpenError};
 pub use head::SeriesRef;
 pub use head::exemplars::Exemplar;
 pub use head::metadata::{Metadata, MetricKind};
-pub use options::Options;
+pub use options::{FloatChunks, Options};
 pub use wal::page::Compression;

@@ -17,6 +17,7 @@ use crate::head::Head;
 use crate::head::exemplars::Exemplars;
 use crate::head::mapped::{self, MappedChunks};
 use crate::head::names::Names;
+use crate::head::series::Rules;
 use crate::options::Options;
 use crate::wal::{Wal, checkpoint, damage};
 
@@ -64,7 +65,8 @@ pub(super) fn open(
     let late_log = late::open_log(&disk, dir, newest_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
     let first = (wal.segment(), late_log.as_ref().map_or(u64::MAX, Wal::segment));
-    let head = Head::new(options.block_range_ms, options.series_max, files, names);
+    let rules = Rules { range_ms: options.block_range_ms, xor2: options.keeps_starts() };
+    let head = Head::new(rules, options.series_max, files, names);
     head.min_valid.store(head_from, Ordering::Release);
     let inner = Inner {
         disk,

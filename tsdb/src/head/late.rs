@@ -1,6 +1,6 @@
 //! Samples that came out of order, within the window that allows it.
 //!
-//! They are few by nature, so they are kept plain: one sorted array a series of 40 bytes a sample, until the
+//! They are few by nature, so they are kept plain: one sorted array a series of 48 bytes a sample, until the
 //! next step of maintenance that cuts the head writes them into blocks of their own. A reader merges
 //! them with what the series has in order.
 
@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 use model::{HistogramValue, TimeRange, Timestamp};
 use parking_lot::RwLock;
 
-use crate::chunk::Value;
+use crate::chunk::{Sample, Value};
+use crate::samples::{push_float, push_histogram};
 
 /// A late sample that is in no block.
 const LIVE: u64 = u64::MAX;
@@ -19,6 +20,7 @@ const FLUSHING: u64 = u64::MAX - 1;
 #[derive(Clone, Debug)]
 struct LateSample {
     ts: Timestamp,
+    start: Timestamp,
     value: Kept,
     /// The first snapshot that sees it.
     from_snapshot: u64,
@@ -52,14 +54,18 @@ impl Kept {
     }
 }
 
-/// Late samples of some series: number, time and value.
-pub(crate) type Samples = Vec<(u32, Timestamp, Value)>;
+/// Late samples of some series, by number.
+pub(crate) type Samples = Vec<(u32, Sample)>;
 
 /// The late samples of all series.
 #[derive(Debug, Default)]
 pub(crate) struct Late(RwLock<HashMap<u32, Vec<LateSample>>>);
 
 impl LateSample {
+    fn sample(&self) -> Sample {
+        Sample { ts: self.ts, start: self.start, value: self.value.value() }
+    }
+
     fn is_seen_by(&self, snapshot: u64) -> bool {
         self.from_snapshot <= snapshot && (snapshot < self.until_snapshot || self.until_snapshot >= FLUSHING)
     }
@@ -67,7 +73,8 @@ impl LateSample {
 
 impl Late {
     /// Adds a sample that snapshots from `from_snapshot` on see; false if the time is taken.
-    pub(crate) fn add(&self, id: u32, ts: Timestamp, value: Value, from_snapshot: u64) -> bool {
+    pub(crate) fn add(&self, id: u32, sample: Sample, from_snapshot: u64) -> bool {
+        let Sample { ts, start, value } = sample;
         let mut all = self.0.write();
         let samples = all.entry(id).or_default();
         let at = samples.partition_point(|sample| sample.ts <= ts);
@@ -75,7 +82,7 @@ impl Late {
             return false;
         }
         let value = value.into();
-        samples.insert(at, LateSample { ts, value, from_snapshot, until_snapshot: LIVE });
+        samples.insert(at, LateSample { ts, start, value, from_snapshot, until_snapshot: LIVE });
         true
     }
 
@@ -83,13 +90,14 @@ impl Late {
     /// the older one stays.
     pub(crate) fn absorb(&self, older: Self, from_snapshot: u64) {
         for (id, samples) in older.0.into_inner() {
-            for LateSample { ts, value, .. } in samples {
+            for sample in samples {
                 if let Some(young) = self.0.write().get_mut(&id) {
-                    let taken =
-                        young.iter_mut().filter(|young| young.ts == ts && young.until_snapshot >= FLUSHING);
+                    let taken = young
+                        .iter_mut()
+                        .filter(|young| young.ts == sample.ts && young.until_snapshot >= FLUSHING);
                     taken.for_each(|young| young.until_snapshot = from_snapshot);
                 }
-                self.add(id, ts, value.value(), from_snapshot);
+                self.add(id, sample.sample(), from_snapshot);
             }
         }
     }
@@ -113,7 +121,7 @@ impl Late {
         let all = self.0.read();
         let living = all.iter().flat_map(|(&id, samples)| samples.iter().map(move |sample| (id, sample)));
         let living = living.filter(|(_, sample)| sample.until_snapshot >= FLUSHING);
-        living.map(|(id, sample)| (id, sample.ts, sample.value.value())).collect()
+        living.map(|(id, sample)| (id, sample.sample())).collect()
     }
 
     /// Whether a series has a sample here.
@@ -129,17 +137,11 @@ impl Late {
     }
 
     /// Calls `visit` with the samples of a series in `range` that `snapshot` sees, in order of time.
-    pub(crate) fn for_each(
-        &self,
-        id: u32,
-        range: TimeRange,
-        snapshot: u64,
-        visit: &mut dyn FnMut(Timestamp, Value),
-    ) {
+    pub(crate) fn for_each(&self, id: u32, range: TimeRange, snapshot: u64, visit: &mut dyn FnMut(Sample)) {
         let all = self.0.read();
         let samples = all.get(&id).into_iter().flatten();
         for sample in samples.filter(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts)) {
-            visit(sample.ts, sample.value.value());
+            visit(sample.sample());
         }
     }
 
@@ -156,13 +158,13 @@ impl Late {
         let samples = all.get(&id).into_iter().flatten();
         for sample in samples.filter(|sample| sample.is_seen_by(snapshot) && range.contains(sample.ts)) {
             match &sample.value {
-                Kept::Float(value) => into.push_float(sample.ts, *value),
+                Kept::Float(value) => push_float(into, (sample.ts, sample.start), *value),
                 Kept::Histogram(value) => {
                     let histogram = match &**value {
                         HistogramValue::Int(histogram) => histogram.to_float(),
                         HistogramValue::Float(histogram) => histogram.clone(),
                     };
-                    into.push_histogram(sample.ts, histogram.into());
+                    push_histogram(into, (sample.ts, sample.start), histogram.into());
                 }
             }
         }
@@ -174,7 +176,7 @@ impl Late {
         let (mut taken, mut left) = (Samples::new(), Samples::new());
         for (&id, samples) in self.0.write().iter_mut() {
             for sample in samples.iter_mut().filter(|sample| sample.until_snapshot >= FLUSHING) {
-                let entry = (id, sample.ts, sample.value.value());
+                let entry = (id, sample.sample());
                 if take(id, sample.ts) {
                     sample.until_snapshot = FLUSHING;
                     taken.push(entry);
@@ -185,7 +187,7 @@ impl Late {
             }
         }
         // The log has them in an order that does not depend on chance.
-        left.sort_by_key(|&(id, ts, _)| (id, ts));
+        left.sort_by_key(|(id, sample)| (*id, sample.ts));
         (taken, left)
     }
 
@@ -213,15 +215,15 @@ mod tests {
 
     #[test]
     fn a_sample_takes_the_memory_its_documentation_says() {
-        assert_eq!(size_of::<LateSample>(), 40);
+        assert_eq!(size_of::<LateSample>(), 48);
     }
 
     #[test]
     fn samples_are_sorted_and_seen_by_later_snapshots_only() {
         let late = Late::default();
-        assert!(late.add(1, 20, Value::Float(2.0), 5));
-        assert!(late.add(1, 10, Value::Float(1.0), 6));
-        assert!(!late.add(1, 10, Value::Float(9.0), 6));
+        assert!(late.add(1, Sample::float(20, 2.0), 5));
+        assert!(late.add(1, Sample::float(10, 1.0), 6));
+        assert!(!late.add(1, Sample::float(10, 9.0), 6));
         assert_eq!(late.taken(1, 10, &Value::Float(1.0)), Some(true));
         assert_eq!(late.taken(1, 10, &Value::Float(3.0)), Some(false));
         let seen = |snapshot| {

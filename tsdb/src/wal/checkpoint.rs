@@ -9,6 +9,7 @@ use model::{Labels, Timestamp};
 
 use super::page::{Compression, Damage, Records};
 use super::record::{self, HistogramRecords, Record, SamplesRecord, SeriesRecord, WalRef};
+use super::samples::SampleRecords;
 use super::{Wal, segment_path, segments};
 use crate::codec::Malformed;
 use crate::disk::Disk;
@@ -160,6 +161,13 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
                 out.push(*series, *ts, value);
             }
             kept.extend(out.finish().map(<[u8]>::to_vec));
+        }
+        Record::Started(entries) => {
+            let mut out = SampleRecords::new(true);
+            for (series, sample) in entries.iter().filter(|(_, sample)| sample.ts >= keep.from) {
+                out.push(*series, sample);
+            }
+            kept.extend(out.finish().into_iter().map(<[u8]>::to_vec));
         }
         Record::Tombstones(mut entries) => {
             entries.retain(|&(_, _, max)| max >= keep.from);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use model::{HistogramValue, IntHistogram, Labels, Matcher, Span, TimeRange};
 use tsdb::disk::memory::{Faults, Memory};
-use tsdb::{Appender, Compression, Db, History, Options};
+use tsdb::{Appender, Compression, Db, FloatChunks, History, Options};
 
 use super::reading::{Content, all, fingerprint};
 
@@ -76,6 +76,7 @@ impl Simulation {
             wal_compression: [Compression::None, Compression::Snappy, Compression::Zstd]
                 [usize::try_from(dice.below(3)).unwrap()],
             wal_segment_bytes_max: if dice.one_in(2) { 36_000 } else { 200_000 },
+            float_chunks: if dice.one_in(4) { FloatChunks::Xor2 } else { FloatChunks::Xor },
             ..Options::default()
         };
         let disk = Memory::new();
@@ -410,6 +411,7 @@ impl Simulation {
 /// Appends a float or, for some series, a histogram; returns its bits if it was accepted.
 fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u64, ts: i64) -> Option<u64> {
     let series = batch.series(labels).ok()?;
+    let start = if number.is_multiple_of(2) { 0 } else { ts / 1_000 * 1_000 };
     if number % 4 == 3 {
         let counts = [dice.below(9), dice.below(9)];
         let histogram = IntHistogram {
@@ -420,11 +422,12 @@ fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u6
             ..IntHistogram::default()
         };
         let bits = fingerprint(&histogram.to_float());
-        return batch.append_histogram(series, ts, &HistogramValue::Int(histogram)).is_ok().then_some(bits);
+        let histogram = HistogramValue::Int(histogram);
+        return batch.append_histogram_started(series, (ts, start), &histogram).is_ok().then_some(bits);
     }
     let bits = if dice.one_in(3) { dice.next() } else { 1 };
     let bits = if model::is_stale_nan(f64::from_bits(bits)) { 0 } else { bits };
-    batch.append(series, ts, f64::from_bits(bits)).is_ok().then_some(bits)
+    batch.append_started(series, (ts, start), f64::from_bits(bits)).is_ok().then_some(bits)
 }
 
 fn number(name: &str, default: u64) -> u64 {
