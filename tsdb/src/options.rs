@@ -35,6 +35,9 @@ pub struct Options {
     pub exemplars_max: usize,
     /// How records of the log are packed.
     pub wal_compression: Compression,
+    /// While the disk is full, commits are kept in memory until their records have this many bytes; then they are
+    /// refused. They are visible, but a crash loses them. 0: commits are refused at once.
+    pub backlog_bytes_max: usize,
     /// How new chunks of floats are encoded, and with that, whether start times are kept.
     pub float_chunks: FloatChunks,
     /// A segment of the log is ended before it exceeds this; at most 128 MiB.
@@ -63,6 +66,7 @@ impl Default for Options {
             out_of_order_window_ms: 0,
             exemplars_max: 100_000,
             wal_compression: Compression::Snappy,
+            backlog_bytes_max: 64 * 1024 * 1024,
             float_chunks: FloatChunks::Xor,
             wal_segment_bytes_max: 128 * 1024 * 1024,
         }

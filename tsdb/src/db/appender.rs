@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
+use smallvec::SmallVec;
 
-use super::{Inner, Logs};
+use super::Inner;
+use super::logs::Written;
 use crate::chunk::{Sample, Value, layout};
 use crate::error::{AppendError, CommitError};
 use crate::head::exemplars::Exemplar;
@@ -246,7 +248,8 @@ impl<'a> Appender<'a> {
         }
     }
 
-    /// Makes the batch durable against `kill -9` and visible. Returns the number of samples.
+    /// Makes the batch durable against `kill -9` and visible. Returns the number of samples. On a full disk it is
+    /// only visible, until there is space: see [`crate::Options::backlog_bytes_max`].
     ///
     /// # Errors
     /// The log could not be written; nothing of the batch is stored then.
@@ -272,16 +275,10 @@ impl<'a> Appender<'a> {
         let new_series = self.inner.series_record(unlogged);
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(others.finish());
         let records = records.chain(examples.as_deref()).chain(said.as_deref());
-        let Logs { wal, late: late_log } = &mut *log;
-        let end = wal.end();
-        wal.append(records).map_err(|source| CommitError { path: wal.path(), source })?;
-        if let Some(wbl) = late_log {
-            wbl.append(late.finish().into_iter()).map_err(|source| {
-                wal.undo(end);
-                CommitError { path: wbl.path(), source }
-            })?;
-        }
-        if self.inner.options.wal_sync_interval.is_zero() {
+        let records: SmallVec<[&[u8]; 8]> = records.collect();
+        let kept: usize = shards.iter().map(Part::len).sum();
+        let written = log.commit(&records, &late.finish(), kept as u64)?;
+        if written == Written::Logged && self.inner.options.wal_sync_interval.is_zero() {
             log.sync()?;
         }
         self.inner.committed.notify_all();

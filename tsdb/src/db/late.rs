@@ -102,6 +102,7 @@ impl Inner {
     ) -> Result<(late::Samples, Option<u64>), IoError> {
         // Between two commits: what is in memory is what the segments have.
         let mut logs = self.log.lock();
+        logs.catch_up()?;
         let (taken, left) = self.head.late.begin(take);
         let dir = self.dir.join(WBL_DIR);
         if logs.late.is_none() {

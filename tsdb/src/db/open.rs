@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Condvar, Mutex, RwLock};
 use ulid::Ulid;
 
-use super::{Counters, Inner, LOCK_FILE, Logs, Progress, Published, WAL_DIR, history, late, replay};
+use super::logs::Logs;
+use super::{Counters, Inner, LOCK_FILE, Progress, Published, WAL_DIR, history, late, replay};
 use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX, read_meta};
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -72,7 +73,7 @@ pub(super) fn open(
         disk,
         dir: dir.to_owned(),
         head,
-        log: Mutex::new(Logs { wal, late: late_log }),
+        log: Mutex::new(Logs::new(wal, late_log, options.backlog_bytes_max)),
         published: RwLock::new(Published { blocks, head_from }),
         maintenance: Mutex::default(),
         counters: Counters::default(),

@@ -51,6 +51,8 @@ struct Simulation {
     acknowledged: Model,
     /// What of it a power cut must not take.
     durable: Model,
+    /// What of it the log has, where that is not all: on a full disk, commits wait in memory.
+    logged: Option<Model>,
     /// Samples of commits that failed: they may appear after a restart.
     unsure: BTreeMap<(String, i64), BTreeSet<u64>>,
     /// What was deleted. The newest sample of a series may be among it; repeating that one is accepted
@@ -65,6 +67,16 @@ struct Simulation {
 /// What the simulator found wrong.
 type Wrong = String;
 
+/// What of the acknowledged samples must be there.
+#[derive(Clone, Copy, PartialEq)]
+enum Must {
+    All,
+    /// What was in the log: the process was killed.
+    Logged,
+    /// What was synced: the machine was.
+    Durable,
+}
+
 impl Simulation {
     fn new(seed: u64, planted: Faults) -> Self {
         let mut dice = Dice(seed);
@@ -76,6 +88,7 @@ impl Simulation {
             wal_compression: [Compression::None, Compression::Snappy, Compression::Zstd]
                 [usize::try_from(dice.below(3)).unwrap()],
             wal_segment_bytes_max: if dice.one_in(2) { 36_000 } else { 200_000 },
+            backlog_bytes_max: [0, 3_000, 1 << 20][usize::try_from(dice.below(3)).unwrap()],
             float_chunks: if dice.one_in(4) { FloatChunks::Xor2 } else { FloatChunks::Xor },
             ..Options::default()
         };
@@ -89,6 +102,7 @@ impl Simulation {
             now: 1_000_000,
             acknowledged: Model::new(),
             durable: Model::new(),
+            logged: None,
             unsure: BTreeMap::new(),
             deleted: BTreeSet::new(),
             early: BTreeSet::new(),
@@ -165,7 +179,7 @@ impl Simulation {
             self.step()?;
         }
         self.power_cut()?;
-        self.check(true)
+        self.check(Must::All)
     }
 
     fn step(&mut self) -> Result<(), Wrong> {
@@ -213,29 +227,59 @@ impl Simulation {
                 self.interrupted();
                 self.kill()?;
             }
-            38 => {
-                let space_bytes = Some(self.dice.below(4000));
-                self.disk.set_faults(Faults { space_bytes, ..self.planted });
-                for _ in 0..5 {
-                    self.commit();
-                }
-                if let Some(db) = &self.db {
-                    let _ = db.maintain(self.now);
-                }
-                // Space again: everything goes on by itself.
-                self.disk.set_faults(self.planted);
-                self.check(true)?;
-            }
+            38 => self.full_disk()?,
             _ => {
                 self.disk.set_faults(Faults { fail_sync: true, ..self.planted });
                 self.commit();
                 self.sync();
                 self.disk.set_faults(self.planted);
-                self.check(true)?;
+                self.check(Must::All)?;
                 self.power_cut()?;
             }
         }
         Ok(())
+    }
+
+    /// The disk is full for a while. What is acknowledged then is visible, and in the log as soon as there is space.
+    fn full_disk(&mut self) -> Result<(), Wrong> {
+        self.logged = Some(self.acknowledged.clone());
+        let space_bytes = Some(self.dice.below(4000));
+        self.disk.set_faults(Faults { space_bytes, ..self.planted });
+        for _ in 0..5 {
+            self.commit();
+            if self.waiting() == 0 {
+                self.logged = Some(self.acknowledged.clone());
+            }
+        }
+        if let Some(db) = &self.db {
+            let _ = db.maintain(self.now);
+        }
+        if self.dice.one_in(3) {
+            self.sync();
+        }
+        self.check(Must::All)?;
+        match self.dice.below(6) {
+            0 => return self.kill(),
+            1 => return self.power_cut(),
+            _ => self.disk.set_faults(self.planted),
+        }
+        // Space again: everything goes on by itself.
+        match (self.dice.below(3), &self.db) {
+            (0, Some(db)) => drop(db.maintain(self.now)),
+            (1, _) => self.sync(),
+            _ => self.commit(),
+        }
+        let waiting = self.waiting();
+        if waiting > 0 {
+            return Err(format!("{waiting} samples wait although there is space"));
+        }
+        self.logged = None;
+        self.check(Must::All)
+    }
+
+    /// How many samples are in memory only.
+    fn waiting(&self) -> u64 {
+        self.db.as_ref().map_or(0, |db| db.stats().samples_not_durable)
     }
 
     fn delete(&mut self) {
@@ -248,7 +292,7 @@ impl Simulation {
         }
         self.unsure
             .retain(|(series, ts), _| !series.contains(&format!(" n=\"{number}\"")) || !range.contains(*ts));
-        for model in [&mut self.acknowledged, &mut self.durable] {
+        for model in [&mut self.acknowledged, &mut self.durable].into_iter().chain(&mut self.logged) {
             for (series, samples) in model {
                 if series.contains(&format!(" n=\"{number}\"")) {
                     samples.retain(|&ts, _| {
@@ -324,7 +368,7 @@ impl Simulation {
                 self.unsure.entry((series, ts)).or_default().insert(bits);
             }
         }
-        if result.is_ok() && self.options.wal_sync_interval.is_zero() {
+        if result.is_ok() && self.options.wal_sync_interval.is_zero() && self.waiting() == 0 {
             self.mark_durable();
         }
     }
@@ -340,7 +384,7 @@ impl Simulation {
     /// Opens again, and takes what is there for the truth from now on.
     fn restart(&mut self) -> Result<(), Wrong> {
         self.open()?;
-        self.check(true)?;
+        self.check(Must::Logged)?;
         self.forget_lost();
         Ok(())
     }
@@ -353,7 +397,7 @@ impl Simulation {
         self.disk = self.disk.after_power_cut(&mut || dice.next());
         self.disk.set_faults(self.planted);
         self.open()?;
-        self.check(false)?;
+        self.check(Must::Durable)?;
         // What has survived is the truth from now on.
         self.forget_lost();
         Ok(())
@@ -368,12 +412,13 @@ impl Simulation {
         for (series, samples) in self.content() {
             self.acknowledged.insert(series, samples.into_iter().collect());
         }
+        self.logged = None;
         self.unsure.clear();
         self.early.clear();
     }
 
-    /// Compares the store with the model; `complete` if nothing at all may be lost.
-    fn check(&mut self, complete: bool) -> Result<(), Wrong> {
+    /// Compares the store with the model.
+    fn check(&mut self, must: Must) -> Result<(), Wrong> {
         let content = self.content();
         for (series, samples) in &content {
             for &(ts, bits) in samples {
@@ -387,7 +432,11 @@ impl Simulation {
         for (series, samples) in &self.acknowledged {
             let present: BTreeMap<i64, u64> =
                 content.get(series).map(|samples| samples.iter().copied().collect()).unwrap_or_default();
-            let durable = self.durable.get(series);
+            let needed = match must {
+                Must::All => Some(samples),
+                Must::Logged => self.logged.as_ref().unwrap_or(&self.acknowledged).get(series),
+                Must::Durable => self.durable.get(series),
+            };
             // Late samples have a log of their own.
             let in_order = self.options.out_of_order_window_ms == 0;
             let mut lost = None;
@@ -396,7 +445,7 @@ impl Simulation {
                     (true, Some(lost)) if in_order && !self.early.contains(&(series.clone(), *ts)) => {
                         return Err(format!("{series} at {lost} is lost, but {ts} is there"));
                     }
-                    (false, _) if complete || durable.is_some_and(|durable| durable.contains_key(ts)) => {
+                    (false, _) if needed.is_some_and(|needed| needed.contains_key(ts)) => {
                         return Err(format!("{series} at {ts} is lost"));
                     }
                     (false, None) => lost = Some(*ts),
