@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{HistogramValue, IntHistogram, Labels, Matcher, Span, TimeRange};
+use tsdb::disk::Disk as _;
 use tsdb::disk::memory::{Faults, Memory};
 use tsdb::{Appender, Compression, Db, FloatChunks, History, Options};
 
@@ -525,41 +526,140 @@ fn a_checkpoint_that_cuts_too_far_is_caught() {
     assert!(is_caught(Faults { cut_too_far: true, ..Faults::default() }));
 }
 
+/// Fills a store, flips one bit of it, and says what a reader takes for true that never was. With `mend`, the checksum
+/// over the bit is made to fit it: so does the world look to a reader that skips the check.
+fn flip(seed: u64, mend: Option<Mend>) -> Result<(), Wrong> {
+    let mut simulation = Simulation::new(seed, Faults::default());
+    simulation.open()?;
+    for _ in 0..60 {
+        simulation.commit();
+        if simulation.dice.one_in(8) {
+            let _ = simulation.db.as_ref().unwrap().maintain(0);
+        }
+        if simulation.dice.one_in(30) {
+            let _ = simulation.db.as_ref().unwrap().cut_head();
+        }
+    }
+    simulation.db = None;
+    let files: Vec<_> = simulation
+        .disk
+        .files()
+        .into_iter()
+        // Prometheus gives meta.json no checksum.
+        .filter(|(path, bytes)| *bytes > 0 && !path.ends_with("meta.json"))
+        .filter(|(path, _)| mend.is_none_or(|mend| path.to_string_lossy().contains(mend.files)))
+        .collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let (path, _) = &files[usize::try_from(simulation.dice.below(files.len() as u64)).unwrap()];
+    let bit = simulation.dice.next();
+    simulation.disk.flip_bit(path, bit);
+    if let Some(mend) = mend {
+        mended(&simulation.disk, path, mend.sums);
+    }
+    let Some(db) = simulation.open_damaged() else { return Ok(()) };
+    let snapshot = db.snapshot();
+    let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
+    let Ok(set) = model::Querier::select(&snapshot, &selection) else { return Ok(()) };
+    for index in 0..set.len() {
+        let mut samples = model::Samples::default();
+        if set.samples(index, model::TimeRange::ALL, &mut samples).is_err() {
+            continue;
+        }
+        let labels = set.labels(index).to_string();
+        let known = simulation.acknowledged.get(&labels);
+        for (ts, value) in samples.ts.iter().zip(&samples.values) {
+            if known.and_then(|known| known.get(ts)) != Some(&value.to_bits()) {
+                return Err(format!("{}: {labels} at {ts} was invented", path.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_flipped_bit_is_noticed_or_harmless() {
     for seed in 0..60 {
-        let mut simulation = Simulation::new(seed, Faults::default());
-        simulation.open().unwrap();
-        for _ in 0..60 {
-            simulation.commit();
-            if simulation.dice.one_in(8) {
-                let _ = simulation.db.as_ref().unwrap().maintain(0);
+        flip(seed, None).unwrap_or_else(|wrong| unreachable!("seed {seed}: {wrong}"));
+    }
+}
+
+/// The checksums of one kind of file.
+#[derive(Clone, Copy)]
+struct Mend {
+    files: &'static str,
+    /// The parts that a checksum covers, each followed by it or (in the log) after it.
+    sums: fn(&[u8]) -> Vec<Sum>,
+}
+
+/// Bytes, and where their checksum is.
+type Sum = (std::ops::Range<usize>, usize);
+
+/// Makes all checksums of a file fit what they cover.
+fn mended(disk: &Memory, path: &Path, sums: fn(&[u8]) -> Vec<Sum>) {
+    let data = disk.read(path).unwrap();
+    for (covered, sum_at) in sums(&data) {
+        let Some(covered) = data.get(covered) else { continue };
+        let sum = crc32c::crc32c(covered).to_be_bytes();
+        for (at, byte) in (sum_at..).zip(sum) {
+            let Some(old) = data.get(at) else { continue };
+            for bit in (0..8).filter(|bit| (old ^ byte) >> bit & 1 == 1) {
+                disk.flip_bit(path, at as u64 * 8 + bit);
             }
         }
-        simulation.db = None;
-        let files: Vec<_> = simulation
-            .disk
-            .files()
-            .into_iter()
-            // Prometheus gives meta.json no checksum.
-            .filter(|(path, bytes)| *bytes > 0 && !path.ends_with("meta.json"))
-            .collect();
-        let (path, _) = &files[usize::try_from(simulation.dice.below(files.len() as u64)).unwrap()];
-        let bit = simulation.dice.next();
-        simulation.disk.flip_bit(path, bit);
-        let Some(db) = simulation.open_damaged() else { continue };
-        let snapshot = db.snapshot();
-        let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
-        let Ok(set) = model::Querier::select(&snapshot, &selection) else { continue };
-        for index in 0..set.len() {
-            let mut samples = model::Samples::default();
-            if set.samples(index, model::TimeRange::ALL, &mut samples).is_err() {
-                continue;
-            }
-            let known = &simulation.acknowledged[&set.labels(index).to_string()];
-            for (ts, value) in samples.ts.iter().zip(&samples.values) {
-                assert_eq!(known.get(ts), Some(&value.to_bits()), "seed {seed}, {}", path.display());
-            }
+    }
+}
+
+fn uvarint(data: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (at, byte) in data.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, at + 1));
         }
+    }
+    None
+}
+
+/// The chunks of a file: `head` bytes that are covered, too, a length, `more` bytes besides, the data.
+fn chunk_sums(data: &[u8], head: usize, more: usize) -> Vec<Sum> {
+    let (mut sums, mut at) = (Vec::new(), 8);
+    while let Some((length, width)) = data.get(at + head..).and_then(uvarint) {
+        let end = at + head + width + more + length;
+        if head == 0 && length == 0 || end + 4 > data.len() {
+            break;
+        }
+        let start = if head > 0 { at } else { at + width };
+        sums.push((start..end, end));
+        at = end + 4;
+    }
+    sums
+}
+
+fn fragment_sums(data: &[u8]) -> Vec<Sum> {
+    let mut sums = Vec::new();
+    for page in (0..data.len()).step_by(32 * 1024) {
+        let mut at = page;
+        while at + 7 <= data.len().min(page + 32 * 1024) && data[at] != 0 {
+            let length = usize::from(u16::from_be_bytes([data[at + 1], data[at + 2]]));
+            sums.push((at + 7..at + 7 + length, at + 3));
+            at += 7 + length;
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_checksum_that_is_skipped_is_caught() {
+    // Series reference, minimum, maximum and encoding are before the length of a head chunk.
+    let all = [
+        Mend { files: "/wal/0", sums: fragment_sums },
+        Mend { files: "/chunks/0", sums: |data| chunk_sums(data, 0, 1) },
+        Mend { files: "/chunks_head/0", sums: |data| chunk_sums(data, 8 + 8 + 8 + 1, 0) },
+    ];
+    for mend in all {
+        let caught = (0..400).any(|seed| flip(seed, Some(mend)).is_err());
+        assert!(caught, "nobody noticed that checksums of {} are not looked at", mend.files);
     }
 }
