@@ -437,11 +437,11 @@ impl Inner {
                 (min, max) = (min.min(sample.ts), max.max(sample.ts));
             }
         }
-        let next_snapshot = self.head.snapshots.next();
+        let snapshots = (self.head.snapshots.next(), self.head.snapshots.floor());
         for (series, sample) in part.late.drain(..) {
             if let Some(mut found) = shard.resolve(series) {
                 found.set_committed();
-                applied += usize::from(self.head.late.add(series.id(), sample, next_snapshot));
+                applied += usize::from(self.head.late.add(series.id(), sample, snapshots));
             }
         }
         drop(shard);

@@ -271,7 +271,7 @@ fn head_pieces(
         }
     }
     let mut late = Encoder::default();
-    head.late.for_each(id, range, view.snapshot, &mut |sample| late.push(&sample));
+    head.late.for_each(id, range, view.snapshot, &mut |sample| late.push(sample));
     pieces.extend(late.finish().into_iter().map(|chunk| Piece::anew(u32::MAX, chunk)));
     Ok(())
 }

@@ -133,7 +133,7 @@ impl Inner {
             let _logs = self.log.lock();
             self.head.late.end(self.head.snapshots.next());
         }
-        self.head.late.forget(self.head.snapshots.oldest());
+        self.head.late.forget(self.head.snapshots.floor());
         let dir = self.dir.join(WBL_DIR);
         for (number, _) in segments(&*self.disk, &dir).map_err(CommitError::at(&dir))? {
             if covered.is_some_and(|covered| number <= covered) {

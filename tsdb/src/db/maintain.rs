@@ -51,7 +51,7 @@ pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitEr
     // A disk that is still full shall not keep memory from being freed.
     inner.log.lock().catch_up().or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
     inner.truncate_head(&mut pending)?;
-    inner.head.late.forget(inner.head.snapshots.oldest());
+    inner.head.late.forget(inner.head.snapshots.floor());
     inner.head.map_closed()?;
     let range = inner.options.block_range_ms;
     if let (Some(min), Some(max)) = (inner.head.min_ts(), inner.head.max_ts())

@@ -484,7 +484,7 @@ impl Replay<'_> {
                 sample.start = 0;
             }
             if self.is_late {
-                self.replayed.late.add(id, sample, 0);
+                self.replayed.late.add(id, sample, (0, 0));
             } else if sample.ts >= self.from {
                 parts[shard_of(id)].push((id, sample));
             }
