@@ -328,6 +328,7 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         retention_bytes: size,
         out_of_order_window_ms: file.out_of_order_window_ms,
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
+        float_chunks: file.float_chunks,
         series_max: cli.storage.series_max,
         ..defaults
     };

@@ -196,11 +196,7 @@ impl XorAppender {
     }
 }
 
-/// The number of samples in a chunk of any encoding: its first two bytes.
-pub(crate) fn count(chunk: &[u8]) -> u16 {
-    chunk.first_chunk::<2>().map_or(0, |bytes| u16::from_be_bytes(*bytes))
-}
-
+/// Writes the first two bytes: the number of samples.
 pub(super) fn set_count(chunk: &mut [u8], count: u16) {
     if let Some(bytes) = chunk.first_chunk_mut::<2>() {
         *bytes = count.to_be_bytes();

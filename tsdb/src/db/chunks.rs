@@ -5,7 +5,7 @@ use model::{Labels, Samples, Selection, SeriesSet as _, StorageError, TimeRange,
 
 use super::snapshot::{Set, Snapshot};
 use crate::block::Block;
-use crate::chunk::{self, Chunk, Encoder, Encoding, Value};
+use crate::chunk::{self, Chunk, Encoder, Encoding, Sample, Value};
 use crate::codec::Malformed;
 use crate::head::Visible;
 
@@ -190,9 +190,10 @@ impl<'a> ChunkSeriesSet<'a> {
     /// Encodes the samples of chunks that overlap, or that not everybody can read.
     fn join(&self, index: usize, group: &mut [Piece<'_>]) -> Result<Vec<Chunk>, StorageError> {
         group.sort_by_key(|piece| (piece.rank, piece.span.start));
-        let mut samples: Vec<(Timestamp, Value)> = Vec::new();
+        let mut samples: Vec<Sample> = Vec::new();
         for piece in &*group {
-            let mut take = |ts, value| samples.push((ts, value));
+            // Those that hand chunks on know no start times.
+            let mut take = |sample| samples.push(Sample { start: 0, ..sample });
             chunk::for_each(piece.encoding, piece.data(), usize::MAX, &mut take).map_err(
                 |Malformed(what)| StorageError::Corrupt {
                     path: self.0.snapshot.dir().to_owned(),
@@ -201,10 +202,10 @@ impl<'a> ChunkSeriesSet<'a> {
             )?;
         }
         // As the readers of samples have it: of one time, the first float, or else the first histogram.
-        samples.sort_by_key(|(ts, value)| (*ts, matches!(value, Value::Histogram(_))));
-        samples.dedup_by_key(|&mut (ts, _)| ts);
+        samples.sort_by_key(|sample| (sample.ts, matches!(sample.value, Value::Histogram(_))));
+        samples.dedup_by_key(|sample| sample.ts);
         let mut encoder = Encoder::default();
-        samples.iter().for_each(|(ts, value)| encoder.push(*ts, value));
+        samples.iter().for_each(|sample| encoder.push(sample));
         Ok(encoder.finish())
     }
 }
@@ -215,7 +216,7 @@ fn known_encoding(encoding: Encoding) -> Option<ChunkEncoding> {
         Encoding::Xor => Some(ChunkEncoding::Xor),
         Encoding::Histogram => Some(ChunkEncoding::Histogram),
         Encoding::FloatHistogram => Some(ChunkEncoding::FloatHistogram),
-        Encoding::Xor2 => None,
+        Encoding::Xor2 | Encoding::StartedHistogram | Encoding::StartedFloatHistogram => None,
     }
 }
 
@@ -270,7 +271,7 @@ fn head_pieces(
         }
     }
     let mut late = Encoder::default();
-    head.late.for_each(id, range, view.snapshot, &mut |ts, value| late.push(ts, &value));
+    head.late.for_each(id, range, view.snapshot, &mut |sample| late.push(sample));
     pieces.extend(late.finish().into_iter().map(|chunk| Piece::anew(u32::MAX, chunk)));
     Ok(())
 }

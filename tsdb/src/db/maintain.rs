@@ -48,8 +48,10 @@ pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitEr
         return Ok(Maintained::default());
     };
     let mut done = Maintained::default();
+    // A disk that is still full shall not keep memory from being freed.
+    inner.log.lock().catch_up().or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
     inner.truncate_head(&mut pending)?;
-    inner.head.late.forget(inner.head.snapshots.oldest());
+    inner.head.late.forget(inner.head.snapshots.floor());
     inner.head.map_closed()?;
     let range = inner.options.block_range_ms;
     if let (Some(min), Some(max)) = (inner.head.min_ts(), inner.head.max_ts())
@@ -123,6 +125,7 @@ impl Inner {
         let Some(until) = pending.shorten else { return Ok(()) };
         self.head.truncate_files(until)?;
         let mut log = self.log.lock();
+        log.catch_up()?;
         let wal = &mut log.wal;
         if !wal.is_fresh() {
             wal.next_segment().map_err(|source| CommitError { path: wal.path(), source })?;

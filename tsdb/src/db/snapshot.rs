@@ -251,6 +251,7 @@ impl SeriesSet for Set<'_> {
         if unordered || !into.histogram_ts.is_empty() {
             crate::samples::order(into);
         }
+        crate::samples::complete_starts(into);
         Ok(())
     }
 }

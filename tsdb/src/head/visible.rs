@@ -57,7 +57,7 @@ impl Visible {
     /// Whether the bytes have all of the samples in `range` that are not deleted, and no others.
     pub(crate) fn is_whole(&self, range: TimeRange, deleted: Option<&Intervals>) -> bool {
         let span = TimeRange::new(self.min, self.max);
-        self.limit == usize::from(chunk::count(self.data()))
+        self.limit == usize::from(chunk::count(self.encoding(), self.data()))
             && range.contains(self.min)
             && range.contains(self.max)
             && !deleted.is_some_and(|deleted| deleted.overlaps(span))

@@ -10,7 +10,7 @@ use model::{
 use proptest::prelude::*;
 use tsdb::disk::Disk;
 use tsdb::disk::memory::Memory;
-use tsdb::{ChunkEncoding, Db, Options, Snapshot};
+use tsdb::{ChunkEncoding, Db, FloatChunks, Options, Snapshot};
 
 const SERIES: u8 = 4;
 
@@ -73,12 +73,19 @@ fn value(number: u64, kind: Kind) -> Option<HistogramValue> {
     }
 }
 
-fn options() -> Options {
-    Options { retention_ms: None, block_range_ms: 4_000, out_of_order_window_ms: 3_000, ..Options::default() }
+fn options(float_chunks: FloatChunks) -> Options {
+    Options {
+        float_chunks,
+        retention_ms: None,
+        block_range_ms: 4_000,
+        out_of_order_window_ms: 3_000,
+        ..Options::default()
+    }
 }
 
-fn open(disk: &Memory) -> Db {
-    Db::open_on(Arc::new(disk.clone()), Path::new("/data"), options(), &mut |_| {}).unwrap()
+fn open(disk: &Memory, float_chunks: FloatChunks) -> Db {
+    let options = options(float_chunks);
+    Db::open_on(Arc::new(disk.clone()), Path::new("/data"), options, &mut |_| {}).unwrap()
 }
 
 fn commit(db: &Db, now: i64, samples: &[(u8, i64, u64, Kind)]) -> i64 {
@@ -87,9 +94,10 @@ fn commit(db: &Db, now: i64, samples: &[(u8, i64, u64, Kind)]) -> i64 {
         let series = batch.series(&labels(n)).unwrap();
         let ts = newest + after;
         // Whatever is refused is in neither face.
+        let start = if number % 3 == 0 { 0 } else { ts / 500 * 500 };
         let added = match value(number, kind) {
-            None => batch.append(series, ts, f64::from_bits(number)),
-            Some(histogram) => batch.append_histogram(series, ts, &histogram),
+            None => batch.append_started(series, (ts, start), f64::from_bits(number)),
+            Some(histogram) => batch.append_histogram_started(series, (ts, start), &histogram),
         };
         newest = if added.is_ok() { newest.max(ts) } else { newest };
     }
@@ -141,9 +149,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn chunks_hold_the_samples(steps in steps(), a in 0i64..12_000, b in 0i64..12_000) {
-        let disk = Memory::new();
-        let (mut db, mut now, mut older) = (open(&disk), 100_000, None);
+    fn chunks_hold_the_samples(steps in steps(), a in 0i64..12_000, b in 0i64..12_000, xor2: bool) {
+        let (disk, float_chunks) = (Memory::new(), if xor2 { FloatChunks::Xor2 } else { FloatChunks::Xor });
+        let (mut db, mut now, mut older) = (open(&disk, float_chunks), 100_000, None);
         for (at, step) in steps.iter().enumerate() {
             match step {
                 Step::Commit(samples) => now = commit(&db, now, samples),
@@ -155,7 +163,7 @@ proptest! {
                 }
                 Step::Reopen => {
                     drop((older.take(), db));
-                    db = open(&disk);
+                    db = open(&disk, float_chunks);
                 }
             }
             let snapshot = db.snapshot();

@@ -12,5 +12,6 @@ mod promtool;
 mod reading;
 mod sha256;
 mod simulation;
+mod starts;
 mod tail;
 mod truth;
