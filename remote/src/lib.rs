@@ -24,4 +24,5 @@ pub mod otlp;
 pub mod read;
 pub mod receive;
 pub mod send;
+pub mod slots;
 mod wire;
