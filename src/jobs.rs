@@ -71,6 +71,7 @@ pub(crate) struct Jobs {
     pub(crate) of_cluster: Vec<ScrapeJob>,
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
+    scrapes_itself: bool,
 }
 
 impl Jobs {
@@ -81,13 +82,15 @@ impl Jobs {
         cluster: Option<k8s::Access>,
     ) -> anyhow::Result<Self> {
         let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
-        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
+        let by_itself = cli.config_file.is_none() && cli.cluster.scrapes_itself();
+        let inside = cluster.as_ref().filter(|access| is_inside(access) && by_itself);
         let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
         let kubelet_pins = match &cli.kubelet.pins {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata: cli.stores_metadata() })
+        let (stores_metadata, scrapes_itself) = (cli.stores_metadata(), cli.cluster.scrapes_itself());
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata, scrapes_itself })
     }
 
     pub(crate) fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -99,6 +102,9 @@ impl Jobs {
         config.stores_metadata = self.stores_metadata;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
+        if !self.scrapes_itself {
+            return config;
+        }
         let mut own = vec![self.own_job()];
         // In a cluster the nodes' kubelets know more than a look around from inside a pod.
         if self.of_cluster.is_empty() {

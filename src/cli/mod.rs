@@ -57,6 +57,10 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
 
+    /// Roles, and what they need.
+    #[command(flatten)]
+    pub(crate) cluster: crate::roles::Flags,
+
     /// How kubelets are trusted.
     #[command(flatten)]
     pub(crate) kubelet: Kubelet,
@@ -95,11 +99,11 @@ pub(crate) struct Milliseconds(pub(crate) i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
 
-fn duration_ms(text: &str) -> Result<Milliseconds, String> {
+pub(crate) fn duration_ms(text: &str) -> Result<Milliseconds, String> {
     model::duration::parse_ms(text).map(Milliseconds).map_err(|error| error.to_string())
 }
 
-fn bytes(text: &str) -> Result<Bytes, String> {
+pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
     crate::config::parse_bytes(text).map(Bytes)
 }
 

@@ -149,7 +149,10 @@ impl SlotMap {
         for (at, run) in file.slots.iter().enumerate() {
             if usize::from(run.first) != slots.len() || run.last < run.first || run.last >= SLOTS {
                 let next = slots.len();
-                return wrong(format!("slots[{at}]"), format!("it does not go from {next} to at most {}", SLOTS - 1));
+                return wrong(
+                    format!("slots[{at}]"),
+                    format!("it does not go from {next} to at most {}", SLOTS - 1),
+                );
             }
             let holders = run.read(at, &by_name)?;
             slots.extend((run.first..=run.last).map(|_| holders.clone()));
@@ -191,7 +194,8 @@ impl SlotMap {
     /// # Errors
     /// Names the file, and the field that is wrong.
     pub fn read(path: &Path) -> Result<Self, MapError> {
-        let named = |error: MapError| MapError { field: format!("{}: {}", path.display(), error.field), ..error };
+        let named =
+            |error: MapError| MapError { field: format!("{}: {}", path.display(), error.field), ..error };
         let text = std::fs::read_to_string(path)
             .map_err(|error| MapError { field: path.display().to_string(), what: error.to_string() })?;
         Self::parse(&text).map_err(named)
@@ -325,7 +329,8 @@ fn check_holders(slot: usize, holders: &[Holder], replication: usize) -> Result<
     if owners != replication {
         return wrong(field(), format!("{owners} are written to and stay, not {replication}"));
     }
-    match holders.iter().find(|holder| holder.from >= holder.until || holder.leaving && !holder.is_written()) {
+    match holders.iter().find(|holder| holder.from >= holder.until || holder.leaving && !holder.is_written())
+    {
         Some(_) => wrong(field(), "from is not before until, or one that is no longer written to is leaving"),
         None => Ok(()),
     }

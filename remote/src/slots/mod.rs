@@ -35,12 +35,12 @@ pub struct Slotter {
 
 impl Slotter {
     /// The slot of the series with these labels: ascending names, each once. An empty value is none.
-    pub fn slot_of<'a>(&mut self, labels: impl IntoIterator<Item = (&'a str, &'a str)> + Clone) -> u16 {
-        let (mut namespace, mut pod) = ("", "");
+    pub fn slot_of<'a>(&mut self, labels: impl IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> u16 {
+        let (mut namespace, mut pod): (&[u8], &[u8]) = (b"", b"");
         for (name, value) in labels.clone() {
             match name {
-                "namespace" => namespace = value,
-                "pod" => pod = value,
+                b"namespace" => namespace = value,
+                b"pod" => pod = value,
                 _ => {}
             }
         }
@@ -52,7 +52,7 @@ impl Slotter {
         } else {
             self.key.push(0);
             for (name, value) in labels {
-                if name != model::METRIC_NAME && name != "le" && !value.is_empty() {
+                if name != model::METRIC_NAME.as_bytes() && name != b"le" && !value.is_empty() {
                     self.push(name);
                     self.push(value);
                 }
@@ -62,17 +62,17 @@ impl Slotter {
         u16::try_from(xxh3_64(&self.key) % u64::from(SLOTS)).unwrap_or(0)
     }
 
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &[u8]) {
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.key.extend_from_slice(&length.to_le_bytes());
-        self.key.extend_from_slice(text.as_bytes());
+        self.key.extend_from_slice(text);
     }
 }
 
 /// The slot of one series.
 #[must_use]
 pub fn slot_of(labels: &model::Labels) -> u16 {
-    Slotter::default().slot_of(labels)
+    Slotter::default().slot_of(labels.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }
 
 /// A set of slots: 2 KiB of bits, bit `s & 63` of word `s >> 6`.

@@ -185,7 +185,10 @@ impl SlotMap {
             holders.retain(|holder| holder.is_written() || holder.until > horizon);
             // Nobody knows more of the time before than whoever has come since.
             if holders.iter().all(Holder::is_written) {
-                holders.iter_mut().filter(|holder| holder.from <= horizon).for_each(|h| h.from = Timestamp::MIN);
+                holders
+                    .iter_mut()
+                    .filter(|holder| holder.from <= horizon)
+                    .for_each(|h| h.from = Timestamp::MIN);
             }
         }
         let mut numbers = vec![None; self.shards.len()];

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use super::*;
 
 fn places(count: usize) -> Vec<Place> {
-    (0..count).map(|at| Place { name: format!("s{at}"), url: format!("http://127.0.0.1:{}", 9000 + at) }).collect()
+    (0..count)
+        .map(|at| Place { name: format!("s{at}"), url: format!("http://127.0.0.1:{}", 9000 + at) })
+        .collect()
 }
 
 fn owners(map: &SlotMap, slot: u16) -> BTreeSet<usize> {
@@ -54,7 +56,8 @@ fn where_a_label_ends_is_part_of_the_key() {
 fn wrong_maps_name_the_field() {
     let good = SlotMap::first(places(3), places(1), 2).unwrap();
     assert_eq!(SlotMap::parse(&good.to_json()).as_ref(), Ok(&good));
-    let change = |from: &str, to: &str| SlotMap::parse(&good.to_json().replace(from, to)).unwrap_err().to_string();
+    let change =
+        |from: &str, to: &str| SlotMap::parse(&good.to_json().replace(from, to)).unwrap_err().to_string();
     for (from, to, part) in [
         ("\"replication\": 2", "\"replication\": 4", "replication: 4"),
         ("\"replication\": 2", "\"replication\": 1", "holders of slot 0: 2 are written to"),
