@@ -9,6 +9,7 @@ mod jobs;
 mod local;
 mod outgoing;
 mod place;
+mod roles;
 mod senders;
 mod terminal;
 mod tools;

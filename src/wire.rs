@@ -18,6 +18,7 @@ use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
 use crate::place::Place;
+use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::upkeep::{Asked, Maintenance, Signals};
@@ -40,6 +41,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     for (name, why) in without_effect {
         tracing::info!("--{name} has no effect: {why}");
     }
+    cli.cluster.check()?;
     let loaded = match &cli.config_file {
         Some(path) => config::load(path)?,
         None => Loaded::default(),
@@ -48,7 +50,11 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(start(&cli, flags, loaded, &listening));
+    let outcome = if cli.cluster.is_router_alone() {
+        runtime.block_on(route(&cli, &listening))
+    } else {
+        runtime.block_on(start(&cli, flags, loaded, &listening))
+    };
     // Whatever still runs is a query that nobody waits for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
@@ -87,6 +93,28 @@ impl Listening {
     }
 }
 
+/// A router that is nothing else has no store, no configuration and no samples of its own.
+async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
+    let stop = Shutdown::new();
+    let mut signals = Signals::new()?;
+    let listeners = listening.bind().await?;
+    let address = listeners[0].local_addr()?;
+    let place = Place::new(cli, address, listening.guard.as_deref())?;
+    let parts = Parts::start(cli, address, &stop)?;
+    let routes = parts.mount(cli, axum::Router::new(), &stop);
+    let servers = listening.serve(listeners, &routes, cli, &stop);
+    parts.greet(
+        place.url(),
+        cli.cluster.spool_dir.as_ref().unwrap_or(&cli.storage.path).display().to_string(),
+    );
+    signals.stop().await;
+    stop.cancel();
+    for server in servers {
+        let _ = server.await;
+    }
+    Ok(())
+}
+
 async fn start(
     cli: &Cli,
     flags: BTreeMap<String, String>,
@@ -107,7 +135,8 @@ async fn start(
     set_config(&state, &loaded);
     let router =
         place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
-    let servers = listening.serve(listeners, &router, cli, &stop);
+    let parts = Parts::start(cli, own_address, &stop)?;
+    let servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
 
     let db = tokio::select! {
         opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
@@ -117,6 +146,7 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
+    parts.attach(receiver.as_ref());
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
@@ -183,7 +213,7 @@ fn sender_stats(senders: &Arc<Senders>) -> api::SenderStats {
 }
 
 fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
-    let enabled = cli.web.enable_remote_write_receiver;
+    let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
     enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
 }
 
@@ -326,7 +356,11 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         wal_sync_interval: Duration::from_millis(cli.storage.wal_sync_interval.0.unsigned_abs()),
         retention_ms,
         retention_bytes: size,
-        out_of_order_window_ms: file.out_of_order_window_ms,
+        out_of_order_window_ms: match file.out_of_order_window_ms {
+            // What waited for a shard comes late.
+            0 if cli.cluster.has(Role::Shard) => SHARD_WINDOW_MS,
+            window => window,
+        },
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
         float_chunks: file.float_chunks,
         series_max: cli.storage.series_max,

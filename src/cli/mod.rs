@@ -62,6 +62,10 @@ pub(crate) struct Cli {
     #[arg(long = "scrape.built-in", value_enum, value_name = "WHEN", default_value = "auto")]
     pub(crate) built_in: BuiltIn,
 
+    /// Roles, and what they need.
+    #[command(flatten)]
+    pub(crate) cluster: crate::roles::Flags,
+
     /// How kubelets are trusted.
     #[command(flatten)]
     pub(crate) kubelet: Kubelet,
@@ -100,11 +104,11 @@ pub(crate) struct Milliseconds(pub(crate) i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
 
-fn duration_ms(text: &str) -> Result<Milliseconds, String> {
+pub(crate) fn duration_ms(text: &str) -> Result<Milliseconds, String> {
     model::duration::parse_ms(text).map(Milliseconds).map_err(|error| error.to_string())
 }
 
-fn bytes(text: &str) -> Result<Bytes, String> {
+pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
     crate::config::parse_bytes(text).map(Bytes)
 }
 
@@ -263,7 +267,7 @@ impl Cli {
     /// Whether there are jobs that no file names.
     pub(crate) fn has_built_in_jobs(&self) -> bool {
         match self.built_in {
-            BuiltIn::Auto => self.config_file.is_none(),
+            BuiltIn::Auto => self.config_file.is_none() && self.cluster.scrapes_itself(),
             BuiltIn::On => true,
             BuiltIn::Off => false,
         }

@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Push(Push),
     /// Ask two servers the same questions and show every difference.
     Verify(Verify),
+    /// Say which shard holds which series.
+    #[command(subcommand)]
+    Slots(crate::roles::Slots),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

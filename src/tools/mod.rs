@@ -74,6 +74,7 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
             unit_tests::run(&files, &settings)?;
         }
         Command::Query(query) => query::run(query)?,
+        Command::Slots(command) => crate::roles::run_slots(command)?,
         Command::Tsdb(tsdb) => directory(tsdb)?,
         Command::Promql(promql) => expressions::run(&promql)?,
         Command::Debug(Debug::Metrics { server }) => client::print_paths(&server, &["/metrics"])?,

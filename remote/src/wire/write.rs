@@ -76,6 +76,13 @@ impl Writer {
         }
     }
 
+    /// Bytes that are there even if they are empty: a message that is copied.
+    pub(crate) fn present(&mut self, number: u32, value: &[u8]) {
+        self.key(number, 2);
+        self.push_varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+    }
+
     /// A message, which is written by `fill`. It is there even if it is empty.
     pub(crate) fn message(&mut self, number: u32, fill: impl FnOnce(&mut Self)) {
         self.key(number, 2);
