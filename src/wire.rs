@@ -17,6 +17,7 @@ use tsdb::Db;
 use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
+use crate::metrics_apis::MetricsApis;
 use crate::place::Place;
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
@@ -106,8 +107,9 @@ async fn start(
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
-    let router =
-        place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
+    let apis = MetricsApis::new(&cli.kubernetes_api, Arc::clone(&options.engine))?;
+    let metrics = local.metrics_state(&store).with_adapter(Arc::clone(&apis.adapter));
+    let router = place.mount(api::router(state.clone())).merge(metrics_api::router(metrics));
     let servers = listening.serve(listeners, &router, cli, &stop);
 
     let db = tokio::select! {
@@ -141,6 +143,7 @@ async fn start(
 
     let reload = Arc::new(Reload {
         path: cli.config_file.clone(),
+        apis,
         jobs,
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
@@ -355,6 +358,7 @@ fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std:
 /// How a new configuration comes into force.
 struct Reload {
     path: Option<PathBuf>,
+    apis: Arc<MetricsApis>,
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
@@ -376,6 +380,8 @@ impl Reload {
     }
 
     async fn run(&self) -> anyhow::Result<()> {
+        let apis = Arc::clone(&self.apis);
+        tokio::task::spawn_blocking(move || apis.reload()).await??;
         let Some(path) = &self.path else { return Ok(()) };
         let outcome = self.apply(path).await;
         if outcome.is_err() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub(crate) use flags::{Compression, Rules};
+pub(crate) use flags::{Compression, KubernetesApi, Rules};
 use flags::{Kubelet, Query, Storage, Web};
 
 use crate::tools::Features;
@@ -56,6 +56,10 @@ pub(crate) struct Cli {
     /// Which cluster to look for.
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
+
+    /// The Kubernetes metrics APIs.
+    #[command(flatten)]
+    pub(crate) kubernetes_api: KubernetesApi,
 
     /// How kubelets are trusted.
     #[command(flatten)]
