@@ -7,6 +7,7 @@ mod config;
 mod in_cluster;
 mod jobs;
 mod local;
+mod metrics_apis;
 mod outgoing;
 mod place;
 mod roles;

@@ -17,6 +17,7 @@ use tsdb::Db;
 use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
+use crate::metrics_apis::MetricsApis;
 use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
@@ -133,8 +134,9 @@ async fn start(
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
-    let router =
-        place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
+    let apis = MetricsApis::new(&cli.kubernetes_api, Arc::clone(state.engine()))?;
+    let metrics = local.metrics_state(&store).with_adapter(Arc::clone(&apis.adapter));
+    let router = place.mount(api::router(state.clone())).merge(metrics_api::router(metrics));
     let parts = Parts::start(cli, own_address, &stop)?;
     let servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
 
@@ -173,6 +175,7 @@ async fn start(
 
     let reload = Arc::new(Reload {
         path: cli.config_file.clone(),
+        apis,
         jobs,
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
@@ -184,20 +187,40 @@ async fn start(
 
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
-    state.set_stopping();
-    rules.stop().await;
-    scraper.stop().await;
-    stop.cancel();
-    for server in servers {
-        let _ = server.await;
+    let work = Work { state, scraper, rules, servers, senders, history, maintenance, db };
+    work.end(&stop).await
+}
+
+/// What must be ended in order.
+struct Work {
+    state: api::State,
+    scraper: Arc<scraper::Handle>,
+    rules: Arc<rules::Handle>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    senders: Arc<Senders>,
+    history: std::thread::JoinHandle<()>,
+    maintenance: Maintenance,
+    db: Arc<Db>,
+}
+
+impl Work {
+    async fn end(self, stop: &Shutdown) -> anyhow::Result<()> {
+        self.state.set_stopping();
+        self.rules.stop().await;
+        self.scraper.stop().await;
+        stop.cancel();
+        for server in self.servers {
+            let _ = server.await;
+        }
+        let senders = self.senders;
+        let _ = tokio::task::spawn_blocking(move || senders.stop()).await;
+        self.db.abandon_history();
+        let _ = self.history.join();
+        self.maintenance.stop();
+        self.db.sync().context("syncing the log")?;
+        tracing::info!("stopped; every committed sample is on disk");
+        Ok(())
     }
-    let _ = tokio::task::spawn_blocking(move || senders.stop()).await;
-    db.abandon_history();
-    let _ = history.join();
-    maintenance.stop();
-    db.sync().context("syncing the log")?;
-    tracing::info!("stopped; every committed sample is on disk");
-    Ok(())
 }
 
 fn start_senders(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> anyhow::Result<Arc<Senders>> {
@@ -395,6 +418,7 @@ fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std:
 /// How a new configuration comes into force.
 struct Reload {
     path: Option<PathBuf>,
+    apis: Arc<MetricsApis>,
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
@@ -416,6 +440,8 @@ impl Reload {
     }
 
     async fn run(&self) -> anyhow::Result<()> {
+        let apis = Arc::clone(&self.apis);
+        tokio::task::spawn_blocking(move || apis.reload()).await??;
         let Some(path) = &self.path else { return Ok(()) };
         let outcome = self.apply(path).await;
         if outcome.is_err() {

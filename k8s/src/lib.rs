@@ -25,6 +25,7 @@
 mod access;
 mod client;
 mod config_map;
+mod kinds;
 mod lease;
 mod mailbox;
 mod meta;
@@ -43,6 +44,7 @@ mod tests;
 pub use access::{Access, AccessError, Credentials, Environment, Mode, Origin, find};
 pub use client::{Client, Error, Object, Query};
 pub use config_map::ConfigMap;
+pub use kinds::ResourceKind;
 pub use lease::{Lease, LeaseState};
 pub use mailbox::{Changed, Mailbox};
 pub use meta::{Meta, Owner, Pairs};

@@ -1,43 +1,99 @@
-//! What the API group consists of: constants, served before and without storage.
+//! What the API groups consist of. Groups, versions and the resources of `metrics.k8s.io` are constants, served before
+//! and without storage; custom and external metrics are those that exist now, and none while nobody can tell.
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::adapter::Listed;
 use crate::errors::ApiError;
-use crate::{State, accept};
+use crate::metrics::blocking;
+use crate::{State, accept, custom, external};
 
 const VERBS: [&str; 2] = ["get", "list"];
 
-fn versions() -> Value {
-    json!([{"groupVersion": crate::objects::GROUP_VERSION, "version": "v1beta1"}])
+/// Groups with their versions, the preferred one first.
+const GROUPS: [(&str, &[&str]); 3] = [
+    ("metrics.k8s.io", &["v1beta1"]),
+    (custom::GROUP, &["v1beta2", "v1beta1"]),
+    (external::GROUP, &["v1beta1"]),
+];
+
+fn group_version(group: &str, version: &str) -> Value {
+    json!({"groupVersion": format!("{group}/{version}"), "version": version})
 }
 
-fn preferred() -> Value {
-    json!({"groupVersion": crate::objects::GROUP_VERSION, "version": "v1beta1"})
+/// The group's name, versions and preferred version.
+fn group_object((group, versions): (&str, &[&str])) -> Value {
+    let all: Vec<Value> = versions.iter().map(|version| group_version(group, version)).collect();
+    json!({"name": group, "versions": all, "preferredVersion": all[0]})
 }
 
 /// `GET /apis`: the aggregated document of exactly the version asked for, else the legacy list.
-pub(crate) async fn groups(headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn groups(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, ApiError> {
     let Some(version) = accept::discovery(&headers)? else {
-        let group =
-            json!({"name": "metrics.k8s.io", "versions": versions(), "preferredVersion": preferred()});
-        let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]});
+        let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": GROUPS.map(group_object)});
         return Ok(document(&list, "application/json"));
     };
-    let item = json!({
-        "metadata": {"name": "metrics.k8s.io"},
-        "versions": [{
-            "version": "v1beta1",
-            "resources": [
+    let (custom, external) = listed(state).await;
+    let items = GROUPS.map(|(group, versions)| {
+        let resources = match group {
+            custom::GROUP => parts_of_objects(&custom),
+            external::GROUP => {
+                external.iter().map(|it| of_namespace(it, "ExternalMetricValueList")).collect()
+            }
+            _ => vec![
                 aggregated("nodes", "Cluster", "NodeMetrics"),
                 aggregated("pods", "Namespaced", "PodMetrics"),
             ],
-            "freshness": "Current",
-        }],
+        };
+        let version =
+            |version: &&str| json!({"version": version, "resources": resources, "freshness": "Current"});
+        let versions: Vec<Value> = versions.iter().map(version).collect();
+        json!({"metadata": {"name": group}, "versions": versions})
     });
-    Ok(aggregated_list(version, &[item]))
+    Ok(aggregated_list(version, &items))
+}
+
+/// The custom and the external metrics that exist now.
+async fn listed(state: State) -> (Vec<Listed>, Vec<Listed>) {
+    let Some(adapter) = state.adapter.clone() else { return Default::default() };
+    let both = blocking(move || {
+        let (querier, now, resolved) = (state.source.querier()?, state.source.now(), adapter.current());
+        Ok((resolved.list_custom(&*querier, now)?, resolved.list_external(&*querier, now)?))
+    });
+    both.await.unwrap_or_default()
+}
+
+/// Metrics as parts of objects: `pods/http_requests` is `http_requests` of `pods`.
+fn parts_of_objects(listed: &[Listed]) -> Vec<Value> {
+    let mut out: Vec<Value> = Vec::new();
+    for metric in listed {
+        let (resource, part) = metric.name.split_once('/').unwrap_or((&metric.name, ""));
+        let kind = json!({"group": "", "version": "", "kind": "MetricValueList"});
+        let part = json!({"subresource": part, "responseKind": kind, "verbs": ["get"]});
+        match out.last_mut().filter(|last| last["resource"] == resource) {
+            Some(last) => {
+                if let Some(parts) = last["subresources"].as_array_mut() {
+                    parts.push(part);
+                }
+            }
+            None => out.push(json!({
+                "resource": resource, "responseKind": {"group": "", "version": "", "kind": ""},
+                "scope": if metric.namespaced { "Namespaced" } else { "Cluster" },
+                "singularResource": "", "verbs": [], "subresources": [part],
+            })),
+        }
+    }
+    out
+}
+
+fn of_namespace(metric: &Listed, kind: &str) -> Value {
+    json!({
+        "resource": metric.name, "responseKind": {"group": "", "version": "", "kind": kind},
+        "scope": "Namespaced", "singularResource": "", "verbs": ["get"],
+    })
 }
 
 /// One resource of an aggregated discovery document.
@@ -60,23 +116,45 @@ pub(crate) fn aggregated_list(version: &str, items: &[Value]) -> Response {
     document(&list, &content_type)
 }
 
-/// `GET /apis/metrics.k8s.io`
-pub(crate) async fn group() -> Response {
-    let group = json!({
-        "kind": "APIGroup", "apiVersion": "v1", "name": "metrics.k8s.io",
-        "versions": versions(), "preferredVersion": preferred(),
-    });
+/// `GET /apis/GROUP`
+pub(crate) fn group(index: usize) -> Response {
+    let mut group = group_object(GROUPS[index]);
+    group["kind"] = "APIGroup".into();
+    group["apiVersion"] = "v1".into();
     document(&group, "application/json")
 }
 
-/// `GET /apis/metrics.k8s.io/v1beta1`
-pub(crate) async fn resources(Shared(_): Shared<State>) -> Response {
-    let resource = |name: &str, namespaced: bool, kind: &str| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": VERBS});
+fn resource_list(group_version: &str, resources: &[Value]) -> Response {
     let list = json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": crate::objects::GROUP_VERSION,
-        "resources": [resource("nodes", false, "NodeMetrics"), resource("pods", true, "PodMetrics")],
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
     });
     document(&list, "application/json")
+}
+
+/// `GET /apis/metrics.k8s.io/v1beta1`
+pub(crate) async fn resources() -> Response {
+    let resource = |name: &str, namespaced: bool, kind: &str| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": VERBS});
+    let resources = [resource("nodes", false, "NodeMetrics"), resource("pods", true, "PodMetrics")];
+    resource_list(crate::objects::GROUP_VERSION, &resources)
+}
+
+fn metric_resource(metric: &Listed, kind: &str) -> Value {
+    json!({"name": metric.name, "singularName": "", "namespaced": metric.namespaced, "kind": kind, "verbs": ["get"]})
+}
+
+/// `GET /apis/custom.metrics.k8s.io/VERSION`
+pub(crate) async fn custom_resources(state: State, version: &str) -> Response {
+    let (custom, _) = listed(state).await;
+    let resources: Vec<Value> = custom.iter().map(|it| metric_resource(it, "MetricValueList")).collect();
+    resource_list(&format!("{}/{version}", custom::GROUP), &resources)
+}
+
+/// `GET /apis/external.metrics.k8s.io/v1beta1`
+pub(crate) async fn external_resources(Shared(state): Shared<State>) -> Response {
+    let (_, external) = listed(state).await;
+    let resources: Vec<Value> =
+        external.iter().map(|it| metric_resource(it, "ExternalMetricValueList")).collect();
+    resource_list(&format!("{}/v1beta1", external::GROUP), &resources)
 }
 
 pub(crate) fn document(value: &Value, content_type: &str) -> Response {

@@ -74,10 +74,11 @@ impl ApiError {
         }
     }
 
-    pub(crate) fn no_watch(kind: &'static str) -> Self {
-        let message = format!("watch is not supported on resources of kind \"{kind}.metrics.k8s.io\"");
+    pub(crate) fn no_watch(kind: &'static str, group: &'static str) -> Self {
+        let of = if kind.is_empty() { group.to_owned() } else { format!("{kind}.{group}") };
+        let message = format!("watch is not supported on resources of kind \"{of}\"");
         Self {
-            details: Some(Details { group: "metrics.k8s.io", kind, ..Details::default() }),
+            details: Some(Details { group, kind, ..Details::default() }),
             ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
         }
     }
@@ -85,6 +86,21 @@ impl ApiError {
     pub(crate) fn not_acceptable() -> Self {
         let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/vnd.kubernetes.protobuf".to_owned();
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// There is no value; the message says why.
+    pub(crate) fn metric_not_found(message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message.to_owned())
+    }
+
+    /// Nothing is at this path.
+    pub(crate) fn unknown(path: &str) -> Self {
+        let message = format!("the server could not find the requested resource ({path})");
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    pub(crate) fn internal(message: String) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
     pub(crate) fn expired(token: &str) -> Self {
@@ -110,7 +126,7 @@ impl From<Unavailable> for ApiError {
 
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
+        Self::internal(error.to_string())
     }
 }
 
@@ -133,8 +149,7 @@ impl IntoResponse for ApiError {
 
 /// Any path under `/apis` that no route knows.
 pub(crate) async fn unknown_path(uri: Uri) -> ApiError {
-    let message = format!("the server could not find the requested resource ({})", uri.path());
-    ApiError::new(StatusCode::NOT_FOUND, "NotFound", message)
+    ApiError::unknown(uri.path())
 }
 
 /// A method other than GET and HEAD.

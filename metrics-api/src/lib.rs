@@ -1,4 +1,5 @@
-//! The Kubernetes metrics APIs, answered from any [`Querier`]: `metrics.k8s.io/v1beta1` today.
+//! The Kubernetes metrics APIs, answered from any [`Querier`]: `metrics.k8s.io`, `custom.metrics.k8s.io` and
+//! `external.metrics.k8s.io`.
 //!
 //! This crate is *not* a collector: it scrapes nothing and keeps no points of its own. Usage is
 //! computed at request time from the same series that PromQL reads, so `kubectl top`, the pod
@@ -25,9 +26,12 @@
 //! and only a request for metrics can find the store not ready (503 with a `Status`).
 
 mod accept;
+pub mod adapter;
 mod core;
+mod custom;
 mod discovery;
 mod errors;
+mod external;
 mod metrics;
 mod objects;
 mod openapi;
@@ -40,9 +44,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State as Shared;
 use axum::routing::get;
+use futures::future::BoxFuture;
+use k8s::ResourceKind;
 use model::{Matcher, Querier, Timestamp};
 
+pub use adapter::Adapter;
 pub use selector::{LabelSelector, SelectorError};
 pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
 
@@ -118,6 +126,48 @@ pub trait Source: Send + Sync {
     fn pods(&self) -> Vec<PodInfo>;
     /// The time of the request.
     fn now(&self) -> Timestamp;
+
+    /// The names of the objects of a kind that fulfil a selector, given read and as text.
+    ///
+    /// # Errors
+    /// Objects of this kind cannot be listed here, or not now.
+    fn names<'a>(
+        &'a self,
+        kind: &'a ResourceKind,
+        namespace: Option<&'a str>,
+        selector: &'a LabelSelector,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<String>, Unavailable>> {
+        let _ = text;
+        Box::pin(std::future::ready(known_names(self, kind, namespace, selector)))
+    }
+}
+
+/// The names of those pods, nodes or namespaces that a source knows of.
+///
+/// # Errors
+/// It knows no objects of this kind.
+pub fn known_names<S: Source + ?Sized>(
+    source: &S,
+    kind: &ResourceKind,
+    namespace: Option<&str>,
+    selector: &LabelSelector,
+) -> Result<Vec<String>, Unavailable> {
+    let mut names: Vec<String> = match (kind.group.as_str(), kind.resource.as_str()) {
+        ("", "pods") => {
+            let fits = |pod: &PodInfo| {
+                namespace.is_none_or(|namespace| namespace == pod.namespace) && selector.matches(&pod.labels)
+            };
+            source.pods().into_iter().filter(fits).map(|pod| pod.name).collect()
+        }
+        ("", "nodes") => {
+            let fits = |node: &NodeInfo| selector.matches(&node.labels);
+            source.nodes().into_iter().filter(fits).map(|node| node.name).collect()
+        }
+        _ => return Err(Unavailable(format!("{} cannot be listed here", kind.qualified()))),
+    };
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// What the handlers share.
@@ -125,6 +175,7 @@ pub trait Source: Send + Sync {
 pub struct State {
     source: Arc<dyn Source>,
     reader: Arc<UsageReader>,
+    adapter: Option<Arc<Adapter>>,
     serves_core: bool,
 }
 
@@ -133,7 +184,19 @@ impl State {
     #[must_use]
     pub fn new(source: Arc<dyn Source>) -> Self {
         let matchers = vec![Matcher::equal("metrics_path", "/metrics/resource")];
-        Self { source, reader: Arc::new(UsageReader::new(matchers, POINT_AGE_MAX_MS)), serves_core: false }
+        Self {
+            source,
+            reader: Arc::new(UsageReader::new(matchers, POINT_AGE_MAX_MS)),
+            adapter: None,
+            serves_core: false,
+        }
+    }
+
+    /// Also answers for custom and external metrics, by the adapter's rules.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: Arc<Adapter>) -> Self {
+        self.adapter = Some(adapter);
+        self
     }
 
     /// Also serves the sliver of the core API (`/api/v1/nodes`, `/api/v1/pods`) that `kubectl top`
@@ -150,7 +213,15 @@ pub fn router(state: State) -> Router {
     let serves_core = state.serves_core;
     let mut router = Router::new()
         .route("/apis", get(discovery::groups))
-        .route("/apis/metrics.k8s.io", get(discovery::group))
+        .route("/apis/metrics.k8s.io", get(async || discovery::group(0)))
+        .route("/apis/custom.metrics.k8s.io", get(async || discovery::group(1)))
+        .route("/apis/external.metrics.k8s.io", get(async || discovery::group(2)))
+        .route("/apis/custom.metrics.k8s.io/v1beta1", get(custom_v1beta1))
+        .route("/apis/custom.metrics.k8s.io/v1beta2", get(custom_v1beta2))
+        .route("/apis/external.metrics.k8s.io/v1beta1", get(discovery::external_resources))
+        .route("/apis/custom.metrics.k8s.io/v1beta1/{*path}", get(custom::v1beta1))
+        .route("/apis/custom.metrics.k8s.io/v1beta2/{*path}", get(custom::v1beta2))
+        .route("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}", get(external::values))
         .route("/apis/metrics.k8s.io/v1beta1", get(discovery::resources))
         .route("/apis/metrics.k8s.io/v1beta1/nodes", get(metrics::list_nodes))
         .route("/apis/metrics.k8s.io/v1beta1/nodes/{name}", get(metrics::get_node))
@@ -164,4 +235,12 @@ pub fn router(state: State) -> Router {
         router = router.merge(core::router());
     }
     router.method_not_allowed_fallback(errors::method_not_allowed).with_state(state)
+}
+
+async fn custom_v1beta1(Shared(state): Shared<State>) -> axum::response::Response {
+    discovery::custom_resources(state, "v1beta1").await
+}
+
+async fn custom_v1beta2(Shared(state): Shared<State>) -> axum::response::Response {
+    discovery::custom_resources(state, "v1beta2").await
 }

@@ -1,6 +1,6 @@
 //! `nodes` and `pods` of `metrics.k8s.io/v1beta1`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, header};
@@ -8,11 +8,13 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::accept::{self, Shape};
+use crate::adapter::Resolved;
+use crate::adapter::values::{Missing, View};
 use crate::errors::ApiError;
 use crate::objects::{GROUP_VERSION, List, ListMeta, Metrics, PartialObjectMetadata, Table};
 use crate::selector::{FieldSelector, LabelSelector};
-use crate::usage::PodScope;
-use crate::{State, protobuf};
+use crate::usage::{PodScope, PodUsage};
+use crate::{PodInfo, State, protobuf};
 
 /// Parameters that every list and get understands.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -39,7 +41,7 @@ struct Request {
 impl Request {
     fn new(headers: &HeaderMap, parameters: &Parameters, kind: &'static str) -> Result<Self, ApiError> {
         if matches!(parameters.watch.as_deref(), Some("true" | "1")) {
-            return Err(ApiError::no_watch(kind));
+            return Err(ApiError::no_watch(kind, "metrics.k8s.io"));
         }
         let limit = match parameters.limit.as_deref() {
             None | Some("") => 0,
@@ -124,7 +126,7 @@ fn continue_position(token: &str) -> Result<Option<(String, String)>, ApiError> 
 }
 
 /// Runs `read` off the async threads: it decodes chunks.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let outcome = tokio::task::spawn_blocking(read).await;
@@ -172,11 +174,54 @@ fn nodes(
 ) -> Result<Vec<Metrics>, ApiError> {
     let now = state.source.now();
     let querier = state.source.querier()?;
-    let usage = state.reader.nodes(&*querier, now, name)?;
+    let mut usage = state.reader.nodes(&*querier, now, name)?;
     let infos: HashMap<String, _> = state.source.nodes().into_iter().map(|n| (n.name.clone(), n)).collect();
+    if let Some(adapter) = &state.adapter {
+        let mut others: Vec<String> =
+            infos.keys().filter(|node| name.is_none_or(|name| name == *node)).cloned().collect();
+        others.retain(|node| usage.iter().all(|known| known.name != *node));
+        others.sort_unstable();
+        if !others.is_empty() {
+            let view = View { engine: adapter.engine(), querier: &*querier, now };
+            usage.extend(adapter.current().node_usage(view, &others).map_err(by_rules)?);
+            usage.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+    }
     let known = usage.iter().filter_map(|node| Some((infos.get(&node.name)?, node)));
     let kept = known.filter(|(info, node)| keep(&node.name, &info.labels));
     Ok(kept.map(|(info, node)| Metrics::node(info, node, now)).collect())
+}
+
+fn by_rules(missing: Missing) -> ApiError {
+    crate::custom::missing(missing, "cpu or memory", "resourceRules")
+}
+
+/// Adds the usage of pods that no kubelet has told us of, where rules say where else it is found.
+fn add_pods_by_rules(
+    resolved: &Resolved,
+    view: View<'_>,
+    scope: PodScope<'_>,
+    infos: &[PodInfo],
+    usage: &mut Vec<PodUsage>,
+) -> Result<(), ApiError> {
+    if resolved.rules.resource.is_none() {
+        return Ok(());
+    }
+    let known: HashSet<(&str, &str)> =
+        usage.iter().map(|pod| (pod.namespace.as_str(), pod.name.as_str())).collect();
+    let mut others: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for pod in infos {
+        let wanted = scope.namespace.is_none_or(|namespace| namespace == pod.namespace)
+            && scope.name.is_none_or(|name| name == pod.name);
+        if wanted && !known.contains(&(pod.namespace.as_str(), pod.name.as_str())) {
+            others.entry(&pod.namespace).or_default().push(pod.name.clone());
+        }
+    }
+    for (namespace, names) in others {
+        usage.extend(resolved.pod_usage(view, namespace, &names).map_err(by_rules)?);
+    }
+    usage.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Ok(())
 }
 
 pub(crate) async fn list_all_pods(
@@ -241,8 +286,12 @@ fn pods(
 ) -> Result<Vec<Metrics>, ApiError> {
     let now = state.source.now();
     let querier = state.source.querier()?;
-    let usage = state.reader.pods(&*querier, now, scope)?;
+    let mut usage = state.reader.pods(&*querier, now, scope)?;
     let infos = state.source.pods();
+    if let Some(adapter) = &state.adapter {
+        let view = View { engine: adapter.engine(), querier: &*querier, now };
+        add_pods_by_rules(&adapter.current(), view, scope, &infos, &mut usage)?;
+    }
     let infos: HashMap<(&str, &str), _> =
         infos.iter().map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), pod)).collect();
     let known =

@@ -2,15 +2,47 @@
 
 use model::Timestamp;
 
-/// CPU in nanocores, canonical decimal form: `103000165n`, `500m`, `2`.
-pub(crate) fn cpu(nanocores: u64) -> String {
-    const SUFFIXES: [&str; 4] = ["n", "u", "m", ""];
-    let (mut value, mut at) = (nanocores, 0);
-    while at + 1 < SUFFIXES.len() && value.is_multiple_of(1000) {
+/// Suffixes of the decimal form, a thousand apart, from a billionth up.
+const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+
+/// The canonical decimal form of a whole number of the unit whose suffix stands at `at`.
+fn canonical(mut value: i128, mut at: usize) -> String {
+    if value == 0 {
+        return "0".to_owned();
+    }
+    while at + 1 < DECIMAL.len() && value % 1000 == 0 {
         value /= 1000;
         at += 1;
     }
-    if nanocores == 0 { "0".to_owned() } else { format!("{value}{}", SUFFIXES[at]) }
+    format!("{value}{}", DECIMAL[at])
+}
+
+/// CPU in nanocores, canonical decimal form: `103000165n`, `500m`, `2`.
+pub(crate) fn cpu(nanocores: u64) -> String {
+    canonical(nanocores.into(), 0)
+}
+
+/// A value in thousandths, cut off there, as prometheus-adapter gives it: `1500m`, `2`, `10k`. What is short of a
+/// thousandth by no more than arithmetic loses is taken for it: a rate of 2.5 is often 2.4999999999999996. None for
+/// what is no number, or larger than a quantity may be.
+pub(crate) fn decimal(value: f64) -> Option<String> {
+    /// Quantities end at 2^63 - 1.
+    const MAX: f64 = 9_223_372_036_854_774_784.0;
+    if !(-MAX..=MAX).contains(&value) {
+        return None;
+    }
+    // Beyond 2^52 a double has no fraction, and the product would round.
+    if value.abs() >= 4_503_599_627_370_496.0 {
+        return Some(canonical(whole(value), 3));
+    }
+    let (scaled, nearest) = (value * 1000.0, (value * 1000.0).round());
+    let is_near = (scaled - nearest).abs() <= nearest.abs() * 1e-9;
+    Some(canonical(whole(if is_near { nearest } else { scaled }), 2))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "cut off at the point on purpose; bounded by the caller")]
+fn whole(value: f64) -> i128 {
+    value as i128
 }
 
 /// Bytes in the canonical binary form: `51852Ki` if a multiple of 1024, else plain bytes.
@@ -61,12 +93,37 @@ mod tests {
         assert_eq!(cpu(500_000_000), "500m");
         assert_eq!(cpu(2_000_000_000), "2");
         assert_eq!(cpu(7_000), "7u");
-        assert_eq!(cpu(12_000_000_000_000), "12000");
+        assert_eq!(cpu(12_000_000_000_000), "12k");
         assert_eq!(memory(0), "0");
         assert_eq!(memory(4_000_001_000), "4000001000");
         assert_eq!(memory(51_852 * 1024), "51852Ki");
         assert_eq!(memory(2 << 30), "2Gi");
         assert_eq!(memory(u64::MAX), "18446744073709551615");
+    }
+
+    #[test]
+    fn values_as_quantities() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (0.0004, "0"),
+            (0.1, "100m"),
+            (2.499_999_999_999_999_6, "2500m"),
+            (2.4999, "2499m"),
+            (1.5, "1500m"),
+            (2.0, "2"),
+            (-2.5, "-2500m"),
+            (10_000.0, "10k"),
+            (1234.5678, "1234567m"),
+            (1e9, "1G"),
+            (4_503_599_627_370_497.0, "4503599627370497"),
+            (9e18, "9E"),
+        ] {
+            assert_eq!(decimal(value).as_deref(), Some(text), "{value}");
+        }
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e19, -1e300] {
+            assert_eq!(decimal(value), None, "{value}");
+        }
     }
 
     #[test]

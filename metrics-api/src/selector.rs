@@ -16,13 +16,23 @@ pub struct SelectorError(pub String);
 pub struct LabelSelector(Vec<Requirement>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Requirement {
-    key: String,
-    test: Test,
+pub(crate) struct Requirement {
+    pub(crate) key: String,
+    pub(crate) test: Test,
+}
+
+impl Requirement {
+    /// The values that are named, if the test is about such.
+    pub(crate) fn values(&self) -> &[String] {
+        match &self.test {
+            Test::In(values) | Test::NotIn(values) => values,
+            _ => &[],
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Test {
+pub(crate) enum Test {
     Exists,
     Absent,
     In(Vec<String>),
@@ -57,6 +67,16 @@ impl LabelSelector {
                 other => return Err(found(&other, "',' or 'end of string'")),
             }
         }
+    }
+
+    /// Whether everything is selected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn requirements(&self) -> &[Requirement] {
+        &self.0
     }
 
     /// Whether `labels` fulfil every requirement.

@@ -240,7 +240,7 @@ fn fresh(started: Timestamp, ts: Timestamp) -> Option<(Timestamp, f64)> {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates; NaN becomes 0")]
-fn to_u64(value: f64) -> u64 {
+pub(crate) fn to_u64(value: f64) -> u64 {
     value as u64
 }
 

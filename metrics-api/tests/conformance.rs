@@ -11,74 +11,13 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use metrics_api::{NodeInfo, PodInfo, Source, State, Unavailable, router};
-use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
+use model::{Querier, Timestamp};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-/// A store of a few series.
-#[derive(Clone, Default)]
-struct Series(Vec<(Labels, Samples)>);
+mod store;
 
-impl Series {
-    fn add(&mut self, pairs: &[(&str, &str)], samples: &[(Timestamp, f64)]) {
-        let mut column = Samples::default();
-        samples.iter().for_each(|(ts, value)| column.push_float(*ts, *value));
-        let all = pairs.iter().copied().chain([("metrics_path", "/metrics/resource"), ("job", "kubelet")]);
-        self.0.push((Labels::from_pairs(all), column));
-        self.0.sort_by(|a, b| a.0.cmp(&b.0));
-    }
-
-    fn container(&mut self, pod: (&str, &str), container: &str, cpu: &[(Timestamp, f64)], memory: f64) {
-        let labels =
-            |name| [("__name__", name), ("namespace", pod.0), ("pod", pod.1), ("container", container)];
-        let last = cpu.last().map_or(0, |(ts, _)| *ts);
-        self.add(&labels("container_cpu_usage_seconds_total"), cpu);
-        self.add(&labels("container_memory_working_set_bytes"), &[(last, memory)]);
-    }
-}
-
-struct Set(Vec<(Labels, Samples)>);
-
-impl SeriesSet for Set {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
-        self.0[index].0.iter().for_each(|(name, value)| visit(name, value));
-    }
-
-    fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
-        into.clear();
-        let all = &self.0[index].1;
-        let points = all.ts.iter().zip(&all.values).filter(|(ts, _)| range.contains(**ts));
-        points.for_each(|(ts, value)| into.push_float(*ts, *value));
-        Ok(())
-    }
-}
-
-impl Querier for Series {
-    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
-        let matches = |labels: &Labels| {
-            selection.matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or_default()))
-        };
-        Ok(Box::new(Set(self.0.iter().filter(|(labels, _)| matches(labels)).cloned().collect())))
-    }
-
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(
-        &self,
-        _: &str,
-        _: &[Matcher],
-        _: TimeRange,
-        _: usize,
-    ) -> Result<Vec<String>, StorageError> {
-        Ok(Vec::new())
-    }
-}
+use store::Series;
 
 #[derive(Default)]
 struct Cluster {

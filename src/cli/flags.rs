@@ -92,6 +92,15 @@ pub(crate) struct Kubelet {
     pub(crate) insecure: bool,
 }
 
+/// The Kubernetes metrics APIs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Kubernetes metrics APIs")]
+pub(crate) struct KubernetesApi {
+    /// Rules of custom and external metrics, in prometheus-adapter's format.
+    #[arg(long = "kubernetes-api.adapter-rules", value_name = "FILE")]
+    pub(crate) adapter_rules: Option<PathBuf>,
+}
+
 /// Where and how samples are kept.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Storage")]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-pub(crate) use flags::{Compression, Rules};
+pub(crate) use flags::{Compression, KubernetesApi, Rules};
 use flags::{Kubelet, Query, Storage, Web};
 
 use crate::tools::Features;
@@ -65,6 +65,10 @@ pub(crate) struct Cli {
     /// Roles, and what they need.
     #[command(flatten)]
     pub(crate) cluster: crate::roles::Flags,
+
+    /// The Kubernetes metrics APIs.
+    #[command(flatten)]
+    pub(crate) kubernetes_api: KubernetesApi,
 
     /// How kubelets are trusted.
     #[command(flatten)]

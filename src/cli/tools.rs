@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Send samples.
     #[command(subcommand)]
     Push(Push),
+    /// Rules in prometheus-adapter's format.
+    #[command(subcommand)]
+    AdapterRules(AdapterRules),
     /// Ask two servers the same questions and show every difference.
     Verify(Verify),
     /// Say which shard holds which series.
@@ -59,6 +62,12 @@ pub(crate) enum Check {
     },
     /// Check web configuration files: TLS, basic authentication, headers.
     WebConfig {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Check files of custom and external metrics' rules, in prometheus-adapter's format.
+    AdapterRules {
         /// The files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
@@ -404,6 +413,31 @@ pub(crate) enum Push {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+}
+
+/// What to do with rules in prometheus-adapter's format.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AdapterRules {
+    /// Show what rules make of the series that there are: metrics, paths, queries and values.
+    Try(TryAdapterRules),
+}
+
+/// Which rules to try, and on what.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TryAdapterRules {
+    /// A data directory instead of a server; of a server that does not run.
+    #[arg(long = "storage.tsdb.path", value_name = "DIR")]
+    pub(crate) path: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// As of when: RFC 3339 or seconds since the epoch; now if absent.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// Show everything, not only the first few of each rule.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The file.
+    pub(crate) file: PathBuf,
 }
 
 /// Which servers to compare, and by what.

@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+pub(crate) mod adapter_rules;
 mod blocks;
 mod check;
 mod client;
@@ -22,7 +23,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use crate::cli::tools::{Check, Command, CreateBlocks, Debug, Push, Test, Tsdb};
+use crate::cli::tools::{AdapterRules, Check, Command, CreateBlocks, Debug, Push, Test, Tsdb};
 
 pub(crate) use span::parse_time;
 
@@ -97,6 +98,7 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
                 span::parse_duration_ms(&timeout)?,
             )?;
         }
+        Command::AdapterRules(AdapterRules::Try(options)) => adapter_rules::try_rules(&options)?,
         Command::Verify(options) => verify::run(&options)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut crate::cli::command(), "pyrometer", &mut std::io::stdout());
@@ -149,6 +151,7 @@ fn checked(check: Check) -> anyhow::Result<Ending> {
     match check {
         Check::Config { syntax_only, agent, lint, files } => check::config(&files, syntax_only, agent, &lint),
         Check::Rules { lint, files } => check::rules(&files, &lint),
+        Check::AdapterRules { files } => adapter_rules::check(&files).map(|()| Ending::Well),
         Check::WebConfig { files } => crate::web::check(&files).map(|()| Ending::Well),
         Check::Metrics { extended } => lint::metrics(extended),
         Check::Healthy(server) => client::probe(&server, "healthy").map(|()| Ending::Well),

@@ -4,6 +4,7 @@
 //! A counterpart that is not installed makes its test say so and pass; with `CI=true` it fails.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its assumptions do")]
 
+mod adapter_rules;
 mod answers;
 mod configured;
 mod differential;
