@@ -14,6 +14,7 @@ mod roles;
 mod senders;
 mod terminal;
 mod tools;
+mod top;
 mod upkeep;
 mod web;
 mod wire;

@@ -11,7 +11,7 @@ macro_rules! say {
 pub(crate) mod adapter_rules;
 mod blocks;
 mod check;
-mod client;
+pub(crate) mod client;
 mod dump;
 mod expressions;
 mod import;
@@ -100,6 +100,7 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
         }
         Command::AdapterRules(AdapterRules::Try(options)) => adapter_rules::try_rules(&options)?,
         Command::Verify(options) => verify::run(&options)?,
+        Command::Top(options) => crate::top::run(&options)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut crate::cli::command(), "pyrometer", &mut std::io::stdout());
         }
