@@ -43,6 +43,7 @@ pub(crate) struct Visible {
 
 impl Visible {
     pub(crate) fn decode(&self, range: TimeRange, into: &mut Samples) -> Result<(), Malformed> {
+        let range = chunk::within(range, self.min, self.max);
         chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
     }
 
