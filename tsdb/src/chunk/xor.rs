@@ -28,24 +28,30 @@ impl XorValue {
         f64::from_bits(self.bits)
     }
 
-    /// Appends `value` as its difference from the previous one, behind `zeros` zero bits (0 or 1).
+    /// Appends `value` as its difference from the previous one, behind a head of so many bits (up to 16).
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "counts of bits are at most 64")]
-    fn push(&mut self, pending: &mut Pending, zeros: u32, value: f64, full: &mut impl FnMut(u64)) {
+    fn push(
+        &mut self,
+        pending: &mut Pending,
+        (head, head_bits): (u64, u32),
+        value: f64,
+        full: &mut impl FnMut(u64),
+    ) {
         let delta = value.to_bits() ^ self.bits;
         self.bits = value.to_bits();
         if delta == 0 {
-            return pending.push(0, zeros + 1, full);
+            return pending.push(head << 1, head_bits + 1, full);
         }
         let leading = delta.leading_zeros().min(31) as u8;
         let trailing = delta.trailing_zeros() as u8;
         let (head, head_bits) = if leading >= self.leading && trailing >= self.trailing {
-            (0b10, zeros + 2)
+            (head << 2 | 0b10, head_bits + 2)
         } else {
             (self.leading, self.trailing) = (leading, trailing);
             let width = 64 - u64::from(leading) - u64::from(trailing);
             // A width of 64 does not fit six bits and is written as 0, which never occurs otherwise.
-            (0b11 << 11 | u64::from(leading) << 6 | width & 63, zeros + 13)
+            (head << 13 | 0b11 << 11 | u64::from(leading) << 6 | width & 63, head_bits + 13)
         };
         let width = 64 - u32::from(self.leading) - u32::from(self.trailing);
         let bits = delta >> self.trailing;
@@ -131,13 +137,16 @@ impl XorState {
     /// Adds a sample `delta` after the last one; `second` if it is the second of its chunk.
     #[inline]
     pub(crate) fn append(&mut self, second: bool, delta: u64, value: f64, full: &mut impl FnMut(u64)) {
-        let mut head = 0;
+        let mut head = (0, 0);
         if second {
             push_uvarint(&mut self.pending, delta, full);
-        } else if delta == self.delta {
-            head = 1; // a zero bit
         } else {
-            push_delta_of_delta(&mut self.pending, delta.wrapping_sub(self.delta).cast_signed(), full);
+            // Small changes go with the value, by one push.
+            match delta.wrapping_sub(self.delta).cast_signed() {
+                0 => head = (0, 1),
+                change @ -8191..=8192 => head = (0b10 << 14 | change.cast_unsigned() & 0x3fff, 16),
+                change => push_large_change(&mut self.pending, change, full),
+            }
         }
         self.delta = delta;
         self.value.push(&mut self.pending, head, value, full);
@@ -208,11 +217,11 @@ fn fits(value: i64, width: u32) -> bool {
     -((1 << (width - 1)) - 1) <= value && value <= 1 << (width - 1)
 }
 
-fn push_delta_of_delta(pending: &mut Pending, value: i64, full: &mut impl FnMut(u64)) {
+/// Appends a change of the step that 14 bits do not hold.
+#[cold]
+fn push_large_change(pending: &mut Pending, value: i64, full: &mut impl FnMut(u64)) {
     let raw = value.cast_unsigned();
     let (prefix, prefix_bits, width) = match value {
-        0 => return pending.push(0, 1, full),
-        _ if fits(value, 14) => (0b10, 2, 14),
         _ if fits(value, 17) => (0b110, 3, 17),
         _ if fits(value, 20) => (0b1110, 4, 20),
         _ => {

@@ -1,7 +1,5 @@
 //! Chunks of the head as readers see them.
 
-use std::sync::Arc;
-
 use model::{Samples, TimeRange, Timestamp};
 
 use super::mapped::MappedChunk;
@@ -12,7 +10,7 @@ use crate::codec::Malformed;
 /// The bytes of a chunk of the head.
 #[derive(Clone)]
 pub(super) enum ChunkBytes {
-    Memory(Encoding, Arc<[u8]>),
+    Memory(Encoding, Vec<u8>),
     Mapped(MappedChunk),
 }
 
