@@ -90,6 +90,11 @@ impl Sample {
     }
 }
 
+/// `range`, or all of time where it contains the whole span of a chunk: then no sample has to be looked at.
+pub(crate) fn within(range: TimeRange, min: Timestamp, max: Timestamp) -> TimeRange {
+    if range.contains(min) && range.contains(max) { TimeRange::ALL } else { range }
+}
+
 /// Appends those of the first `limit` samples of a chunk that lie in `range` to `into`.
 pub(crate) fn decode(
     encoding: Encoding,

@@ -636,10 +636,10 @@ impl<'a> Series<'a> {
             let (line, store) = (&*self.line, &*self.store);
             more = take(line.start, line.newest(), line.count, &|| {
                 Ok(match &self.rest.open {
-                    Some(open) => ChunkBytes::Memory(open.appender.encoding(), open.data.as_slice().into()),
+                    Some(open) => ChunkBytes::Memory(open.appender.encoding(), open.data.clone()),
                     None => {
                         let (chain, pending) = line.floats();
-                        ChunkBytes::Memory(Encoding::Xor, store.xor_chunk(line.count, chain, pending).into())
+                        ChunkBytes::Memory(Encoding::Xor, store.xor_chunk(line.count, chain, pending))
                     }
                 })
             })?;
@@ -648,7 +648,7 @@ impl<'a> Series<'a> {
         for chunk in closed.into_iter().rev() {
             more = take(chunk.min, chunk.max, chunk.count, &|| {
                 let (encoding, data) = self.store.closed_chunk(chunk);
-                Ok(ChunkBytes::Memory(encoding, data.into()))
+                Ok(ChunkBytes::Memory(encoding, data))
             })?;
         }
         for &reference in self.rest.mapped.iter().rev() {

@@ -1,7 +1,5 @@
 //! Chunks of the head as readers see them.
 
-use std::sync::Arc;
-
 use model::{Samples, TimeRange, Timestamp};
 
 use super::mapped::MappedChunk;
@@ -12,7 +10,7 @@ use crate::codec::Malformed;
 /// The bytes of a chunk of the head.
 #[derive(Clone)]
 pub(super) enum ChunkBytes {
-    Memory(Encoding, Arc<[u8]>),
+    Memory(Encoding, Vec<u8>),
     Mapped(MappedChunk),
 }
 
@@ -43,6 +41,7 @@ pub(crate) struct Visible {
 
 impl Visible {
     pub(crate) fn decode(&self, range: TimeRange, into: &mut Samples) -> Result<(), Malformed> {
+        let range = chunk::within(range, self.min, self.max);
         chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
     }
 

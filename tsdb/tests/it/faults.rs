@@ -206,6 +206,23 @@ fn on_a_full_disk_nothing_is_left_half_written() {
     assert_eq!(after.len(), before.len());
 }
 
+#[test]
+fn on_a_full_disk_old_blocks_still_go() {
+    let disk = Memory::new();
+    let options = Options { block_range_ms: 10_000, retention_ms: Some(15_000), ..Options::default() };
+    let db = Db::open_on(Arc::new(disk.clone()), Path::new(DIR), options, &mut |_| {}).unwrap();
+    for ts in 0..40 {
+        append(&db, ts * 1_000).unwrap();
+    }
+    db.cut_head().unwrap();
+    assert_eq!(db.blocks().len(), 4);
+    append(&db, 41_000).unwrap();
+    disk.set_faults(Faults { space_bytes: Some(0), ..Faults::default() });
+    append(&db, 51_000).unwrap();
+    assert!(db.maintain(51_000).unwrap_err().is_full(), "a full chunk cannot leave memory");
+    assert_eq!(db.blocks().len(), 2);
+}
+
 fn with_block() -> (Memory, PathBuf) {
     let disk = Memory::new();
     let db = open(&disk, Duration::MAX).unwrap();
