@@ -51,8 +51,9 @@ impl Assignment {
 
     fn choose(&mut self, slots: &SlotSet, holders: &[Holder], range: TimeRange, known: &Known) {
         let up = || holders.iter().filter(|holder| !known.failed.contains_key(&holder.shard));
-        let having: Vec<(usize, TimeRange)> =
-            up().flat_map(|holder| complete(holder, known).into_iter().map(|has| (holder.shard, has))).collect();
+        let having: Vec<(usize, TimeRange)> = up()
+            .flat_map(|holder| complete(holder, known).into_iter().map(|has| (holder.shard, has)))
+            .collect();
         let covers = |has: &TimeRange| has.start <= range.start && range.end <= has.end;
         if let Some((shard, _)) = having.iter().find(|(_, has)| covers(has)) {
             self.whole.entry(*shard).or_insert_with(SlotSet::empty).extend(slots);
@@ -61,7 +62,8 @@ impl Assignment {
         let pieces = cover(&having, range).unwrap_or_else(|| {
             // As much as there is, and a word about what is not.
             let lacking = holders.iter().map(|holder| holder.shard);
-            let lacking = lacking.filter(|shard| known.failed.contains_key(shard) || known.backlogs.contains_key(shard));
+            let lacking = lacking
+                .filter(|shard| known.failed.contains_key(shard) || known.backlogs.contains_key(shard));
             self.missing.extend(lacking);
             if self.missing.is_empty() {
                 self.missing.extend(holders.iter().map(|holder| holder.shard));
@@ -133,7 +135,9 @@ mod tests {
 
     /// How many shards answer for each slot.
     fn answers(assignment: &Assignment) -> Vec<usize> {
-        (0..SLOTS).map(|slot| assignment.whole.values().filter(|slots| slots.contains(slot)).count()).collect()
+        (0..SLOTS)
+            .map(|slot| assignment.whole.values().filter(|slots| slots.contains(slot)).count())
+            .collect()
     }
 
     #[test]
@@ -165,7 +169,8 @@ mod tests {
         // Both together have everything.
         let assignment = assigned(&map, (0, 100), &first);
         assert!(assignment.whole.is_empty() && assignment.missing.is_empty());
-        let pieces: Vec<_> = assignment.pieces.iter().map(|p| (p.shard, p.range.start, p.range.end)).collect();
+        let pieces: Vec<_> =
+            assignment.pieces.iter().map(|p| (p.shard, p.range.start, p.range.end)).collect();
         assert_eq!(pieces, [(1, 0, 49), (0, 50, 100)]);
         // Neither has what both lack.
         let assignment = assigned(&map, (0, 100), &known([(10, 20), (20, 30)]));
@@ -188,7 +193,9 @@ mod tests {
         assert!(!assigned(&moved, (0, 999), &known).whole.contains_key(&2));
         let both = assigned(&moved, (0, 5_000), &known);
         assert!(both.missing.is_empty());
-        assert!(both.pieces.iter().any(|piece| piece.shard == 2 && piece.range == TimeRange::new(1_000, 5_000)));
+        assert!(
+            both.pieces.iter().any(|piece| piece.shard == 2 && piece.range == TimeRange::new(1_000, 5_000))
+        );
         assert!(both.pieces.iter().all(|piece| piece.shard == 2 || piece.range == TimeRange::new(0, 999)));
         // The new one for all it has, if the old one is gone.
         let failed = Known { failed: [(0, String::new()), (1, String::new())].into(), ..Known::default() };

@@ -185,7 +185,8 @@ impl Planned {
             if part.sums == Some(Mean::Yes) && !rows.iter().all(finite) {
                 return Ok(Err(planned.view));
             }
-            let (counts, values): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.part == Part::Counts);
+            let (counts, values): (Vec<Row>, Vec<Row>) =
+                rows.into_iter().partition(|row| row.part == Part::Counts);
             let held = |rows: Vec<Row>| {
                 Held(rows.into_iter().map(|row| (row.labels, on_every_step(row.samples, question))).collect())
             };
@@ -311,7 +312,8 @@ impl Querier for Recorder {
     fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
         let mut all = self.0.lock();
         let TimeRange { start, end } = selection.range;
-        *all = Some(all.map_or(selection.range, |all| TimeRange::new(all.start.min(start), all.end.max(end))));
+        *all =
+            Some(all.map_or(selection.range, |all| TimeRange::new(all.start.min(start), all.end.max(end))));
         Ok(Box::new(Held::default()))
     }
 
@@ -319,7 +321,13 @@ impl Querier for Recorder {
         Ok(Vec::new())
     }
 
-    fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
+    fn label_values(
+        &self,
+        _: &str,
+        _: &[Matcher],
+        _: TimeRange,
+        _: usize,
+    ) -> Result<Vec<String>, StorageError> {
         Ok(Vec::new())
     }
 }
@@ -335,7 +343,12 @@ impl Querier for Restricted<'_> {
         self.view.select_in(self.slots, selection).map(|set| set as Box<dyn SeriesSet + '_>)
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, limit: usize) -> Result<Vec<String>, StorageError> {
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
         self.view.label_names(matchers, range, limit)
     }
 
@@ -361,7 +374,12 @@ impl Querier for Planned {
         self.view.select(selection)
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, limit: usize) -> Result<Vec<String>, StorageError> {
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
         self.view.label_names(matchers, range, limit)
     }
 

@@ -47,7 +47,12 @@ impl Querier for Filtered<'_> {
         Ok(self.keep(self.inner.select_unordered(selection)?))
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, limit: usize) -> Result<Vec<String>, StorageError> {
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
         self.inner.label_names(matchers, range, limit)
     }
 

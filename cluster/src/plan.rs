@@ -136,9 +136,13 @@ fn mean(avg: &Expr, part: usize) -> Expr {
 
 fn is_pushed(aggregate: &Aggregate) -> bool {
     let known = match aggregate.op {
-        AggregateOp::Sum | AggregateOp::Count | AggregateOp::Min | AggregateOp::Max | AggregateOp::Group => true,
+        AggregateOp::Sum | AggregateOp::Count | AggregateOp::Min | AggregateOp::Max | AggregateOp::Group => {
+            true
+        }
         // Division takes the name, and what describes it, away.
-        AggregateOp::Avg => aggregate.without || !aggregate.grouping.iter().any(|label| label.starts_with("__")),
+        AggregateOp::Avg => {
+            aggregate.without || !aggregate.grouping.iter().any(|label| label.starts_with("__"))
+        }
         AggregateOp::Topk | AggregateOp::Bottomk => aggregate.param.as_ref().is_some_and(is_independent),
         _ => false,
     };

@@ -82,10 +82,9 @@ fn merge(known: &mut Samples, other: &Samples) {
             all.entry(*ts).or_insert((None, Some((at, is_other))));
         }
     }
-    let (starts, histogram_starts) =
-        [known, other].iter().fold((false, false), |(a, b), samples| {
-            (a || !samples.start_ts.is_empty(), b || !samples.histogram_start_ts.is_empty())
-        });
+    let (starts, histogram_starts) = [known, other].iter().fold((false, false), |(a, b), samples| {
+        (a || !samples.start_ts.is_empty(), b || !samples.histogram_start_ts.is_empty())
+    });
     let mut merged = Samples::default();
     for (ts, (float, histogram)) in all {
         if let Some((value, start)) = float {

@@ -23,12 +23,18 @@ pub(crate) struct Evaluation<'a> {
 
 /// Answers a question. Blocks for as long as the store and the engine need.
 #[must_use]
-pub fn answer(engine: &Engine, querier: &dyn Querier, ask: &Ask, cancelled: Option<&QueryCancelled>) -> Vec<u8> {
+pub fn answer(
+    engine: &Engine,
+    querier: &dyn Querier,
+    ask: &Ask,
+    cancelled: Option<&QueryCancelled>,
+) -> Vec<u8> {
     let outcome = match ask {
         Ask::Select { slots, range, matchers } => select(querier, slots, *range, matchers, cancelled),
-        Ask::Names { range, limit, matchers } => {
-            querier.label_names(matchers, *range, *limit).map(|names| Answer::Texts(names).encode()).map_err(Into::into)
-        }
+        Ask::Names { range, limit, matchers } => querier
+            .label_names(matchers, *range, *limit)
+            .map(|names| Answer::Texts(names).encode())
+            .map_err(Into::into),
         Ask::Values { name, range, limit, matchers } => querier
             .label_values(name, matchers, *range, *limit)
             .map(|values| Answer::Texts(values).encode())
@@ -94,7 +100,7 @@ pub(crate) fn evaluate(
     let filtered = Filtered::new(querier, asked.slots);
     let TimeRange { start, end } = asked.range;
     if asked.sums {
-        return write_sums(engine.sums(&filtered, &expr, (start, end), asked.step_ms, &options)?);
+        return write_sums(&engine.sums(&filtered, &expr, (start, end), asked.step_ms, &options)?);
     }
     let outcome = if asked.step_ms == 0 {
         engine.instant(&filtered, &expr, start, &options)?
@@ -127,7 +133,7 @@ pub(crate) fn evaluate(
     if fits { Ok(table.finish(&outcome.warnings, &outcome.infos)) } else { Err(too_long()) }
 }
 
-fn write_sums(sums: Sums) -> Result<Vec<u8>, QueryError> {
+fn write_sums(sums: &Sums) -> Result<Vec<u8>, QueryError> {
     let mut table = TableWriter::default();
     let mut fits = true;
     let mut push = |part, labels: &Labels, samples: &Samples| {
@@ -141,4 +147,3 @@ fn write_sums(sums: Sums) -> Result<Vec<u8>, QueryError> {
     }
     if fits { Ok(table.finish(&sums.warnings, &sums.infos)) } else { Err(too_long()) }
 }
-

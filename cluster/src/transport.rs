@@ -54,7 +54,8 @@ impl Http {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             AskError::Failed(format!("{error}{cause}"))
         };
-        let request = self.client.post(format!("{}{SHARD_QUERY_PATH}", place.url)).timeout(timeout).body(body);
+        let request =
+            self.client.post(format!("{}{SHARD_QUERY_PATH}", place.url)).timeout(timeout).body(body);
         let mut answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         if status == reqwest::StatusCode::CONFLICT {
@@ -85,7 +86,8 @@ impl Http {
 
 impl Transport for Http {
     fn ask(&self, asks: Vec<(Place, Vec<u8>)>, timeout: Duration) -> Vec<Result<Bytes, AskError>> {
-        let asked = asks.into_iter().map(|(place, body)| async move { self.ask_one(&place, body, timeout).await });
+        let asked =
+            asks.into_iter().map(|(place, body)| async move { self.ask_one(&place, body, timeout).await });
         self.runtime.block_on(futures::future::join_all(asked))
     }
 

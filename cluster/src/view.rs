@@ -200,7 +200,8 @@ impl View {
                     _ => pending.extend(&piece.slots),
                 }
                 if bytes > SELECTION_BYTES_MAX {
-                    let what = format!("a selection takes more than {SELECTION_BYTES_MAX} bytes from the shards");
+                    let what =
+                        format!("a selection takes more than {SELECTION_BYTES_MAX} bytes from the shards");
                     return Err(Unanswered::Query(what));
                 }
             }
@@ -220,7 +221,12 @@ impl View {
     }
 
     /// Texts of all shards; each shard has a part of them.
-    fn texts(&self, range: TimeRange, ask: &dyn Fn() -> Ask, limit: usize) -> Result<Vec<String>, StorageError> {
+    fn texts(
+        &self,
+        range: TimeRange,
+        ask: &dyn Fn() -> Ask,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
         let attempt = || {
             let shards = self.state.lock().map.shards().len();
             let failed = |shard: &usize| self.state.lock().known.failed.contains_key(shard);
@@ -281,7 +287,12 @@ impl Querier for View {
         self.select_in(&SlotSet::full(), selection).map(|set| set as Box<dyn SeriesSet + '_>)
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange, limit: usize) -> Result<Vec<String>, StorageError> {
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
         self.texts(range, &|| Ask::Names { range, limit, matchers: matchers.to_vec() }, limit)
     }
 

@@ -23,7 +23,9 @@ use std::time::Duration;
 use cell::{cell, deal, places, query};
 use generate::Random;
 use model::{Labels, Querier as _, Samples, TimeRange};
-use promql::{Engine, EngineOptions, Expr, Outcome, ParseOptions, QueryError, QueryOptions, QueryValue, parse};
+use promql::{
+    Engine, EngineOptions, Expr, Outcome, ParseOptions, QueryError, QueryOptions, QueryValue, parse,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use remote::router::Backlog;
@@ -97,9 +99,7 @@ fn map(random: &mut Random) -> SlotMap {
     match random.below(5) {
         0 => map.with_shard(fresh, 300_000).unwrap(),
         1 => map.with_shard(fresh, 300_000).unwrap().finished(400_000, 0).unwrap(),
-        2 if shards > replication => {
-            map.without_shard("s0", 300_000).unwrap().finished(400_000, 0).unwrap()
-        }
+        2 if shards > replication => map.without_shard("s0", 300_000).unwrap().finished(400_000, 0).unwrap(),
         _ => map,
     }
 }

@@ -11,6 +11,7 @@
     reason = "shared with other test executables"
 )]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use promql::{Engine, EngineOptions, Features, Limits, ParseOptions, QueryError};
@@ -22,6 +23,8 @@ mod cell;
 mod check;
 #[path = "../../promql/tests/promqltest/load.rs"]
 mod load;
+#[path = "../../promql/tests/support/storage.rs"]
+mod memory;
 #[path = "../../promql/tests/promqltest/script.rs"]
 mod script;
 #[path = "../../promql/tests/support/mod.rs"]
@@ -38,11 +41,8 @@ mod storage {
     use cluster::Cell;
     use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange};
 
-    #[path = "../../../promql/tests/support/storage.rs"]
-    mod memory;
-
     /// One shard.
-    pub use memory::Memory as Shard;
+    pub use crate::memory::Memory as Shard;
 
     #[derive(Default)]
     pub struct Memory(pub BTreeMap<Labels, Samples>, pub Option<Arc<Cell>>);
@@ -70,7 +70,13 @@ mod storage {
             Ok(Vec::new())
         }
 
-        fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
+        fn label_values(
+            &self,
+            _: &str,
+            _: &[Matcher],
+            _: TimeRange,
+            _: usize,
+        ) -> Result<Vec<String>, StorageError> {
             Ok(Vec::new())
         }
     }
@@ -114,6 +120,18 @@ fn ask(engine: &Engine, store: &Memory, eval: &Eval) -> Result<promql::Outcome, 
     cell::query(store.1.as_ref().unwrap(), engine, (&eval.query, &expr), times, true)
 }
 
+/// A script that gives a series twice means the later one; no store has two samples of one time.
+fn keep_last(samples: &mut model::Samples) {
+    fn keep<T>(times: &mut Vec<i64>, values: &mut Vec<T>) {
+        if !times.is_sorted_by(|a, b| a < b) {
+            let last: BTreeMap<i64, T> = times.drain(..).zip(values.drain(..)).collect();
+            (*times, *values) = last.into_iter().unzip();
+        }
+    }
+    keep(&mut samples.ts, &mut samples.values);
+    keep(&mut samples.histogram_ts, &mut samples.histograms);
+}
+
 struct Tally {
     cases: usize,
     pushed: u64,
@@ -135,7 +153,9 @@ fn run(path: &Path, (shards, replication): (usize, usize), tally: &mut Tally) {
     let map = SlotMap::first(cell::places("s", shards), cell::places("r", 1), replication).unwrap();
     let mut store = Memory::default();
     let stock = |store: &mut Memory| {
-        let dealt = cell::deal(&map, &store.0).into_iter().map(|(name, series)| (name, Shard(series))).collect();
+        store.0.values_mut().for_each(keep_last);
+        let dealt =
+            cell::deal(&map, &store.0).into_iter().map(|(name, series)| (name, Shard(series))).collect();
         store.1 = Some(cell::cell(map.clone(), dealt, options.clone()).0);
     };
     stock(&mut store);

@@ -151,7 +151,8 @@ impl Answer {
 fn read_table(from: &mut Reader<'_>) -> Result<Table, WireError> {
     let strings = from.list(Reader::text)?;
     let rows = from.list(|from| {
-        let part = *PARTS.get(usize::from(from.byte()?)).ok_or(WireError("the part of a row is not known"))?;
+        let part =
+            *PARTS.get(usize::from(from.byte()?)).ok_or(WireError("the part of a row is not known"))?;
         let string = |number: u64| {
             let found = usize::try_from(number).ok().and_then(|at| strings.get(at)).copied();
             found.ok_or(WireError("a string is missing"))

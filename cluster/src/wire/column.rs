@@ -74,7 +74,10 @@ fn read_starts(from: &mut Reader<'_>, count: usize, out: &mut Vec<Timestamp>) ->
     if from.byte()? == 0 {
         return Ok(());
     }
-    (0..count).try_for_each(|_| Ok(out.push(from.zigzag()?)))
+    for _ in 0..count {
+        out.push(from.zigzag()?);
+    }
+    Ok(())
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "at most eight bytes are zero")]
@@ -137,7 +140,8 @@ fn read_histogram(from: &mut Reader<'_>) -> Result<FloatHistogram, WireError> {
     let mut doubles = || from.list(Reader::double);
     let (positive, negative, custom_values) = (doubles()?, doubles()?, doubles()?);
     let buckets = |spans: &[Span]| spans.iter().map(|span| u64::from(span.length)).sum::<u64>();
-    if buckets(&positive_spans) != positive.len() as u64 || buckets(&negative_spans) != negative.len() as u64 {
+    if buckets(&positive_spans) != positive.len() as u64 || buckets(&negative_spans) != negative.len() as u64
+    {
         return Err(WireError("spans and buckets of a histogram differ"));
     }
     Ok(FloatHistogram {

@@ -132,7 +132,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(length)?).map_err(|_| WireError("a text is not valid UTF-8"))
     }
 
-    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {
+    fn list<T>(
+        &mut self,
+        mut read: impl FnMut(&mut Self) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
         let count = self.count()?;
         // What it says is not to be believed before it is read.
         let mut out = Vec::with_capacity(count.min(1024));

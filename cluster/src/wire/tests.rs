@@ -7,10 +7,14 @@ use remote::slots::SlotSet;
 use super::*;
 
 fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
-    let op = prop_oneof![Just(MatchOp::Equal), Just(MatchOp::NotEqual), Just(MatchOp::Regex), Just(MatchOp::NotRegex)];
-    let matcher = ("\\PC{0,8}", op, "[a-z.|]{0,8}").prop_filter_map("a valid pattern", |(name, op, value)| {
-        Matcher::new(&name, op, &value).ok()
-    });
+    let op = prop_oneof![
+        Just(MatchOp::Equal),
+        Just(MatchOp::NotEqual),
+        Just(MatchOp::Regex),
+        Just(MatchOp::NotRegex)
+    ];
+    let matcher = ("\\PC{0,8}", op, "[a-z.|]{0,8}")
+        .prop_filter_map("a valid pattern", |(name, op, value)| Matcher::new(&name, op, &value).ok());
     prop::collection::vec(matcher, 0..4)
 }
 
@@ -22,9 +26,16 @@ fn asks() -> impl Strategy<Value = Ask> {
     let range = any::<(i64, i64)>().prop_map(|(start, end)| TimeRange::new(start, end));
     let r = range.boxed();
     prop_oneof![
-        (slots(), r.clone(), matchers()).prop_map(|(slots, range, matchers)| Ask::Select { slots, range, matchers }),
-        (r.clone(), any::<usize>(), matchers())
-            .prop_map(|(range, limit, matchers)| Ask::Names { range, limit, matchers }),
+        (slots(), r.clone(), matchers()).prop_map(|(slots, range, matchers)| Ask::Select {
+            slots,
+            range,
+            matchers
+        }),
+        (r.clone(), any::<usize>(), matchers()).prop_map(|(range, limit, matchers)| Ask::Names {
+            range,
+            limit,
+            matchers
+        }),
         ("\\PC{0,9}", r.clone(), any::<usize>(), matchers())
             .prop_map(|(name, range, limit, matchers)| Ask::Values { name, range, limit, matchers }),
         (slots(), any::<bool>(), r, any::<(i64, i64, u64)>(), "\\PC{0,30}").prop_map(
@@ -74,7 +85,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
                 start_ts: if starts { ts.clone() } else { Vec::new() },
                 ts,
                 values,
-                histograms: vec![Arc::new(histogram); histogram_ts.len()],
+                histograms: histogram_ts.iter().map(|_| Arc::new(histogram.clone())).collect(),
                 histogram_start_ts: Vec::new(),
                 histogram_ts,
             };
@@ -126,5 +137,8 @@ proptest! {
 fn another_version_is_refused() {
     let mut message = Answer::Texts(Vec::new()).encode();
     message[0] = 2;
-    assert_eq!(Answer::decode(&message).unwrap_err().to_string(), "malformed message: it is of another version");
+    assert_eq!(
+        Answer::decode(&message).unwrap_err().to_string(),
+        "malformed message: it is of another version"
+    );
 }
