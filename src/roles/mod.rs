@@ -9,7 +9,9 @@ mod router;
 mod shard;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::{Bytes, Milliseconds, bytes, duration_ms};
@@ -105,4 +107,21 @@ impl Flags {
         }
         Ok(())
     }
+}
+
+/// Connections to a process that are kept.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// What speaks to other processes of the cell.
+fn client(connect_timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    // Only the first time; the others find it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(connect_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .tcp_nodelay(true)
+        .user_agent(concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .context("a client for routers and shards")
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router as Routes;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -21,9 +20,6 @@ use super::{Flags, map, metrics};
 /// A compressed request may have this many bytes.
 const BODY_BYTES_MAX: usize = 32 << 20;
 
-/// Connections to a shard that are kept.
-const IDLE_CONNECTIONS_MAX: usize = 64;
-
 /// Starts a router. `data_dir` is where its spool is unless a flag says otherwise.
 pub(super) fn start(
     flags: &Flags,
@@ -33,14 +29,7 @@ pub(super) fn start(
 ) -> anyhow::Result<Arc<Router>> {
     let path = flags.map_file()?;
     let timeout = Duration::from_millis(flags.shard_timeout.0.max(1).unsigned_abs());
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .connect_timeout(timeout)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .tcp_nodelay(true)
-        .user_agent(concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .context("a client for shards")?;
+    let client = super::client(timeout)?;
     let read_from = path.clone();
     let router = Router::start(Options {
         name: name.to_owned(),

@@ -20,7 +20,7 @@ use std::path::Path;
 use model::{TimeRange, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::SLOTS;
+use super::{SLOTS, SlotSet};
 
 /// More shards than this make no sense in one cell.
 const SHARDS_MAX: usize = 1_000;
@@ -258,6 +258,28 @@ impl SlotMap {
     #[must_use]
     pub fn holders(&self, slot: u16) -> &[Holder] {
         self.run_of.get(usize::from(slot)).map_or(&[], |run| &self.runs[usize::from(*run)])
+    }
+
+    /// The slots that have the same holders, with these: a few for each shard.
+    #[must_use]
+    pub fn groups(&self) -> Vec<(SlotSet, &[Holder])> {
+        let mut numbers: BTreeMap<Vec<(usize, Timestamp, Timestamp)>, usize> = BTreeMap::new();
+        let mut groups: Vec<(SlotSet, &[Holder])> = Vec::new();
+        let group_of: Vec<usize> = self
+            .runs
+            .iter()
+            .map(|run| {
+                let key = run.iter().map(|holder| (holder.shard, holder.from, holder.until)).collect();
+                *numbers.entry(key).or_insert_with(|| {
+                    groups.push((SlotSet::empty(), run));
+                    groups.len() - 1
+                })
+            })
+            .collect();
+        for (slot, run) in (0..SLOTS).zip(&self.run_of) {
+            groups[group_of[usize::from(*run)]].0.insert(slot);
+        }
+        groups
     }
 
     /// The shards that samples of a slot are written to.

@@ -134,6 +134,14 @@ impl SlotSet {
         (0..SLOTS).filter(|slot| self.contains(*slot))
     }
 
+    /// The slots that are in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.0.iter_mut().zip(other.0.iter()).for_each(|(word, other)| *word &= other);
+        both
+    }
+
     /// Adds all slots of `other`.
     pub fn extend(&mut self, other: &Self) {
         self.0.iter_mut().zip(other.0.iter()).for_each(|(word, other)| *word |= other);
