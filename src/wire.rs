@@ -147,7 +147,7 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
-    parts.attach(receiver.as_ref());
+    parts.attach(&db, receiver.as_ref(), &options.engine);
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
@@ -167,6 +167,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        cell: parts.cell(),
     });
 
     let reload = Arc::new(Reload {
@@ -451,7 +452,9 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
 }
 
 fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
-    let mut scrapes = if jobs.of_cluster.is_empty() {
+    let mut scrapes = if !cli.cluster.scrapes_itself() {
+        "nothing by itself".to_owned()
+    } else if jobs.of_cluster.is_empty() {
         format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
     } else {
         "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()

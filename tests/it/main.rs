@@ -20,5 +20,6 @@ mod query_care;
 mod refusals;
 mod restart;
 mod rules;
+mod shards;
 mod tidy;
 mod tools;
