@@ -148,7 +148,7 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
-    parts.attach(receiver.as_ref());
+    parts.attach(&db, receiver.as_ref(), &options.engine);
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
@@ -171,6 +171,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        cell: parts.cell(),
     });
 
     let reload = Arc::new(Reload {
@@ -499,6 +500,9 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
         if discoveries > 0 {
             scrapes.push_str(&format!(" and what its {discoveries} service discoveries find"));
         }
+    }
+    if scrapes.is_empty() {
+        scrapes.push_str("nothing by itself");
     }
     if let Some(access) = jobs.cluster.clone() {
         if let k8s::Origin::Kubeconfig { path, context } = &access.origin {

@@ -35,6 +35,7 @@ mod process;
 mod query;
 mod query_log;
 mod read;
+mod reading;
 mod requests;
 mod rules_status;
 mod search;
@@ -156,6 +157,8 @@ pub struct Running {
     pub otlp: Option<Arc<remote::otlp::Receiver>>,
     /// How remote write goes.
     pub senders: SenderStats,
+    /// The shards that queries are answered from, instead of the store.
+    pub cell: Option<Arc<cluster::Cell>>,
 }
 
 /// Asks how remote write goes.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::envelope::{ApiError, ErrorKind, success};
 use crate::params::{Params, invalid};
 use crate::query_log::{Client, Entry, Origin};
+use crate::reading::{Reading, Times};
 use crate::{State, json};
 
 /// More points per series than this are refused: 11,000 is one a minute over a week.
@@ -49,14 +50,6 @@ pub(crate) async fn range(
     run(state, &client, &params, Times { start, end, step_ms }).await
 }
 
-/// When to evaluate; a step of 0 is an instant query.
-#[derive(Clone, Copy)]
-struct Times {
-    start: Timestamp,
-    end: Timestamp,
-    step_ms: i64,
-}
-
 /// Sets its flag when the handler is dropped, which is what happens when the client hangs up.
 struct CancelOnDrop(Arc<QueryCancelled>);
 
@@ -82,17 +75,17 @@ async fn run(state: State, client: &Client, params: &Params, times: Times) -> Re
     let with_costs = is_logged || detail != Detail::None;
     let text = params.get("query").unwrap_or_default();
     let place = state.active_queries().and_then(|queries| queries.begin(text, state.now() / 1000));
-    let store = Arc::clone(&state.running()?.store);
+    let reading = Reading::new(&state, params)?;
     // Asked before the snapshot is taken: what comes back meanwhile is one note too many.
     let note = state.history_note();
     let engine = Arc::clone(&state.options().engine);
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
-    let cancelled = Arc::clone(&cancel.0);
+    let (cancelled, asked) = (Arc::clone(&cancel.0), text.to_owned());
     let evaluation = tokio::task::spawn_blocking(move || {
         let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit, with_costs };
         // The query is under way until it has ended, whether somebody still waits for it or not.
         let _place = place;
-        evaluate(&engine, &store, &expr, times, &options)
+        reading.evaluate(&engine, (&asked, &expr), times, &options)
     });
     let outcome = evaluation.await.map_err(|error| {
         ApiError::new(ErrorKind::Internal, format!("the query ended abnormally: {error}"))
@@ -130,21 +123,6 @@ impl rules::Observer for State {
             let times = Times { start: query.at, end: query.at, step_ms: 0 };
             log(self, &query.expr.to_string(), times, query.result, origin);
         }
-    }
-}
-
-fn evaluate(
-    engine: &promql::Engine,
-    store: &tsdb::Db,
-    expr: &Expr,
-    times: Times,
-    options: &QueryOptions<'_>,
-) -> Result<Outcome, QueryError> {
-    let snapshot = store.snapshot();
-    if times.step_ms == 0 {
-        engine.instant(&snapshot, expr, times.start, options)
-    } else {
-        engine.range(&snapshot, expr, times.start, times.end, times.step_ms, options)
     }
 }
 

@@ -9,7 +9,6 @@ mod score;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use axum::extract::State as Shared;
 use axum::http::header;
@@ -21,6 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::State;
 use crate::envelope::{ApiError, ErrorKind};
 use crate::params::Params;
+use crate::reading::Reading;
 use score::{Algorithm, Search};
 
 /// Terms of one request; each is compared with every value.
@@ -33,8 +33,9 @@ const DEFAULT_RANGE_MS: i64 = 3_600_000;
 pub(crate) async fn metric_names(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
     let request = Request::read(&state, &params)?;
     let with_metadata = boolean(&params, "include_metadata", false)?;
-    let found =
-        request.run(&state, |querier, matchers, range| querier.label_values(METRIC_NAME, matchers, range, 0));
+    let found = request.run(&state, Reading::new(&state, &params)?, |querier, matchers, range| {
+        querier.label_values(METRIC_NAME, matchers, range, 0)
+    });
     let mut found = found.await?;
     if with_metadata {
         add_metadata(&state, &mut found.results)?;
@@ -44,8 +45,11 @@ pub(crate) async fn metric_names(Shared(state): Shared<State>, params: Params) -
 
 pub(crate) async fn label_names(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
     let request = Request::read(&state, &params)?;
-    let found =
-        request.run(&state, |querier, matchers, range| querier.label_names(matchers, range, 0)).await?;
+    let found = request
+        .run(&state, Reading::new(&state, &params)?, |querier, matchers, range| {
+            querier.label_names(matchers, range, 0)
+        })
+        .await?;
     Ok(request.answer(&found, "name"))
 }
 
@@ -54,8 +58,9 @@ pub(crate) async fn label_values(Shared(state): Shared<State>, params: Params) -
     let Some(label) = params.get("label").filter(|label| !label.is_empty()).map(str::to_owned) else {
         return Err(bad("label parameter is required"));
     };
-    let found =
-        request.run(&state, move |querier, matchers, range| querier.label_values(&label, matchers, range, 0));
+    let found = request.run(&state, Reading::new(&state, &params)?, move |querier, matchers, range| {
+        querier.label_values(&label, matchers, range, 0)
+    });
     Ok(request.answer(&found.await?, "value"))
 }
 
@@ -104,7 +109,7 @@ type Scored = (String, f64);
 struct Found {
     results: Vec<(Scored, Map<String, Value>)>,
     has_more: bool,
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 impl Request {
@@ -146,16 +151,16 @@ impl Request {
     async fn run(
         &self,
         state: &State,
+        reading: Reading,
         list: impl Fn(&dyn Querier, &[Matcher], TimeRange) -> Result<Vec<String>, StorageError> + Send + 'static,
     ) -> Result<Found, ApiError> {
         let (selectors, range) = (self.selectors.clone(), self.range);
-        let store = Arc::clone(&state.running()?.store);
-        let note = state.history_note();
-        let listed = tokio::task::spawn_blocking(move || {
-            crate::labels::union(&selectors, |matchers| list(&store.snapshot(), matchers, range))
-        });
-        let listed =
-            listed.await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??;
+        let mut notes = Vec::from_iter(state.history_note());
+        let read = move |querier: &dyn Querier| {
+            crate::labels::union(&selectors, |matchers| list(querier, matchers, range))
+        };
+        let (listed, lacks) = reading.read(read).await?;
+        notes.extend(lacks);
         let scored = |value: String| {
             let score = self.search.as_ref().map_or(Some(1.0), |search| search.score(&value))?;
             Some((value, score))
@@ -175,7 +180,7 @@ impl Request {
         Ok(Found {
             results: results.into_iter().map(|scored| (scored, Map::new())).collect(),
             has_more,
-            note,
+            notes,
         })
     }
 
@@ -197,8 +202,8 @@ impl Request {
         let mut body: String =
             batches.into_iter().map(|batch| format!("{}\n", json!({"results": batch}))).collect();
         let mut trailer = json!({"status": "success", "has_more": found.has_more});
-        if let Some(note) = &found.note {
-            trailer["warnings"] = json!([note]);
+        if !found.notes.is_empty() {
+            trailer["warnings"] = json!(found.notes);
         }
         body.push_str(&format!("{trailer}\n"));
         ([(header::CONTENT_TYPE, "application/x-ndjson; charset=utf-8")], body).into_response()

@@ -5,6 +5,7 @@ mod command;
 mod map;
 mod metrics;
 mod parts;
+mod querier;
 mod router;
 mod shard;
 

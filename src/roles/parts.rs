@@ -4,21 +4,29 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use cluster::Cell;
+use promql::Engine;
 use remote::receive::Receiver;
 use remote::router::Router;
 use scraper::Shutdown;
+use tsdb::Db;
 
-use super::{Role, router, shard};
+use super::{Role, querier, router, shard};
 use crate::cli::Cli;
 use crate::terminal::Greeting;
 
-/// The receiver of a shard, once the store is open.
-pub(super) type Store = Arc<OnceLock<Arc<Receiver>>>;
+/// What a shard answers with, once its store is open.
+pub(super) struct Store {
+    pub(super) db: Arc<Db>,
+    pub(super) receiver: Arc<Receiver>,
+    pub(super) engine: Arc<Engine>,
+}
 
 /// What roles add.
 pub(crate) struct Parts {
     router: Option<Arc<Router>>,
-    receiver: Store,
+    cell: Option<Arc<Cell>>,
+    store: Arc<OnceLock<Store>>,
 }
 
 impl Parts {
@@ -29,7 +37,12 @@ impl Parts {
             let name = format!("{}:{}", name.trim(), address.port());
             router::start(&cli.cluster, &name, &cli.storage.path, stop)
         });
-        Ok(Self { router: router.transpose().context("--role=router")?, receiver: Store::default() })
+        let cell = cli.cluster.has(Role::Querier).then(|| querier::start(&cli.cluster, stop));
+        Ok(Self {
+            router: router.transpose().context("--role=router")?,
+            cell: cell.transpose().context("--role=querier")?,
+            store: Arc::default(),
+        })
     }
 
     /// The roles' paths before those of `rest`.
@@ -39,17 +52,23 @@ impl Parts {
             routes = routes.merge(router::routes(Arc::clone(router), cli.cluster.is_router_alone()));
         }
         if cli.cluster.has(Role::Shard) {
-            routes = routes.merge(shard::routes(&cli.cluster, Arc::clone(&self.receiver), stop));
+            routes = routes.merge(shard::routes(&cli.cluster, Arc::clone(&self.store), stop));
         }
         let rest = if cli.cluster.has(Role::Agent) { super::refuse_queries(rest) } else { rest };
         routes.fallback_service(rest)
     }
 
-    /// From now on a shard takes samples.
-    pub(crate) fn attach(&self, receiver: Option<&Arc<Receiver>>) {
+    /// From now on a shard takes samples and answers.
+    pub(crate) fn attach(&self, db: &Arc<Db>, receiver: Option<&Arc<Receiver>>, engine: &Arc<Engine>) {
         if let Some(receiver) = receiver {
-            let _ = self.receiver.set(Arc::clone(receiver));
+            let (db, receiver, engine) = (Arc::clone(db), Arc::clone(receiver), Arc::clone(engine));
+            let _ = self.store.set(Store { db, receiver, engine });
         }
+    }
+
+    /// The shards that a querier asks.
+    pub(crate) fn cell(&self) -> Option<Arc<Cell>> {
+        self.cell.clone()
     }
 
     /// Greets for a router that is nothing else.

@@ -22,5 +22,6 @@ mod query_care;
 mod refusals;
 mod restart;
 mod rules;
+mod shards;
 mod tidy;
 mod tools;
