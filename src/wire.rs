@@ -148,7 +148,7 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
-    parts.attach(&db, receiver.as_ref(), &options.engine);
+    parts.attach(&db, receiver.as_ref(), state.engine());
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);

@@ -31,7 +31,7 @@ fn now_ms() -> i64 {
 /// Half of the series are of pods.
 fn labels(series: usize) -> Labels {
     let number = series.to_string();
-    let own = if series % 2 == 0 { "pod" } else { "instance" };
+    let own = if series.is_multiple_of(2) { "pod" } else { "instance" };
     Labels::from_pairs([("__name__", "x"), ("namespace", "n"), ("number", &number), (own, &number)])
 }
 
