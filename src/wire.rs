@@ -107,10 +107,11 @@ async fn start(
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
-    let apis = MetricsApis::new(&cli.kubernetes_api, Arc::clone(&options.engine))?;
-    let metrics = local.metrics_state(&store).with_adapter(Arc::clone(&apis.adapter));
-    let router = place.mount(api::router(state.clone())).merge(metrics_api::router(metrics));
-    let servers = listening.serve(listeners, &router, cli, &stop);
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let apis = MetricsApis::start(cli, Arc::clone(&options.engine), cluster.as_ref(), &store).await?;
+    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
+    let mut servers = listening.serve(listeners, &router, cli, &stop);
+    servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
     let db = tokio::select! {
         opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
@@ -125,7 +126,6 @@ async fn start(
     let history = attach_history(&db, &state, &attached);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
-    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);

@@ -26,12 +26,14 @@
 //! and only a request for metrics can find the store not ready (503 with a `Status`).
 
 mod accept;
+pub mod access;
 pub mod adapter;
 mod core;
 mod custom;
 mod discovery;
 mod errors;
 mod external;
+mod health;
 mod metrics;
 mod objects;
 mod openapi;
@@ -50,7 +52,9 @@ use futures::future::BoxFuture;
 use k8s::ResourceKind;
 use model::{Matcher, Querier, Timestamp};
 
+pub use access::{Gatekeeper, PeerCertificates, Trust};
 pub use adapter::Adapter;
+pub use health::{Check, Health};
 pub use selector::{LabelSelector, SelectorError};
 pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
 
@@ -199,6 +203,15 @@ impl State {
         self
     }
 
+    /// Whether there is a value of some node and of some pod.
+    #[must_use]
+    pub fn has_values(&self) -> bool {
+        let (Ok(querier), now) = (self.source.querier(), self.source.now()) else { return false };
+        let nodes = self.reader.nodes(&*querier, now, None).is_ok_and(|nodes| !nodes.is_empty());
+        let scope = usage::PodScope::default();
+        nodes && self.reader.pods(&*querier, now, scope).is_ok_and(|pods| !pods.is_empty())
+    }
+
     /// Also serves the sliver of the core API (`/api/v1/nodes`, `/api/v1/pods`) that `kubectl top`
     /// needs when it talks to this process directly, with no API server in between.
     #[must_use]
@@ -230,11 +243,21 @@ pub fn router(state: State) -> Router {
         .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}", get(metrics::get_pod))
         .route("/apis/{*rest}", get(errors::unknown_path))
         .route("/openapi/v3", get(openapi::index))
-        .route("/openapi/v3/apis/metrics.k8s.io/v1beta1", get(openapi::group_version));
+        .route("/openapi/v3/apis/{group}/{version}", get(openapi::group_version))
+        .route("/openapi/v2", get(openapi::v2));
     if serves_core {
         router = router.merge(core::router());
     }
-    router.method_not_allowed_fallback(errors::method_not_allowed).with_state(state)
+    router
+        .layer(axum::middleware::from_fn(discovery::unless_known))
+        .method_not_allowed_fallback(errors::method_not_allowed)
+        .with_state(state)
+}
+
+/// The same routes and those of health, for those whom `keeper` lets in.
+pub fn secured(state: State, health: &Health, keeper: Arc<Gatekeeper>) -> Router {
+    let router = router(state).merge(health.router()).fallback(errors::unknown_path);
+    router.layer(axum::middleware::from_fn_with_state(keeper, access::guard))
 }
 
 async fn custom_v1beta1(Shared(state): Shared<State>) -> axum::response::Response {

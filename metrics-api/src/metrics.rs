@@ -80,6 +80,7 @@ impl Request {
         let (metadata, items) = self.page(items);
         match self.shape {
             Shape::Object => self.json(&List { kind, api_version: GROUP_VERSION, metadata, items }),
+            Shape::Yaml => yaml(&List { kind, api_version: GROUP_VERSION, metadata, items }),
             Shape::Protobuf => binary(protobuf::list(kind, &metadata, &items)),
             Shape::Table(version) => self.json(&Table::new(version, metadata, &items)),
             Shape::PartialObjectMetadata => self.json(&List {
@@ -94,6 +95,7 @@ impl Request {
     fn one(&self, item: Metrics) -> Response {
         match self.shape {
             Shape::Object => self.json(&item.standalone()),
+            Shape::Yaml => yaml(&item.standalone()),
             Shape::Protobuf => binary(protobuf::object(&item)),
             Shape::Table(version) => self.json(&Table::new(version, ListMeta::default(), &[item])),
             Shape::PartialObjectMetadata => self.json(&PartialObjectMetadata::from(&item)),
@@ -107,6 +109,13 @@ impl Request {
 
 fn binary(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, accept::PROTOBUF)], body).into_response()
+}
+
+/// A YAML answer with its keys in order, as from an API server.
+fn yaml<T: Serialize>(value: &T) -> Response {
+    let sorted = serde_json::to_value(value).unwrap_or_default();
+    let body = serde_saphyr::to_string(&sorted).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/yaml")], body).into_response()
 }
 
 /// A JSON answer, indented if a person reads it.

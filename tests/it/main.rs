@@ -6,6 +6,8 @@
 
 mod adapter_rules;
 mod answers;
+mod autoscaler;
+mod cluster;
 mod configured;
 mod differential;
 mod exchange;
@@ -21,5 +23,6 @@ mod query_care;
 mod refusals;
 mod restart;
 mod rules;
+mod secured;
 mod tidy;
 mod tools;

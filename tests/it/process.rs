@@ -29,7 +29,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port with its data in `dir` and waits for its greeting.
     pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_among(dir, arguments, &[])
+    }
+
+    /// The same in an environment.
+    pub(crate) fn start_among(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = command()
+            .envs(environment.iter().copied())
             .arg("--web.listen-address=127.0.0.1:0")
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
             .args(arguments)
