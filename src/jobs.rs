@@ -71,6 +71,7 @@ pub(crate) struct Jobs {
     pub(crate) of_cluster: Vec<ScrapeJob>,
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
+    only_resources: bool,
 }
 
 impl Jobs {
@@ -82,12 +83,18 @@ impl Jobs {
     ) -> anyhow::Result<Self> {
         let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
         let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
-        let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
+        let only_resources = cli.mode == cli::Mode::MetricsApiOnly;
+        let of_cluster = match (&cluster, inside) {
+            (Some(access), _) if only_resources => vec![in_cluster::resource_job(access, &trust)?],
+            (_, Some(access)) => in_cluster::jobs(access, &trust)?,
+            _ => Vec::new(),
+        };
         let kubelet_pins = match &cli.kubelet.pins {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata: cli.stores_metadata() })
+        let stores_metadata = cli.stores_metadata();
+        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata, only_resources })
     }
 
     pub(crate) fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -99,7 +106,7 @@ impl Jobs {
         config.stores_metadata = self.stores_metadata;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
-        let mut own = vec![self.own_job()];
+        let mut own = if self.only_resources { Vec::new() } else { vec![self.own_job()] };
         // In a cluster the nodes' kubelets know more than a look around from inside a pod.
         if self.of_cluster.is_empty() {
             own.push(local::kubelet_job(&self.local.node_name, self.local.address));

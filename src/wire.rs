@@ -29,6 +29,10 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 /// Samples are kept this long unless a flag says otherwise.
 const DEFAULT_RETENTION_MS: i64 = 15 * 24 * 3_600_000;
 
+/// With `--mode=metrics-api-only`: the span of blocks, how long they are kept, and the size of a segment of the log.
+const SHORT_MS: i64 = 300_000;
+const SHORT_SEGMENT_BYTES: u64 = 8 << 20;
+
 /// The wall clock in milliseconds since the epoch.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -328,6 +332,17 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
         series_max: cli.storage.series_max,
         ..defaults
+    };
+    let options = match cli.mode {
+        cli::Mode::Full => options,
+        // Two samples of a counter are all that is needed; a restart begins with those of the last minutes.
+        cli::Mode::MetricsApiOnly => tsdb::Options {
+            block_range_ms: SHORT_MS,
+            retention_ms: Some(SHORT_MS),
+            exemplars_max: 0,
+            wal_segment_bytes_max: SHORT_SEGMENT_BYTES,
+            ..options
+        },
     };
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {
