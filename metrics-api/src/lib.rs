@@ -37,6 +37,7 @@ mod health;
 mod metrics;
 mod objects;
 mod openapi;
+mod pod_list;
 mod protobuf;
 mod quantity;
 mod selector;
@@ -112,6 +113,17 @@ pub struct PodInfo {
     pub containers: Vec<String>,
 }
 
+/// A pod as it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct PodView<'a> {
+    /// The pod's namespace.
+    pub namespace: &'a str,
+    /// The pod's name.
+    pub name: &'a str,
+    /// Names and values of its labels.
+    pub labels: &'a [(&'a str, &'a str)],
+}
+
 /// Why nothing can be said yet, for instance because the log is still being replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -130,6 +142,24 @@ pub trait Source: Send + Sync {
     fn pods(&self) -> Vec<PodInfo>;
     /// The time of the request.
     fn now(&self) -> Timestamp;
+
+    /// Calls `visit` with every running pod of a namespace, or of all, in any order: name and labels without a copy.
+    fn visit_pods(&self, namespace: Option<&str>, visit: &mut dyn FnMut(PodView<'_>)) {
+        for pod in self.pods() {
+            if namespace.is_none_or(|namespace| namespace == pod.namespace) {
+                let labels: Vec<(&str, &str)> =
+                    pod.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                visit(PodView { namespace: &pod.namespace, name: &pod.name, labels: &labels });
+            }
+        }
+    }
+
+    /// Whether there is such a running pod.
+    fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        let mut found = false;
+        self.visit_pods(Some(namespace), &mut |pod| found |= pod.name == name);
+        found
+    }
 
     /// The names of the objects of a kind that fulfil a selector, given read and as text.
     ///
@@ -159,10 +189,13 @@ pub fn known_names<S: Source + ?Sized>(
 ) -> Result<Vec<String>, Unavailable> {
     let mut names: Vec<String> = match (kind.group.as_str(), kind.resource.as_str()) {
         ("", "pods") => {
-            let fits = |pod: &PodInfo| {
-                namespace.is_none_or(|namespace| namespace == pod.namespace) && selector.matches(&pod.labels)
-            };
-            source.pods().into_iter().filter(fits).map(|pod| pod.name).collect()
+            let mut names = Vec::new();
+            source.visit_pods(namespace, &mut |pod| {
+                if selector.matches_pairs(pod.labels) {
+                    names.push(pod.name.to_owned());
+                }
+            });
+            names
         }
         ("", "nodes") => {
             let fits = |node: &NodeInfo| selector.matches(&node.labels);

@@ -13,12 +13,16 @@ use model::{Querier, Timestamp};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+#[expect(dead_code, reason = "other tests use more of it")]
 mod store;
 
 use store::Series;
 
 /// Seconds and values of a counter.
 type Points<'a> = &'a [(i64, f64)];
+
+/// CPU by container, the second of the pod's point, and its window.
+type PodShown = (Vec<(String, String)>, i64, String);
 
 const BEGIN_S: i64 = 1_795_236_000;
 
@@ -85,7 +89,7 @@ impl World {
     }
 
     /// CPU by container, the pod's second and its window; none if the pod is not shown.
-    fn pod_usage(self) -> Option<(Vec<(String, String)>, i64, String)> {
+    fn pod_usage(self) -> Option<PodShown> {
         let pod = self.get("namespaces/ns/pods/p");
         let containers = pod["containers"].as_array()?.iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -122,11 +126,7 @@ fn usage(cpu: &str, window: &str) -> Option<(String, String)> {
     Some((cpu.to_owned(), window.to_owned()))
 }
 
-fn pod(
-    containers: &[(&str, &str)],
-    second: i64,
-    window: &str,
-) -> Option<(Vec<(String, String)>, i64, String)> {
+fn pod(containers: &[(&str, &str)], second: i64, window: &str) -> Option<PodShown> {
     let owned = containers.iter().map(|(name, cpu)| ((*name).to_owned(), (*cpu).to_owned())).collect();
     Some((owned, second, window.to_owned()))
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use k8s::{Client, Node, PodLabels, Query, ResourceKind, Store};
-use metrics_api::{LabelSelector, NodeInfo, PodInfo, Source, SystemInfo, Unavailable};
+use metrics_api::{LabelSelector, NodeInfo, PodInfo, PodView, Source, SystemInfo, Unavailable};
 use model::{Querier, Timestamp};
 use tsdb::Db;
 
@@ -79,6 +79,20 @@ impl Source for Cluster {
 
     fn now(&self) -> Timestamp {
         crate::wire::now()
+    }
+
+    fn visit_pods(&self, namespace: Option<&str>, visit: &mut dyn FnMut(PodView<'_>)) {
+        for pod in self.pods.all() {
+            let meta = &pod.meta;
+            if namespace.is_none_or(|namespace| namespace == &*meta.namespace) {
+                let labels: Vec<(&str, &str)> = meta.labels.iter().collect();
+                visit(PodView { namespace: &meta.namespace, name: &meta.name, labels: &labels });
+            }
+        }
+    }
+
+    fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        self.pods.get(&format!("{namespace}/{name}")).is_some()
     }
 
     fn names<'a>(
