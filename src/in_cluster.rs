@@ -17,6 +17,11 @@ const KUBELET_PAGES: [(&str, &str, i64, i64); 3] = [
     ("kubelet-cadvisor", "/metrics/cadvisor", 30_000, 20_000),
     ("kubelet-probes", "/metrics/probes", 30_000, 20_000),
 ];
+/// What the Metrics API is computed from.
+const RESOURCE_METRICS: &str =
+    "(node|container)_(cpu_usage_seconds_total|memory_working_set_bytes)|container_start_time_seconds";
+/// Where a node says that its page is, as metrics-server has it.
+const PAGE_ANNOTATION: &str = "__meta_kubernetes_node_annotation_metrics_k8s_io_resource_metrics_path";
 const ANNOTATED_INTERVAL_MS: i64 = 30_000;
 const ANNOTATED_TIMEOUT_MS: i64 = 10_000;
 
@@ -42,6 +47,19 @@ pub(crate) fn jobs(access: &Access, trust: &KubeletTrust) -> Result<Vec<ScrapeJo
     jobs.push(annotated("annotated-pods", access, KubernetesRole::Pod)?);
     jobs.push(annotated("annotated-services", access, KubernetesRole::EndpointSlice)?);
     Ok(jobs)
+}
+
+/// Of kubelets' pages only what the Metrics API shows: for a process that has nothing else to do.
+pub(crate) fn resource_job(access: &Access, trust: &KubeletTrust) -> Result<ScrapeJob, RuleError> {
+    let (name, path, interval_ms, timeout_ms) = KUBELET_PAGES[0];
+    let job = ScrapeJob { metrics_path: path.to_owned(), interval_ms, timeout_ms, ..ScrapeJob::new(name) };
+    let mut job = kubelet(access, trust, job)?;
+    job.metric_relabel = vec![
+        rule(Action::Keep, &["__name__"], RESOURCE_METRICS, ("", ""))?,
+        // Nodes have names; addresses would only be further texts.
+        rule(Action::LabelDrop, &[], "instance|job", ("", ""))?,
+    ];
+    Ok(job)
 }
 
 fn discovery(access: &Access, role: KubernetesRole) -> Vec<Discovery> {
@@ -88,6 +106,10 @@ fn kubelet(access: &Access, trust: &KubeletTrust, mut job: ScrapeJob) -> Result<
         copy("__metrics_path__", "metrics_path")?,
         copy("__meta_kubernetes_node_name", "node")?,
     ];
+    if job.metrics_path == KUBELET_PAGES[0].1 {
+        // The label names what the page is, wherever it is.
+        job.relabel.push(copy(PAGE_ANNOTATION, "__metrics_path__")?);
+    }
     job.http.tls.identity = Identity::Node;
     job.http.tls.insecure_skip_verify = trust.insecure;
     job.http.tls.ca = trust.authority.clone().map(Secret::File);

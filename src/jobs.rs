@@ -13,7 +13,7 @@ use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tsdb::Db;
 
-use crate::cli::Cli;
+use crate::cli::{self, Cli};
 use crate::config::{self, Loaded};
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
@@ -72,6 +72,7 @@ pub(crate) struct Jobs {
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
     has_built_in: bool,
+    only_resources: bool,
 }
 
 impl Jobs {
@@ -84,13 +85,27 @@ impl Jobs {
         let has_built_in = cli.has_built_in_jobs();
         let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
         let inside = cluster.as_ref().filter(|access| is_inside(access) && has_built_in);
-        let of_cluster = inside.map_or_else(|| Ok(Vec::new()), |access| in_cluster::jobs(access, &trust))?;
+        let only_resources = cli.mode == cli::Mode::MetricsApiOnly;
+        let of_cluster = match (&cluster, inside) {
+            (Some(access), _) if only_resources => vec![in_cluster::resource_job(access, &trust)?],
+            (_, Some(access)) => in_cluster::jobs(access, &trust)?,
+            _ => Vec::new(),
+        };
         let kubelet_pins = match &cli.kubelet.pins {
             Some(path) => Some(Arc::new(scraper::config::Pins::open(path).map_err(anyhow::Error::msg)?)),
             None => None,
         };
         let stores_metadata = cli.stores_metadata();
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata, has_built_in })
+        Ok(Self {
+            local,
+            place,
+            cluster,
+            of_cluster,
+            kubelet_pins,
+            stores_metadata,
+            has_built_in,
+            only_resources,
+        })
     }
 
     pub(crate) fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -105,7 +120,7 @@ impl Jobs {
         if !self.has_built_in {
             return config;
         }
-        let mut own = vec![self.own_job()];
+        let mut own = if self.only_resources { Vec::new() } else { vec![self.own_job()] };
         // In a cluster the nodes' kubelets know more than a look around from inside a pod.
         if self.of_cluster.is_empty() {
             own.push(local::kubelet_job(&self.local.node_name, self.local.address));

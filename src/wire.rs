@@ -30,6 +30,10 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 /// Samples are kept this long unless a flag says otherwise.
 const DEFAULT_RETENTION_MS: i64 = 15 * 24 * 3_600_000;
 
+/// With `--mode=metrics-api-only`: the span of blocks, how long they are kept, and the size of a segment of the log.
+const SHORT_MS: i64 = 300_000;
+const SHORT_SEGMENT_BYTES: u64 = 8 << 20;
+
 /// The wall clock in milliseconds since the epoch.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -134,11 +138,12 @@ async fn start(
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
-    let apis = MetricsApis::new(&cli.kubernetes_api, Arc::clone(state.engine()))?;
-    let metrics = local.metrics_state(&store).with_adapter(Arc::clone(&apis.adapter));
-    let router = place.mount(api::router(state.clone())).merge(metrics_api::router(metrics));
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &store).await?;
+    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
     let parts = Parts::start(cli, own_address, &stop)?;
-    let servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
+    let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
+    servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
     let db = tokio::select! {
         opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
@@ -154,7 +159,6 @@ async fn start(
     let history = attach_history(&db, &state, &attached);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
-    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
@@ -389,6 +393,17 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         float_chunks: file.float_chunks,
         series_max: cli.storage.series_max,
         ..defaults
+    };
+    let options = match cli.mode {
+        cli::Mode::Full => options,
+        // Two samples of a counter are all that is needed; a restart begins with those of the last minutes.
+        cli::Mode::MetricsApiOnly => tsdb::Options {
+            block_range_ms: SHORT_MS,
+            retention_ms: Some(SHORT_MS),
+            exemplars_max: 0,
+            wal_segment_bytes_max: SHORT_SEGMENT_BYTES,
+            ..options
+        },
     };
     let state = state.clone();
     let opening = tokio::task::spawn_blocking(move || {

@@ -4,6 +4,7 @@
 //! accounts of the measured process (`/proc/<pid>`).
 
 pub mod fakes;
+pub mod kubelets;
 pub mod load;
 pub mod pods;
 pub mod rivals;

@@ -19,6 +19,8 @@ pub trait Object: DeserializeOwned + Send + Sync + 'static {
     const API: &'static str;
     /// The resource: `pods`.
     const RESOURCE: &'static str;
+    /// The parts of objects that the server sends: all of them, or their metadata alone.
+    const METADATA_ONLY: bool = false;
 
     /// Its metadata.
     fn meta(&self) -> &Meta;
@@ -80,6 +82,11 @@ impl From<kube::Error> for Error {
         }
     }
 }
+
+/// Objects reduced to their metadata, or whole from a server that cannot.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// An error with its causes.
 fn describe(error: &dyn std::error::Error) -> String {
@@ -175,10 +182,25 @@ impl Client {
         Ok(self.inner.request(request(method, path, body)?).await?)
     }
 
-    /// The answer to a `GET` as it comes.
-    pub(crate) async fn stream(&self, path: &str) -> Result<http::Response<Body>, Error> {
-        let request = request(Method::GET, path, Vec::new())?.map(Body::from);
+    /// One answer of a list of objects.
+    pub(crate) async fn page<T: Object, L: DeserializeOwned>(&self, path: &str) -> Result<L, Error> {
+        let mut request = request(Method::GET, path, Vec::new())?;
+        accept::<T>(request.headers_mut(), METADATA_LIST);
+        Ok(self.inner.request(request).await?)
+    }
+
+    /// The events of objects as they come.
+    pub(crate) async fn events<T: Object>(&self, path: &str) -> Result<http::Response<Body>, Error> {
+        let mut request = request(Method::GET, path, Vec::new())?.map(Body::from);
+        accept::<T>(request.headers_mut(), METADATA);
         Ok(self.inner.send(request).await?)
+    }
+}
+
+/// Asks for what is needed of objects.
+fn accept<T: Object>(headers: &mut header::HeaderMap, metadata: &'static str) {
+    if T::METADATA_ONLY {
+        headers.insert(header::ACCEPT, header::HeaderValue::from_static(metadata));
     }
 }
 

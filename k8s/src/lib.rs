@@ -51,7 +51,7 @@ pub use meta::{Meta, Owner, Pairs};
 pub use objects::endpoints::{Endpoint, EndpointSlice, Endpoints, Port, Reference, Subset};
 pub use objects::ingress::{Ingress, IngressRule};
 pub use objects::node::{Namespace, Node};
-pub use objects::pod::{Container, ContainerPort, Pod};
+pub use objects::pod::{Container, ContainerPort, Pod, PodLabels};
 pub use objects::service::{Service, ServicePort};
 pub use review::{AccessRequest, User, Verdict};
 pub use store::Store;

@@ -243,6 +243,11 @@ async fn reviews_ask_the_server() {
     assert_eq!(client.review_token("wrong").await.unwrap(), None);
     let request = AccessRequest::Path { path: "/metrics".into(), verb: "get".into() };
     assert!(!client.review_access(&user, &request).await.unwrap().allowed);
+    fake.world.permit("jane");
+    assert!(client.review_access(&user, &request).await.unwrap().allowed);
+    assert!(!client.review_access(&User::default(), &request).await.unwrap().allowed);
+    let asked = fake.world.reviews().pop().unwrap();
+    assert_eq!(asked["nonResourceAttributes"], json!({"path": "/metrics", "verb": "get"}));
     fake.world.allow(true);
     let request = AccessRequest::Resource {
         group: "metrics.k8s.io".into(),
@@ -256,6 +261,39 @@ async fn reviews_ask_the_server() {
     let verdict = client.review_access(&User::default(), &request).await.unwrap();
     assert!(verdict.allowed);
     assert!(verdict.reason.contains("asked"));
+}
+
+#[tokio::test]
+async fn kinds_and_names_are_those_of_the_cluster() {
+    let fake = Fake::start().await;
+    for name in ["gouda", "cheddar"] {
+        fake.world.put("brands", json!({"metadata": {"namespace": "ns", "name": name}}));
+    }
+    let client = client_of(&fake).await;
+    let kinds = client.resource_kinds(&["metrics.k8s.io"]).await.unwrap();
+    let shown: Vec<String> =
+        kinds.iter().map(|kind| format!("{} {}", kind.qualified(), kind.api_version())).collect();
+    assert_eq!(
+        shown,
+        ["namespaces v1", "nodes v1", "pods v1", "services v1", "brands.cheese.io cheese.io/v2"]
+    );
+    let brand = kinds.last().unwrap();
+    assert_eq!((brand.singular.as_str(), brand.namespaced), ("brand", true));
+    assert_eq!(client.object_names(brand, Some("ns"), "a=b").await.unwrap(), ["cheddar", "gouda"]);
+    let asked = fake.world.requests().pop().unwrap();
+    assert_eq!(asked, "GET /apis/cheese.io/v2/namespaces/ns/brands?labelSelector=a%3Db");
+}
+
+#[tokio::test]
+async fn labels_of_pods_are_kept_alone() {
+    let fake = Fake::start().await;
+    fake.world.put("pods", pod("ns", "a"));
+    let client = client_of(&fake).await;
+    let pods: std::sync::Arc<Store<crate::PodLabels>> = client.store(Query::default());
+    pods.synced().await;
+    let kept = pods.get("ns/a").unwrap();
+    assert!(!kept.meta.labels.is_empty());
+    assert!(kept.meta.annotations.is_empty() && kept.meta.uid.is_empty());
 }
 
 #[tokio::test]

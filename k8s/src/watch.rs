@@ -117,7 +117,7 @@ async fn list<T: Object>(
     let mut token = String::new();
     loop {
         let path = query.path::<T>(&[("limit", PAGE), ("continue", &token)]);
-        let page = tokio::time::timeout(PATIENCE, client.get::<List<T>>(&path)).await;
+        let page = tokio::time::timeout(PATIENCE, client.page::<T, List<T>>(&path)).await;
         let page = page.unwrap_or_else(|_| Err(Error::Failed("the list takes too long".to_owned())));
         let page = page.map_err(|error| (None, error))?;
         for object in page.items {
@@ -175,7 +175,7 @@ async fn watch<T: Object>(
         ("resourceVersion", &from),
         ("timeoutSeconds", &seconds),
     ]);
-    let answer = tokio::time::timeout(PATIENCE, client.stream(&path)).await;
+    let answer = tokio::time::timeout(PATIENCE, client.events::<T>(&path)).await;
     let answer = answer.unwrap_or_else(|_| Err(Error::Failed("the watch takes too long".to_owned())));
     let answer = answer.map_err(|error| (Some(from.clone()), error))?;
     if !answer.status().is_success() {

@@ -8,10 +8,11 @@ use crate::errors::ApiError;
 /// The media type of Kubernetes' protobuf envelope.
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// What an answer is shaped as; JSON but for one.
+/// What an answer is shaped as; JSON but for two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
+    Yaml,
     Protobuf,
     /// With the API version of the table the client knows.
     Table(&'static str),
@@ -51,6 +52,9 @@ pub(crate) fn shape(headers: &HeaderMap) -> Result<Shape, ApiError> {
         asked = true;
         if media_type.name == PROTOBUF && media_type.parameters.is_empty() {
             return Ok(Shape::Protobuf);
+        }
+        if matches!(media_type.name, "application/yaml" | "application/x-yaml") {
+            return Ok(Shape::Yaml);
         }
         if !media_type.is_json() {
             continue;
@@ -142,6 +146,7 @@ mod tests {
             Ok(Shape::PartialObjectMetadata)
         );
         assert_eq!(of("application/json;as=Table;v=v9;g=meta.k8s.io, application/json"), Ok(Shape::Object));
+        assert_eq!(of("application/yaml"), Ok(Shape::Yaml));
         assert!(of("text/html").is_err());
         assert!(of("application/cbor").is_err());
         assert_eq!(shape(&HeaderMap::new()), Ok(Shape::Object));

@@ -1,8 +1,9 @@
 //! What the API groups consist of. Groups, versions and the resources of `metrics.k8s.io` are constants, served before
 //! and without storage; custom and external metrics are those that exist now, and none while nobody can tell.
 
-use axum::extract::State as Shared;
-use axum::http::{HeaderMap, header};
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -157,7 +158,31 @@ pub(crate) async fn external_resources(Shared(state): Shared<State>) -> Response
     resource_list(&format!("{}/v1beta1", external::GROUP), &resources)
 }
 
+/// What tells a document from another one.
+pub(crate) fn tag(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02X}")).collect()
+}
+
 pub(crate) fn document(value: &Value, content_type: &str) -> Response {
-    let headers = [(header::CONTENT_TYPE, content_type), (header::VARY, "Accept")];
-    (headers, value.to_string()).into_response()
+    let text = value.to_string();
+    let etag = format!("\"{}\"", tag(&text));
+    let headers = [(header::CONTENT_TYPE, content_type), (header::VARY, "Accept"), (header::ETAG, &etag)];
+    (headers, text).into_response()
+}
+
+/// Answers 304 to whoever has the document already.
+pub(crate) async fn unless_known(request: Request, next: Next) -> Response {
+    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let response = next.run(request).await;
+    let same = response.headers().get(header::ETAG).zip(known).is_some_and(|(tag, known)| *tag == known);
+    if same && response.status() == StatusCode::OK {
+        let headers = response.headers().clone();
+        let mut empty = StatusCode::NOT_MODIFIED.into_response();
+        for name in [header::ETAG, header::VARY] {
+            empty.headers_mut().extend(headers.get(&name).map(|value| (name, value.clone())));
+        }
+        return empty;
+    }
+    response
 }

@@ -26,15 +26,18 @@
 //! and only a request for metrics can find the store not ready (503 with a `Status`).
 
 mod accept;
+pub mod access;
 pub mod adapter;
 mod core;
 mod custom;
 mod discovery;
 mod errors;
 mod external;
+mod health;
 mod metrics;
 mod objects;
 mod openapi;
+mod pod_list;
 mod protobuf;
 mod quantity;
 mod selector;
@@ -50,7 +53,9 @@ use futures::future::BoxFuture;
 use k8s::ResourceKind;
 use model::{Matcher, Querier, Timestamp};
 
+pub use access::{Gatekeeper, PeerCertificates, Trust};
 pub use adapter::Adapter;
+pub use health::{Check, Health};
 pub use selector::{LabelSelector, SelectorError};
 pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
 
@@ -108,6 +113,17 @@ pub struct PodInfo {
     pub containers: Vec<String>,
 }
 
+/// A pod as it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct PodView<'a> {
+    /// The pod's namespace.
+    pub namespace: &'a str,
+    /// The pod's name.
+    pub name: &'a str,
+    /// Names and values of its labels.
+    pub labels: &'a [(&'a str, &'a str)],
+}
+
 /// Why nothing can be said yet, for instance because the log is still being replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -126,6 +142,24 @@ pub trait Source: Send + Sync {
     fn pods(&self) -> Vec<PodInfo>;
     /// The time of the request.
     fn now(&self) -> Timestamp;
+
+    /// Calls `visit` with every running pod of a namespace, or of all, in any order: name and labels without a copy.
+    fn visit_pods(&self, namespace: Option<&str>, visit: &mut dyn FnMut(PodView<'_>)) {
+        for pod in self.pods() {
+            if namespace.is_none_or(|namespace| namespace == pod.namespace) {
+                let labels: Vec<(&str, &str)> =
+                    pod.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                visit(PodView { namespace: &pod.namespace, name: &pod.name, labels: &labels });
+            }
+        }
+    }
+
+    /// Whether there is such a running pod.
+    fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        let mut found = false;
+        self.visit_pods(Some(namespace), &mut |pod| found |= pod.name == name);
+        found
+    }
 
     /// The names of the objects of a kind that fulfil a selector, given read and as text.
     ///
@@ -155,10 +189,13 @@ pub fn known_names<S: Source + ?Sized>(
 ) -> Result<Vec<String>, Unavailable> {
     let mut names: Vec<String> = match (kind.group.as_str(), kind.resource.as_str()) {
         ("", "pods") => {
-            let fits = |pod: &PodInfo| {
-                namespace.is_none_or(|namespace| namespace == pod.namespace) && selector.matches(&pod.labels)
-            };
-            source.pods().into_iter().filter(fits).map(|pod| pod.name).collect()
+            let mut names = Vec::new();
+            source.visit_pods(namespace, &mut |pod| {
+                if selector.matches_pairs(pod.labels) {
+                    names.push(pod.name.to_owned());
+                }
+            });
+            names
         }
         ("", "nodes") => {
             let fits = |node: &NodeInfo| selector.matches(&node.labels);
@@ -199,6 +236,15 @@ impl State {
         self
     }
 
+    /// Whether there is a value of some node and of some pod.
+    #[must_use]
+    pub fn has_values(&self) -> bool {
+        let (Ok(querier), now) = (self.source.querier(), self.source.now()) else { return false };
+        let nodes = self.reader.nodes(&*querier, now, None).is_ok_and(|nodes| !nodes.is_empty());
+        let scope = usage::PodScope::default();
+        nodes && self.reader.pods(&*querier, now, scope).is_ok_and(|pods| !pods.is_empty())
+    }
+
     /// Also serves the sliver of the core API (`/api/v1/nodes`, `/api/v1/pods`) that `kubectl top`
     /// needs when it talks to this process directly, with no API server in between.
     #[must_use]
@@ -230,11 +276,21 @@ pub fn router(state: State) -> Router {
         .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}", get(metrics::get_pod))
         .route("/apis/{*rest}", get(errors::unknown_path))
         .route("/openapi/v3", get(openapi::index))
-        .route("/openapi/v3/apis/metrics.k8s.io/v1beta1", get(openapi::group_version));
+        .route("/openapi/v3/apis/{group}/{version}", get(openapi::group_version))
+        .route("/openapi/v2", get(openapi::v2));
     if serves_core {
         router = router.merge(core::router());
     }
-    router.method_not_allowed_fallback(errors::method_not_allowed).with_state(state)
+    router
+        .layer(axum::middleware::from_fn(discovery::unless_known))
+        .method_not_allowed_fallback(errors::method_not_allowed)
+        .with_state(state)
+}
+
+/// The same routes and those of health, for those whom `keeper` lets in.
+pub fn secured(state: State, health: &Health, keeper: Arc<Gatekeeper>) -> Router {
+    let router = router(state).merge(health.router()).fallback(errors::unknown_path);
+    router.layer(axum::middleware::from_fn_with_state(keeper, access::guard))
 }
 
 async fn custom_v1beta1(Shared(state): Shared<State>) -> axum::response::Response {

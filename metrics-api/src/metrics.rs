@@ -12,9 +12,10 @@ use crate::adapter::Resolved;
 use crate::adapter::values::{Missing, View};
 use crate::errors::ApiError;
 use crate::objects::{GROUP_VERSION, List, ListMeta, Metrics, PartialObjectMetadata, Table};
+use crate::pod_list::PodList;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::usage::{PodScope, PodUsage};
-use crate::{PodInfo, State, protobuf};
+use crate::{PodInfo, Source, State, protobuf};
 
 /// Parameters that every list and get understands.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -80,6 +81,7 @@ impl Request {
         let (metadata, items) = self.page(items);
         match self.shape {
             Shape::Object => self.json(&List { kind, api_version: GROUP_VERSION, metadata, items }),
+            Shape::Yaml => yaml(&List { kind, api_version: GROUP_VERSION, metadata, items }),
             Shape::Protobuf => binary(protobuf::list(kind, &metadata, &items)),
             Shape::Table(version) => self.json(&Table::new(version, metadata, &items)),
             Shape::PartialObjectMetadata => self.json(&List {
@@ -94,6 +96,7 @@ impl Request {
     fn one(&self, item: Metrics) -> Response {
         match self.shape {
             Shape::Object => self.json(&item.standalone()),
+            Shape::Yaml => yaml(&item.standalone()),
             Shape::Protobuf => binary(protobuf::object(&item)),
             Shape::Table(version) => self.json(&Table::new(version, ListMeta::default(), &[item])),
             Shape::PartialObjectMetadata => self.json(&PartialObjectMetadata::from(&item)),
@@ -107,6 +110,13 @@ impl Request {
 
 fn binary(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, accept::PROTOBUF)], body).into_response()
+}
+
+/// A YAML answer with its keys in order, as from an API server.
+fn yaml<T: Serialize>(value: &T) -> Response {
+    let sorted = serde_json::to_value(value).unwrap_or_default();
+    let body = serde_saphyr::to_string(&sorted).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/yaml")], body).into_response()
 }
 
 /// A JSON answer, indented if a person reads it.
@@ -201,7 +211,7 @@ fn add_pods_by_rules(
     resolved: &Resolved,
     view: View<'_>,
     scope: PodScope<'_>,
-    infos: &[PodInfo],
+    source: &dyn Source,
     usage: &mut Vec<PodUsage>,
 ) -> Result<(), ApiError> {
     if resolved.rules.resource.is_none() {
@@ -209,16 +219,15 @@ fn add_pods_by_rules(
     }
     let known: HashSet<(&str, &str)> =
         usage.iter().map(|pod| (pod.namespace.as_str(), pod.name.as_str())).collect();
-    let mut others: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for pod in infos {
-        let wanted = scope.namespace.is_none_or(|namespace| namespace == pod.namespace)
-            && scope.name.is_none_or(|name| name == pod.name);
-        if wanted && !known.contains(&(pod.namespace.as_str(), pod.name.as_str())) {
-            others.entry(&pod.namespace).or_default().push(pod.name.clone());
+    let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    source.visit_pods(scope.namespace, &mut |pod| {
+        let wanted = scope.name.is_none_or(|name| name == pod.name);
+        if wanted && !known.contains(&(pod.namespace, pod.name)) {
+            others.entry(pod.namespace.to_owned()).or_default().push(pod.name.to_owned());
         }
-    }
+    });
     for (namespace, names) in others {
-        usage.extend(resolved.pod_usage(view, namespace, &names).map_err(by_rules)?);
+        usage.extend(resolved.pod_usage(view, &namespace, &names).map_err(by_rules)?);
     }
     usage.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(())
@@ -248,15 +257,30 @@ async fn pod_list(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let request = Request::new(headers, parameters, "pods")?;
-    let (request, items) = blocking(move || {
+    blocking(move || {
         let scope = PodScope { namespace: namespace.as_deref(), name: None };
+        if request.shape == Shape::Object && !request.pretty {
+            return plain_list(&state, scope, &request);
+        }
         let items = pods(&state, scope, |namespace, name, labels| {
-            request.fields.matches(namespace, name) && request.labels.matches(labels)
+            request.fields.matches(namespace, name) && request.labels.matches_pairs(labels)
         })?;
-        Ok((request, items))
+        Ok(request.list("PodMetricsList", items))
     })
-    .await?;
-    Ok(request.list("PodMetricsList", items))
+    .await
+}
+
+/// The list as JSON, written at once.
+fn plain_list(state: &State, scope: PodScope<'_>, request: &Request) -> Result<Response, ApiError> {
+    let (now, usage) = pod_usage(state, scope)?;
+    let mut list = PodList::new(&usage);
+    state.source.visit_pods(scope.namespace, &mut |pod| {
+        if request.fields.matches(pod.namespace, pod.name) && request.labels.matches_pairs(pod.labels) {
+            list.choose(pod.namespace, pod.name, pod.labels);
+        }
+    });
+    let body = list.write(now, request.after.as_ref(), request.limit);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 pub(crate) async fn get_pod(
@@ -266,7 +290,7 @@ pub(crate) async fn get_pod(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let request = Request::new(&headers, &parameters, "pods")?;
-    if !state.source.pods().iter().any(|pod| pod.namespace == namespace && pod.name == name) {
+    if !state.source.has_pod(&namespace, &name) {
         return Err(ApiError::not_found("pods", &name));
     }
     let key = format!("{namespace}/{name}");
@@ -279,23 +303,34 @@ pub(crate) async fn get_pod(
     Ok(request.one(item))
 }
 
-fn pods(
-    state: &State,
-    scope: PodScope<'_>,
-    keep: impl Fn(&str, &str, &LabelMap) -> bool,
-) -> Result<Vec<Metrics>, ApiError> {
+/// The time of the request, and the usage of the pods in `scope` in the order of lists.
+fn pod_usage(state: &State, scope: PodScope<'_>) -> Result<(model::Timestamp, Vec<PodUsage>), ApiError> {
     let now = state.source.now();
     let querier = state.source.querier()?;
     let mut usage = state.reader.pods(&*querier, now, scope)?;
-    let infos = state.source.pods();
     if let Some(adapter) = &state.adapter {
         let view = View { engine: adapter.engine(), querier: &*querier, now };
-        add_pods_by_rules(&adapter.current(), view, scope, &infos, &mut usage)?;
+        add_pods_by_rules(&adapter.current(), view, scope, &*state.source, &mut usage)?;
     }
-    let infos: HashMap<(&str, &str), _> =
-        infos.iter().map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), pod)).collect();
-    let known =
-        usage.iter().filter_map(|pod| Some((*infos.get(&(pod.namespace.as_str(), pod.name.as_str()))?, pod)));
-    let kept = known.filter(|(info, pod)| keep(&pod.namespace, &pod.name, &info.labels));
-    Ok(kept.map(|(info, pod)| Metrics::pod(info, pod, now)).collect())
+    Ok((now, usage))
+}
+
+fn pods(
+    state: &State,
+    scope: PodScope<'_>,
+    keep: impl Fn(&str, &str, &[(&str, &str)]) -> bool,
+) -> Result<Vec<Metrics>, ApiError> {
+    let (now, usage) = pod_usage(state, scope)?;
+    let by_name: HashMap<(&str, &str), usize> =
+        usage.iter().enumerate().map(|(at, pod)| ((pod.namespace.as_str(), pod.name.as_str()), at)).collect();
+    let mut kept: Vec<Option<Metrics>> = usage.iter().map(|_| None).collect();
+    state.source.visit_pods(scope.namespace, &mut |view| {
+        let Some(&at) = by_name.get(&(view.namespace, view.name)) else { return };
+        if keep(view.namespace, view.name, view.labels) {
+            let labels = view.labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let info = PodInfo { labels, ..PodInfo::default() };
+            kept[at] = Some(Metrics::pod(&info, &usage[at], now));
+        }
+    });
+    Ok(kept.into_iter().flatten().collect())
 }

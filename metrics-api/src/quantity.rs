@@ -19,7 +19,20 @@ fn canonical(mut value: i128, mut at: usize) -> String {
 
 /// CPU in nanocores, canonical decimal form: `103000165n`, `500m`, `2`.
 pub(crate) fn cpu(nanocores: u64) -> String {
-    canonical(nanocores.into(), 0)
+    let mut out = Vec::with_capacity(16);
+    push_cpu(&mut out, nanocores);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// The same at the end of a text.
+pub(crate) fn push_cpu(out: &mut Vec<u8>, nanocores: u64) {
+    let (mut value, mut at) = (nanocores, 0);
+    while value != 0 && at + 1 < DECIMAL.len() && value.is_multiple_of(1000) {
+        value /= 1000;
+        at += 1;
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.extend_from_slice(if value == 0 { b"" } else { DECIMAL[at].as_bytes() });
 }
 
 /// A value in thousandths, cut off there, as prometheus-adapter gives it: `1500m`, `2`, `10k`. What is short of a
@@ -47,13 +60,21 @@ fn whole(value: f64) -> i128 {
 
 /// Bytes in the canonical binary form: `51852Ki` if a multiple of 1024, else plain bytes.
 pub(crate) fn memory(bytes: u64) -> String {
+    let mut out = Vec::with_capacity(16);
+    push_memory(&mut out, bytes);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// The same at the end of a text.
+pub(crate) fn push_memory(out: &mut Vec<u8>, bytes: u64) {
     const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let (mut value, mut at) = (bytes, 0);
     while value != 0 && at + 1 < SUFFIXES.len() && value.is_multiple_of(1024) {
         value /= 1024;
         at += 1;
     }
-    format!("{value}{}", SUFFIXES[at])
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.extend_from_slice(SUFFIXES[at].as_bytes());
 }
 
 /// A span of milliseconds in Go's form: `14.965s`, `1m30s`, `2h0m0s`.

@@ -82,14 +82,25 @@ impl LabelSelector {
     /// Whether `labels` fulfil every requirement.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.holds(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// The same of names and values in any order.
+    #[must_use]
+    pub fn matches_pairs(&self, labels: &[(&str, &str)]) -> bool {
+        self.holds(|key| labels.iter().find(|(name, _)| *name == key).map(|(_, value)| *value))
+    }
+
+    fn holds<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|requirement| {
-            let value = labels.get(&requirement.key);
+            let value = label(&requirement.key);
             let number = || value.and_then(|value| value.parse::<i64>().ok());
+            let among = |set: &[String], value: &str| set.iter().any(|one| one == value);
             match &requirement.test {
                 Test::Exists => value.is_some(),
                 Test::Absent => value.is_none(),
-                Test::In(set) => value.is_some_and(|value| set.contains(value)),
-                Test::NotIn(set) => value.is_none_or(|value| !set.contains(value)),
+                Test::In(set) => value.is_some_and(|value| among(set, value)),
+                Test::NotIn(set) => value.is_none_or(|value| !among(set, value)),
                 Test::Above(bound) => number().is_some_and(|number| number > *bound),
                 Test::Below(bound) => number().is_some_and(|number| number < *bound),
             }

@@ -154,6 +154,10 @@ async fn answers_have_the_shape_of_metrics_servers() {
         ("pod-404", "/namespaces/ns-5/pods/nope", "*/*"),
         ("node-nometrics", "/nodes/idle", "*/*"),
         ("watch", "/nodes?watch=true", "*/*"),
+        ("cbor-node", "/nodes/load-1", "application/cbor"),
+        ("html-node", "/nodes/load-1", "text/html"),
+        ("pods-field-ns", "/pods?fieldSelector=metadata.namespace%3Dns-5", "*/*"),
+        ("pods-ns-sel", "/namespaces/ns-5/pods?labelSelector=app%3Dapp-5", "*/*"),
         ("table-nodes", "/nodes", TABLE),
         ("table-node-get", "/nodes/load-1", TABLE),
         ("table-pods", "/namespaces/ns-5/pods", TABLE),
@@ -173,9 +177,46 @@ async fn answers_have_the_shape_of_metrics_servers() {
         assert_eq!(answer["kind"], expected["kind"], "{case}");
         assert_eq!(u64::from(status.as_u16()), expected["code"].as_u64().unwrap_or(200), "{case}");
         assert_eq!(answer["reason"], expected["reason"], "{case}");
+        if expected["kind"] == "APIGroupDiscoveryList" {
+            assert_eq!(answer["items"][0]["metadata"]["name"], expected["items"][0]["metadata"]["name"]);
+        }
         if expected["kind"] == "Status" && case != "node-nometrics" {
             assert_eq!(answer["message"], expected["message"], "{case}");
         }
+    }
+}
+
+#[tokio::test]
+async fn yaml_is_written_as_by_metrics_server() {
+    let request = Request::get(format!("{V1BETA1}/nodes/load-1")).header("Accept", "application/yaml");
+    let response = server(cluster()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/yaml");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let start = "apiVersion: metrics.k8s.io/v1beta1\nkind: NodeMetrics\nmetadata:\n  creationTimestamp: \"";
+    assert!(text.starts_with(start), "{text}");
+    for line in ["    load: \"1\"\n", "  memory: \"4000001000\"\n", "\nwindow: 14.965s\n"] {
+        assert!(text.contains(line), "{line:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn openapi_of_version_2_has_no_reference_into_the_void() {
+    let server = server(cluster());
+    let (_, document) = get(&server, "/openapi/v2", "application/json").await;
+    let definitions = document["definitions"].as_object().unwrap();
+    let text = document.to_string();
+    assert!(!text.contains("#/components") && !text.contains("allOf"));
+    for reference in text.split("\"#/definitions/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(definitions.contains_key(name), "{name}");
+    }
+    for name in [
+        "metrics.v1beta1.NodeMetrics",
+        "custom_metrics.v1beta2.MetricValueList",
+        "external_metrics.v1beta1.ExternalMetricValueList",
+    ] {
+        assert!(definitions.contains_key(&format!("io.k8s.metrics.pkg.apis.{name}")), "{name}");
     }
 }
 

@@ -99,6 +99,19 @@ pub(crate) struct KubernetesApi {
     /// Rules of custom and external metrics, in prometheus-adapter's format.
     #[arg(long = "kubernetes-api.adapter-rules", value_name = "FILE")]
     pub(crate) adapter_rules: Option<PathBuf>,
+
+    /// Address of the secure listener, whose clients the cluster's API server vouches for; empty for none. In a
+    /// cluster 0.0.0.0:8443 unless given; elsewhere none, and one that is given needs --kubernetes.
+    #[arg(long = "kubernetes-api.listen-address", value_name = "ADDRESS")]
+    pub(crate) secure_listen: Option<String>,
+
+    /// Certificate chain (PEM) of the secure listener; one signed by itself is made if absent. Read again when it changes.
+    #[arg(long = "kubernetes-api.tls-cert-file", value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+
+    /// Key (PEM) of that certificate.
+    #[arg(long = "kubernetes-api.tls-private-key-file", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 /// Where and how samples are kept.

@@ -53,6 +53,10 @@ pub(crate) struct Cli {
     #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',', global = true)]
     pub(crate) features: Vec<String>,
 
+    /// What this process is for.
+    #[arg(long, value_enum, value_name = "MODE", default_value = "full")]
+    pub(crate) mode: Mode,
+
     /// Which cluster to look for.
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
@@ -85,6 +89,16 @@ pub(crate) struct Cli {
     /// Kind of command, if it is not to serve.
     #[command(subcommand)]
     pub(crate) command: Option<tools::Command>,
+}
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Everything.
+    Full,
+    /// CPU and memory of nodes and pods, as metrics-server has them: of kubelets only these are scraped, and kept for
+    /// minutes.
+    MetricsApiOnly,
 }
 
 /// Which cluster to look for.

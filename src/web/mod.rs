@@ -9,7 +9,7 @@ mod tls;
 use std::path::Path;
 
 pub(crate) use config::Guard;
-pub(crate) use serve::{Limits, serve};
+pub(crate) use serve::{Limits, serve, serve_delegated};
 
 /// `check web-config`: says of each file whether it can be used.
 pub(crate) fn check(files: &[std::path::PathBuf]) -> anyhow::Result<()> {

@@ -16,12 +16,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use metrics_api::PeerCertificates;
 
 use super::auth::Users;
 use super::body;
 use super::config::{Guard, Settings};
+use crate::metrics_apis::Certificate;
 
 /// A client must have sent its request head within this time, or less if the read timeout is shorter.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,8 +51,16 @@ impl Limits {
 /// What all connections of a listener share.
 struct Shared {
     router: Router,
-    guard: Option<Arc<Guard>>,
+    front: Front,
     read_timeout: Duration,
+}
+
+/// What stands between a connection and the router.
+enum Front {
+    Open,
+    Guarded(Arc<Guard>),
+    /// TLS whose clients' certificates go to the router, which judges them.
+    Delegated(Arc<Certificate>),
 }
 
 /// Serves `router` on `listener` until `stop` is cancelled, then drains.
@@ -58,8 +71,25 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
+    let front = guard.map_or(Front::Open, Front::Guarded);
+    accept(listener, Shared { router, front, read_timeout: limits.read_timeout }, limits, stop).await;
+}
+
+/// As [`serve`], with TLS; requests carry the [`PeerCertificates`] of their connection.
+pub(crate) async fn serve_delegated(
+    listener: TcpListener,
+    router: Router,
+    certificate: Arc<Certificate>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let front = Front::Delegated(certificate);
+    accept(listener, Shared { router, front, read_timeout: limits.read_timeout }, limits, stop).await;
+}
+
+async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
-    let shared = Arc::new(Shared { router, guard, read_timeout: limits.read_timeout });
+    let shared = Arc::new(shared);
     loop {
         let Ok(slot) = Arc::clone(&limits.connections).acquire_owned().await else { break };
         let accepted = tokio::select! {
@@ -86,29 +116,55 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
 }
 
+/// What all requests of a connection share.
+#[derive(Clone)]
+struct About {
+    /// Where it comes from.
+    address: SocketAddr,
+    settings: Option<Arc<Settings>>,
+    peer: Option<PeerCertificates>,
+}
+
+async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
+        Err(_) => tracing::debug!("TLS handshake: the client took too long"),
+    }
+    None
+}
+
 impl Shared {
-    async fn connection(&self, (stream, peer): (TcpStream, SocketAddr), watcher: Watcher) {
-        let Some(guard) = &self.guard else {
-            return self.http((stream, peer), None, watcher).await;
+    async fn connection(&self, (stream, address): (TcpStream, SocketAddr), watcher: Watcher) {
+        let about = About { address, settings: None, peer: None };
+        let guard = match &self.front {
+            Front::Open => return self.http(stream, about, watcher).await,
+            Front::Guarded(guard) => Arc::clone(guard),
+            Front::Delegated(certificate) => {
+                let certificate = Arc::clone(certificate);
+                let Ok(tls) = tokio::task::spawn_blocking(move || certificate.acceptor()).await else {
+                    return;
+                };
+                let Some(stream) = handshake(&tls, stream).await else { return };
+                let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let peer = Some(PeerCertificates(shown.iter().map(|der| der.clone().into_owned()).collect()));
+                return self.http(stream, About { peer, ..about }, watcher).await;
+            }
         };
-        let guard = Arc::clone(guard);
         let Ok(settings) = tokio::task::spawn_blocking(move || guard.settings()).await else { return };
+        let about = About { settings: Some(Arc::clone(&settings)), ..about };
         match &settings.tls {
-            None => self.http((stream, peer), Some(settings), watcher).await,
-            Some(tls) => match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http((stream, peer), Some(Arc::clone(&settings)), watcher).await,
-                Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
-                Err(_) => tracing::debug!("TLS handshake: the client took too long"),
-            },
+            None => self.http(stream, about, watcher).await,
+            Some(tls) => {
+                if let Some(stream) = handshake(tls, stream).await {
+                    self.http(stream, about, watcher).await;
+                }
+            }
         }
     }
 
-    async fn http<S>(
-        &self,
-        (stream, peer): (S, SocketAddr),
-        settings: Option<Arc<Settings>>,
-        watcher: Watcher,
-    ) where
+    async fn http<S>(&self, stream: S, about: About, watcher: Watcher)
+    where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut builder = Builder::new(TokioExecutor::new());
@@ -119,15 +175,18 @@ impl Shared {
             .timer(TokioTimer::new())
             .max_concurrent_streams(100)
             .keep_alive_interval(Some(self.read_timeout));
-        let http1_only = settings.as_ref().is_some_and(|settings| !settings.http2);
+        let http1_only = about.settings.as_ref().is_some_and(|settings| !settings.http2);
         let builder = if http1_only { builder.http1_only() } else { builder };
         let (router, read_timeout) = (self.router.clone(), self.read_timeout);
         let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (router, settings) = (router.clone(), settings.clone());
+            let (router, about) = (router.clone(), about.clone());
             async move {
                 let mut request = request.map(|body| body::until(body, read_timeout));
-                request.extensions_mut().insert(ConnectInfo(peer));
-                Ok::<_, std::convert::Infallible>(answer(router, settings, request).await)
+                request.extensions_mut().insert(ConnectInfo(about.address));
+                if let Some(peer) = about.peer {
+                    request.extensions_mut().insert(peer);
+                }
+                Ok::<_, std::convert::Infallible>(answer(router, about.settings, request).await)
             }
         });
         let service = TowerToHyperService::new(service);

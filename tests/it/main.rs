@@ -6,6 +6,8 @@
 
 mod adapter_rules;
 mod answers;
+mod autoscaler;
+mod cluster;
 mod configured;
 mod differential;
 mod endpoints;
@@ -22,6 +24,7 @@ mod query_care;
 mod refusals;
 mod restart;
 mod rules;
+mod secured;
 mod shards;
 mod tidy;
 mod tools;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::object;
-use crate::meta::{Meta, nullable};
+use crate::meta::{Meta, Pairs, nullable};
 
 /// A pod. With ten labels and annotations and two containers it takes about 1.5 KB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,6 +26,50 @@ pub struct Pod {
 }
 
 object!(Pod, "/api/v1", "pods");
+
+/// Name and labels of a pod, and nothing else: with ten labels it takes about 0.4 KB.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "LabelsWire")]
+pub struct PodLabels {
+    /// Its metadata, without annotations and owner.
+    pub meta: Meta,
+}
+
+impl crate::client::Object for PodLabels {
+    const API: &'static str = "/api/v1";
+    const RESOURCE: &'static str = "pods";
+    const METADATA_ONLY: bool = true;
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.meta
+    }
+}
+
+#[derive(Deserialize)]
+struct LabelsWire {
+    #[serde(default)]
+    metadata: LabelsMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct LabelsMeta {
+    name: Box<str>,
+    namespace: Box<str>,
+    labels: Pairs,
+    resource_version: String,
+}
+
+impl From<LabelsWire> for PodLabels {
+    fn from(LabelsWire { metadata }: LabelsWire) -> Self {
+        let LabelsMeta { name, namespace, labels, resource_version } = metadata;
+        Self { meta: Meta { name, namespace, labels, resource_version, ..Meta::default() } }
+    }
+}
 
 /// A container of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

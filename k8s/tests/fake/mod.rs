@@ -49,6 +49,10 @@ struct Contents {
     /// Tokens and whose they are.
     users: HashMap<String, Value>,
     allowed: bool,
+    /// Users who may do everything, whatever `allowed` says.
+    permitted: Vec<String>,
+    /// The specifications of all reviews so far.
+    reviews: Vec<Value>,
 }
 
 impl Fake {
@@ -133,6 +137,15 @@ impl World {
         self.state.lock().unwrap().allowed = allowed;
     }
 
+    pub(crate) fn permit(&self, user: &str) {
+        self.state.lock().unwrap().permitted.push(user.to_owned());
+    }
+
+    /// The specifications of all reviews so far.
+    pub(crate) fn reviews(&self) -> Vec<Value> {
+        self.state.lock().unwrap().reviews.clone()
+    }
+
     /// All requests so far: method, path and query.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
@@ -181,6 +194,9 @@ async fn answer(
     if uri.path() == "/version" {
         return Json(json!({"gitVersion": "v1.36.2"})).into_response();
     }
+    if let Some(known) = discovery(uri.path()) {
+        return Json(known).into_response();
+    }
     let (namespace, resource, name) = parts(uri.path());
     match (method.as_str(), name) {
         ("POST", _) if resource.ends_with("reviews") => review(&world, &resource, &body),
@@ -197,16 +213,35 @@ async fn answer(
     }
 }
 
+/// The kinds of objects that there are.
+fn discovery(path: &str) -> Option<Value> {
+    let kind = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "singularName": "", "kind": kind, "namespaced": namespaced});
+    Some(match path {
+        "/api/v1" => json!({"resources": [
+            kind("pods", "Pod", true), kind("pods/log", "Pod", true), kind("nodes", "Node", false),
+            kind("namespaces", "Namespace", false), kind("services", "Service", true),
+        ]}),
+        "/apis" => json!({"groups": [
+            {"name": "cheese.io", "preferredVersion": {"version": "v2"}},
+            {"name": "metrics.k8s.io", "preferredVersion": {"version": "v1beta1"}},
+        ]}),
+        "/apis/cheese.io/v2" => json!({"resources": [kind("brands", "Brand", true)]}),
+        _ => return None,
+    })
+}
+
 fn review(world: &World, resource: &str, body: &[u8]) -> Response {
     let mut object: Value = serde_json::from_slice(body).unwrap();
-    let state = world.state.lock().unwrap();
+    let mut state = world.state.lock().unwrap();
+    state.reviews.push(object["spec"].clone());
     object["status"] = if resource == "tokenreviews" {
         match state.users.get(object["spec"]["token"].as_str().unwrap()) {
             Some(user) => json!({"authenticated": true, "user": user}),
             None => json!({"error": "invalid bearer token"}),
         }
     } else {
-        json!({"allowed": state.allowed, "reason": format!("{} asked", object["spec"]["user"])})
+        let permitted = state.permitted.iter().any(|user| object["spec"]["user"] == **user);
+        json!({"allowed": state.allowed || permitted, "reason": format!("{} asked", object["spec"]["user"])})
     };
     (StatusCode::CREATED, Json(object)).into_response()
 }

@@ -1,0 +1,159 @@
+//! The Metrics API alone, in a cluster of 100 nodes, 7,000 pods and 14,000 containers that are scraped every 15 s.
+//!
+//! ```text
+//! cargo build --release && cargo run --release -p benches --bin metrics-api -- [full] [SECONDS]
+//! ```
+//! Prints each measure with its goal and with what metrics-server took on one machine. `full` measures the whole
+//! server instead of `--mode=metrics-api-only`. Everything is on loopback and stops by itself.
+
+use std::time::{Duration, Instant};
+
+use benches::kubelets::{Kubelets, Size, TOKEN};
+use benches::{Measured, free_address, now_ms, sibling, wait};
+use reqwest::blocking::Client;
+
+const SIZE: Size = Size { nodes: 100, pods: 70, containers: 2 };
+const PATIENCE: Duration = Duration::from_secs(90);
+const SETTLE: Duration = Duration::from_secs(20);
+const ROUNDS: usize = 21;
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+struct Api {
+    client: Client,
+    url: String,
+}
+
+impl Api {
+    /// The body of an answer, and how long it took.
+    fn get(&self, path: &str, accept: &str) -> Outcome<(Vec<u8>, Duration)> {
+        let since = Instant::now();
+        let request = self.client.get(format!("{}/apis/metrics.k8s.io/v1beta1/{path}", self.url));
+        let answer = request.bearer_auth(TOKEN).header("Accept", accept).send()?.error_for_status()?;
+        let body = answer.bytes()?.to_vec();
+        Ok((body, since.elapsed()))
+    }
+
+    fn count(&self, path: &str) -> usize {
+        let Ok((body, _)) = self.get(path, "application/json") else { return 0 };
+        let list: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        list["items"].as_array().map_or(0, Vec::len)
+    }
+
+    /// Half of the rounds were quicker than this, in milliseconds; and the size of the answer.
+    fn median(&self, path: &str, accept: &str) -> Outcome<(f64, usize)> {
+        let mut times = Vec::new();
+        let mut size = 0;
+        for _ in 0..ROUNDS {
+            let (body, took) = self.get(path, accept)?;
+            size = body.len();
+            times.push(took);
+        }
+        times.sort_unstable();
+        Ok((times[ROUNDS / 2].as_secs_f64() * 1000.0, size))
+    }
+}
+
+fn main() -> Outcome {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let full = arguments.iter().any(|text| text == "full");
+    let seconds: u64 = arguments.iter().find_map(|text| text.parse().ok()).unwrap_or(60);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let kubelets = runtime.block_on(Kubelets::start(SIZE))?;
+    let dir = tempfile::tempdir()?;
+    let kubeconfig = dir.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, kubelets.kubeconfig())?;
+    let (web, secure) = (free_address()?, free_address()?);
+    // The child's environment is ours; nothing else here reads it.
+    let program = std::path::Path::new("/usr/bin/env");
+    let server = Measured::start(
+        program,
+        &[
+            format!("KUBECONFIG={}", kubeconfig.display()),
+            sibling("pyrometer").display().to_string(),
+            format!("--mode={}", if full { "full" } else { "metrics-api-only" }),
+            "--kubernetes=kubeconfig".to_owned(),
+            "--kubelet-insecure-tls".to_owned(),
+            format!("--web.listen-address={web}"),
+            format!("--kubernetes-api.listen-address={secure}"),
+            format!("--storage.tsdb.path={}", dir.path().join("data").display()),
+        ],
+    )?;
+    let client =
+        Client::builder().danger_accept_invalid_certs(true).timeout(Duration::from_secs(30)).build()?;
+    let api = Api { client, url: format!("https://{secure}") };
+    let all = SIZE.nodes * SIZE.pods;
+    let first = wait(Instant::now(), PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(200));
+        api.count("pods") == all
+    });
+    let first = first.ok_or("not all pods have values")?;
+    println!(
+        "{} nodes, {all} pods, {} containers every 15 s; all have values after {:.1} s",
+        SIZE.nodes,
+        all * SIZE.containers,
+        first.as_secs_f64()
+    );
+    std::thread::sleep(SETTLE);
+    measure(&server, &kubelets, &api, seconds)
+}
+
+fn measure(server: &Measured, kubelets: &Kubelets, api: &Api, seconds: u64) -> Outcome {
+    let (cpu, (pages, bytes)) = (server.cpu_seconds(), kubelets.served());
+    std::thread::sleep(Duration::from_secs(seconds));
+    let cores = (server.cpu_seconds() - cpu) / seconds as f64;
+    let (later, more) = kubelets.served();
+    let anonymous = server.memory_bytes("RssAnon") as f64 / 1e6;
+    let (resident, peak) =
+        (server.memory_bytes("VmRSS") as f64 / 1e6, server.memory_bytes("VmHWM") as f64 / 1e6);
+    println!("{} pages of {} bytes in {seconds} s", later - pages, (more - bytes) / (later - pages).max(1));
+    let (json, size) = api.median("pods", "application/json")?;
+    let (protobuf, protobuf_size) = api.median("pods", "application/vnd.kubernetes.protobuf")?;
+    let (nodes, _) = api.median("nodes", "application/json")?;
+    let (namespace, _) = api.median("namespaces/namespace-3/pods", "application/json")?;
+    let anonymous_later = server.memory_bytes("RssAnon") as f64 / 1e6;
+    println!("{:<44} {:>12} {:>16} {:>10}", "measure", "measured", "metrics-server", "goal");
+    let row = |name: &str, value: String, rival: &str, goal: &str| {
+        println!("{name:<44} {value:>12} {rival:>16} {goal:>10}");
+    };
+    row("CPU, cores", format!("{cores:.4}"), "0.0079", "<= 0.004");
+    row("anonymous memory, MB", format!("{anonymous:.1}"), "95", "<= 20");
+    row("anonymous memory after 84 lists, MB", format!("{anonymous_later:.1}"), "", "");
+    row("resident memory, MB (peak)", format!("{resident:.0} ({peak:.0})"), "145 (202)", "");
+    row(
+        &format!("list all pods, JSON, ms ({:.2} MB)", size as f64 / 1e6),
+        format!("{json:.1}"),
+        "63-77",
+        "<= 10",
+    );
+    let name = format!("list all pods, protobuf, ms ({:.2} MB)", protobuf_size as f64 / 1e6);
+    row(&name, format!("{protobuf:.1}"), "91", "");
+    row("list all nodes, JSON, ms", format!("{nodes:.1}"), "", "");
+    row("list pods of one namespace of 31, JSON, ms", format!("{namespace:.1}"), "", "");
+    let (newest, oldest) = ages(api)?;
+    row(
+        "age of the newest point, s: best, worst node",
+        format!("{newest:.0}, {oldest:.0}"),
+        "12-30",
+        "<= 16",
+    );
+    Ok(())
+}
+
+/// How old points of nodes are at read, whose samples are of the moment of the scrape.
+fn ages(api: &Api) -> Outcome<(f64, f64)> {
+    let (body, _) = api.get("nodes", "application/json")?;
+    let list: serde_json::Value = serde_json::from_slice(&body)?;
+    let now = now_ms() as f64 / 1000.0;
+    let seconds = |text: &str| -> Option<f64> {
+        // Times are of today or yesterday: the time of day is enough.
+        let time = text.split('T').nth(1)?.trim_end_matches('Z');
+        let parts: Vec<f64> = time.split(':').filter_map(|part| part.parse().ok()).collect();
+        Some(parts.iter().fold(0.0, |sum, part| sum * 60.0 + part))
+    };
+    let items = list["items"].as_array().ok_or("no items")?;
+    let ages = items.iter().filter_map(|node| seconds(node["timestamp"].as_str()?));
+    let ages: Vec<f64> = ages.map(|at| (now - at).rem_euclid(86_400.0)).collect();
+    Ok((ages.iter().copied().fold(f64::MAX, f64::min), ages.iter().copied().fold(0.0, f64::max)))
+}

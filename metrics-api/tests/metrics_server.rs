@@ -1,0 +1,305 @@
+//! Twins of metrics-server's own test cases, by the names that its specification gives them, and where we differ on
+//! purpose.
+#![allow(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt as _;
+use metrics_api::{NodeInfo, PodInfo, Source, State, Unavailable, router};
+use model::{Querier, Timestamp};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+#[expect(dead_code, reason = "other tests use more of it")]
+mod store;
+
+use store::Series;
+
+/// Seconds and values of a counter.
+type Points<'a> = &'a [(i64, f64)];
+
+/// CPU by container, the second of the pod's point, and its window.
+type PodShown = (Vec<(String, String)>, i64, String);
+
+const BEGIN_S: i64 = 1_795_236_000;
+
+fn at(points: Points<'_>) -> Vec<(Timestamp, f64)> {
+    points.iter().map(|(second, value)| ((BEGIN_S + second) * 1000, *value)).collect()
+}
+
+struct World {
+    series: Series,
+    now_s: i64,
+}
+
+impl World {
+    /// A store seen at a second.
+    fn seen(now_s: i64) -> Self {
+        Self { series: Series::default(), now_s }
+    }
+
+    fn node(mut self, name: &str, cpu: Points<'_>, memory: Points<'_>) -> Self {
+        for (metric, points) in
+            [("node_cpu_usage_seconds_total", cpu), ("node_memory_working_set_bytes", memory)]
+        {
+            if !points.is_empty() {
+                self.series.add(&[("__name__", metric), ("node", name)], &at(points));
+            }
+        }
+        self
+    }
+
+    /// A container of pod `p`; `start` is a second, or none if the page has no such line.
+    fn container(mut self, name: &str, start: Option<i64>, cpu: Points<'_>, memory: Points<'_>) -> Self {
+        let labels = |metric| [("__name__", metric), ("namespace", "ns"), ("pod", "p"), ("container", name)];
+        for (metric, points) in
+            [("container_cpu_usage_seconds_total", cpu), ("container_memory_working_set_bytes", memory)]
+        {
+            if !points.is_empty() {
+                self.series.add(&labels(metric), &at(points));
+            }
+        }
+        if let Some(start) = start {
+            let value = if start == 0 { 0.0 } else { (BEGIN_S + start) as f64 };
+            let scraped: Vec<_> = cpu.iter().map(|(second, _)| ((BEGIN_S + second) * 1000, value)).collect();
+            self.series.add(&labels("container_start_time_seconds"), &scraped);
+        }
+        self
+    }
+
+    fn get(self, path: &str) -> Value {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let server = router(State::new(Arc::new(self)));
+            let request =
+                Request::get(format!("/apis/metrics.k8s.io/v1beta1/{path}")).body(Body::empty()).unwrap();
+            let body = server.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+            serde_json::from_slice(&body).unwrap()
+        })
+    }
+
+    /// Usage of the node, with its window.
+    fn node_usage(self) -> Option<(String, String)> {
+        let node = self.get("nodes/n");
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Some((text(&node["usage"]["cpu"])?, text(&node["window"])?))
+    }
+
+    /// CPU by container, the pod's second and its window; none if the pod is not shown.
+    fn pod_usage(self) -> Option<PodShown> {
+        let pod = self.get("namespaces/ns/pods/p");
+        let containers = pod["containers"].as_array()?.iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let used = containers.map(|it| (text(&it["name"]), text(&it["usage"]["cpu"]))).collect();
+        let ts: jiff::Timestamp = pod["timestamp"].as_str()?.parse().unwrap();
+        Some((used, ts.as_second() - BEGIN_S, text(&pod["window"])))
+    }
+}
+
+impl Source for World {
+    fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
+        Ok(Box::new(self.series.clone()))
+    }
+
+    fn nodes(&self) -> Vec<NodeInfo> {
+        let node = |name: &str| NodeInfo { name: name.to_owned(), ..NodeInfo::default() };
+        ["n", "n2"].map(node).into()
+    }
+
+    fn pods(&self) -> Vec<PodInfo> {
+        let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
+        vec![PodInfo { namespace: "ns".into(), name: "p".into(), labels, ..PodInfo::default() }]
+    }
+
+    fn now(&self) -> Timestamp {
+        (BEGIN_S + self.now_s) * 1000
+    }
+}
+
+const MEMORY: Points<'static> =
+    &[(0, 1024.0), (10, 2048.0), (15, 2048.0), (20, 2048.0), (25, 2048.0), (30, 2048.0)];
+
+fn usage(cpu: &str, window: &str) -> Option<(String, String)> {
+    Some((cpu.to_owned(), window.to_owned()))
+}
+
+fn pod(containers: &[(&str, &str)], second: i64, window: &str) -> Option<PodShown> {
+    let owned = containers.iter().map(|(name, cpu)| ((*name).to_owned(), (*cpu).to_owned())).collect();
+    Some((owned, second, window.to_owned()))
+}
+
+#[test]
+fn node_storage_two_batches_then_values() {
+    assert_eq!(World::seen(5).node("n", &[(0, 10.0)], MEMORY).node_usage(), None, "one point is no rate");
+    let world = World::seen(20).node("n", &[(0, 10.0), (15, 25.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("1", "15s"));
+}
+
+#[test]
+fn node_storage_same_point_twice_keeps_the_value() {
+    // The kubelet has not sampled again; a store does not take a point twice.
+    let world = World::seen(35).node("n", &[(0, 10.0), (15, 25.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("1", "15s"));
+}
+
+#[test]
+fn node_storage_decreased_counter_is_empty() {
+    assert_eq!(World::seen(20).node("n", &[(0, 10.0), (15, 1.0)], MEMORY).node_usage(), None);
+    // And there again one cycle later, from the points after the restart.
+    let world = World::seen(31).node("n", &[(0, 10.0), (15, 1.0), (30, 4.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("200m", "15s"));
+}
+
+#[test]
+fn node_storage_a_point_between_the_two_shortens_the_window() {
+    let world = World::seen(20).node("n", &[(0, 10.0), (10, 22.0), (15, 25.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("600m", "5s"));
+}
+
+#[test]
+fn node_storage_better_a_failed_scrape_keeps_the_last_point() {
+    let cpu: Points<'_> = &[(0, 10.0), (15, 25.0)];
+    // Two ticks later, where metrics-server has forgotten the node after the first.
+    assert_eq!(World::seen(46).node("n", cpu, MEMORY).node_usage(), usage("1", "15s"));
+    // But not for ever: the autoscaler does not look at the time.
+    assert_eq!(World::seen(200).node("n", cpu, MEMORY).node_usage(), None);
+}
+
+#[test]
+fn node_storage_one_failing_node_does_not_spoil_the_others() {
+    let world = World::seen(20).node("n", &[(0, 10.0)], MEMORY).node("n2", &[(0, 1.0), (15, 2.5)], MEMORY);
+    let list = world.get("nodes");
+    let names: Vec<&Value> =
+        list["items"].as_array().unwrap().iter().map(|it| &it["metadata"]["name"]).collect();
+    assert_eq!(names, [&json!("n2")]);
+}
+
+#[test]
+fn decode_missing_node_cpu_or_memory_drops_the_node() {
+    assert_eq!(World::seen(20).node("n", &[], MEMORY).node_usage(), None);
+    assert_eq!(World::seen(20).node("n", &[(0, 1.0), (15, 2.0)], &[]).node_usage(), None);
+}
+
+#[test]
+fn decode_containers_only_and_node_only() {
+    let world = World::seen(20).container("c", Some(-600), &[(0, 1.0), (15, 2.5)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "100m")], 15, "15s"));
+    let world = World::seen(20).node("n", &[(0, 1.0), (15, 2.5)], MEMORY);
+    assert_eq!(world.get("pods")["items"], json!([]));
+}
+
+#[test]
+fn decode_missing_container_cpu_or_memory_drops_the_pod() {
+    let whole = |world: World| world.container("a", None, &[(0, 1.0), (15, 2.5)], MEMORY);
+    assert_eq!(whole(World::seen(20)).container("b", None, &[(0, 1.0), (15, 2.5)], &[]).pod_usage(), None);
+}
+
+#[test]
+fn decode_better_a_container_that_has_used_no_cpu_is_shown() {
+    let world = World::seen(20).container("busy", Some(-600), &[(0, 1.0), (15, 2.5)], MEMORY).container(
+        "idle",
+        Some(-600),
+        &[(0, 0.0), (15, 0.0)],
+        MEMORY,
+    );
+    assert_eq!(world.pod_usage(), pod(&[("busy", "100m"), ("idle", "0")], 15, "15s"));
+}
+
+#[test]
+fn pod_storage_earliest_container_timestamp() {
+    let world = World::seen(20).container("a", Some(-600), &[(0, 1.0), (15, 2.5)], MEMORY).container(
+        "b",
+        Some(-600),
+        &[(0, 1.0), (10, 2.0)],
+        MEMORY,
+    );
+    assert_eq!(world.pod_usage(), pod(&[("a", "100m"), ("b", "100m")], 10, "10s"));
+}
+
+#[test]
+fn pod_storage_restart_with_a_new_container_of_ten_seconds() {
+    // Started at 15 s, and 5 core-seconds at 25 s.
+    let world = World::seen(26).container("c", Some(15), &[(10, 500.0), (25, 5.0)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "500m")], 25, "10s"));
+}
+
+#[test]
+fn pod_storage_long_running_container_needs_two_cycles() {
+    assert_eq!(World::seen(20).container("c", Some(-600), &[(15, 2.5)], MEMORY).pod_usage(), None);
+}
+
+#[test]
+fn pod_storage_fresh_container_in_one_cycle() {
+    let world = World::seen(20).container("c", Some(5), &[(15, 10.0)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "1")], 15, "10s"));
+    assert_eq!(
+        World::seen(20).container("c", Some(6), &[(15, 9.0)], MEMORY).pod_usage(),
+        None,
+        "nine seconds"
+    );
+    assert_eq!(
+        World::seen(20).container("c", Some(16), &[(15, 9.0)], MEMORY).pod_usage(),
+        None,
+        "in the future"
+    );
+}
+
+#[test]
+fn pod_storage_zero_start_time_works() {
+    let world = World::seen(20).container("c", Some(0), &[(0, 1.0), (15, 2.5)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "100m")], 15, "15s"));
+    let world = World::seen(20).container("c", None, &[(0, 1.0), (15, 2.5)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "100m")], 15, "15s"));
+}
+
+#[test]
+fn pod_storage_not_all_containers_is_none() {
+    let world = World::seen(20).container("a", Some(-600), &[(0, 1.0), (15, 2.5)], MEMORY).container(
+        "b",
+        Some(-600),
+        &[(15, 2.5)],
+        MEMORY,
+    );
+    assert_eq!(world.pod_usage(), None);
+}
+
+#[test]
+fn pod_storage_better_a_decreased_counter_hides_the_pod_rather_than_emptying_it() {
+    // metrics-server shows the pod without containers, which is easily taken for one that uses nothing.
+    let world = World::seen(20).container("c", Some(-600), &[(0, 10.0), (15, 1.0)], MEMORY);
+    assert_eq!(world.pod_usage(), None);
+}
+
+#[test]
+fn quantities_larger_than_a_signed_number() {
+    let world = World::seen(20).node("n", &[(0, 0.0), (15, 1.5e10)], &[(15, 1.8e19)]);
+    let node = world.get("nodes/n");
+    assert_eq!(node["usage"]["cpu"], "1G");
+    assert_eq!(node["usage"]["memory"], "17578125000000000Ki");
+}
+
+#[test]
+fn api_list_and_get_by_label_and_field() {
+    let world = || World::seen(20).container("c", Some(-600), &[(0, 1.0), (15, 2.5)], MEMORY);
+    for (query, count) in [
+        ("", 1),
+        ("?labelSelector=app%3Da", 1),
+        ("?labelSelector=app%3Db", 0),
+        ("?fieldSelector=metadata.name%3Dp", 1),
+        ("?fieldSelector=metadata.name%3Dq", 0),
+        ("?labelSelector=app%3Da&fieldSelector=metadata.namespace%3Dns", 1),
+        ("?labelSelector=app%3Da&fieldSelector=metadata.namespace%3Dother", 0),
+    ] {
+        let list = world().get(&format!("pods{query}"));
+        assert_eq!(list["items"].as_array().unwrap().len(), count, "{query}");
+    }
+    assert_eq!(world().get("nodes/n")["message"], "nodemetrics.metrics.k8s.io \"n\" not found");
+    assert_eq!(world().get("nodes/none")["message"], "node \"none\" not found");
+    assert_eq!(
+        World::seen(5).get("namespaces/ns/pods/p")["message"],
+        "podmetrics.metrics.k8s.io \"ns/p\" not found"
+    );
+}
