@@ -77,7 +77,8 @@ pub(crate) struct Flags {
 
 impl Flags {
     pub(crate) fn has(&self, role: Role) -> bool {
-        self.roles.contains(&role) || role == Role::Agent && self.agent
+        let default = role == Role::All && self.agent;
+        self.roles.contains(&role) && !default || role == Role::Agent && self.agent
     }
 
     /// Whether there is no store and nothing to scrape.
