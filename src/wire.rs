@@ -146,8 +146,7 @@ async fn start(
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver = write_receiver(cli, &db);
-    parts.attach(&db, receiver.as_ref(), &options.engine);
+    let receiver = parts.attach(&db, write_receiver(cli, &db), &options.engine);
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);

@@ -32,7 +32,11 @@ fn union(
     }
 }
 
-fn answer((mut values, mut warnings): (Vec<String>, Vec<String>), limit: usize, note: Option<String>) -> Response {
+fn answer(
+    (mut values, mut warnings): (Vec<String>, Vec<String>),
+    limit: usize,
+    note: Option<String>,
+) -> Response {
     warnings.extend(note);
     if limit > 0 && values.len() > limit {
         values.truncate(limit);

@@ -72,8 +72,9 @@ impl Reading {
             }
             None => Ok((read(&self.store.snapshot())?, Vec::new())),
         });
-        let outcome: Result<_, StorageError> =
-            outcome.await.map_err(|error| ApiError::new(crate::envelope::ErrorKind::Internal, error.to_string()))?;
+        let outcome: Result<_, StorageError> = outcome
+            .await
+            .map_err(|error| ApiError::new(crate::envelope::ErrorKind::Internal, error.to_string()))?;
         Ok(outcome?)
     }
 }

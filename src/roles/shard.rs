@@ -64,9 +64,14 @@ async fn write(State(shared): State<Shared>, request: Request) -> Response {
         Ok(read) => read,
         Err(response) => return *response,
     };
-    let Some(receiver) = shared.store.get().map(|store| Arc::clone(&store.receiver)) else {
-        return opening();
-    };
+    let Some(store) = shared.store.get() else { return opening() };
+    // What waited for this shard is older than the newest of its history, and would be taken for out of order
+    // when that is there. The router keeps it.
+    if let tsdb::History::Attaching(_) = store.db.history() {
+        let what = "the shard is reading its samples from before its start\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, what).into_response();
+    }
+    let receiver = Arc::clone(&store.receiver);
     // A commit writes to the log.
     match tokio::task::spawn_blocking(move || receiver.receive(encoding, &body)).await {
         Ok(Ok(written)) => {
@@ -102,7 +107,11 @@ async fn query(State(shared): State<Shared>, body: axum::body::Body) -> Response
         Err(error) => return bad(error.to_string()),
     };
     if !shared.fence.hear(request.epoch) {
-        let what = format!("this shard knows slot map {}, the question was by {}\n", shared.fence.epoch(), request.epoch);
+        let what = format!(
+            "this shard knows slot map {}, the question was by {}\n",
+            shared.fence.epoch(),
+            request.epoch
+        );
         return (StatusCode::CONFLICT, what).into_response();
     }
     if shared.store.get().is_none() {
@@ -131,7 +140,9 @@ fn lacks(history: tsdb::History) -> Option<String> {
     match history {
         tsdb::History::Attached => None,
         tsdb::History::Attaching(_) => Some("it is reading its samples from before its start".to_owned()),
-        tsdb::History::Failed(why) => Some(format!("its samples from before its start cannot be read: {why}")),
+        tsdb::History::Failed(why) => {
+            Some(format!("its samples from before its start cannot be read: {why}"))
+        }
     }
 }
 
