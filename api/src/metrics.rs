@@ -52,6 +52,7 @@ pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
         rules(&mut page, &running.rules.stats());
         groups(&mut page, &running.rules.groups());
         senders(&mut page, &(running.senders)());
+        running.cell.iter().for_each(|cell| shards(&mut page, cell));
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()
 }
@@ -303,6 +304,15 @@ fn groups(page: &mut Page, groups: &[rules::GroupStatus]) {
             page.sample(name, &[("rule_group", &format!("{};{}", group.file, group.name))], figure(group));
         }
     }
+}
+
+fn shards(page: &mut Page, cell: &cluster::Cell) {
+    let map = cell.map();
+    page.gauge("pyrometer_querier_slot_map_epoch", "The slot map in force.", map.epoch() as f64);
+    page.gauge("pyrometer_querier_shards", "Shards in it.", map.shards().len() as f64);
+    page.counter("pyrometer_querier_bytes_total", "Bytes that shards have answered.", cell.bytes_moved());
+    let help = "Parts of queries that shards have evaluated themselves.";
+    page.counter("pyrometer_querier_pushed_total", help, cell.parts_pushed());
 }
 
 fn senders(page: &mut Page, all: &[remote::send::SenderStats]) {
