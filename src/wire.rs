@@ -41,11 +41,11 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     for (name, why) in without_effect {
         tracing::info!("--{name} has no effect: {why}");
     }
-    cli.cluster.check()?;
     let loaded = match &cli.config_file {
         Some(path) => config::load(path)?,
         None => Loaded::default(),
     };
+    cli.cluster.check(&loaded)?;
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };

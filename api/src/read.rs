@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use remote::read::{ReadError, answer, parse};
 
 use crate::State;
+use crate::reading::Reading;
 use crate::write::read_body;
 
 pub(crate) async fn read(Shared(state): Shared<State>, request: Request) -> Response {
@@ -18,7 +19,7 @@ pub(crate) async fn read(Shared(state): Shared<State>, request: Request) -> Resp
         // The protocol has no place for a warning, and half an answer must not pass for a whole one.
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{note}\n")).into_response();
     }
-    let store = Arc::clone(&running.store);
+    let reading = Reading::strict(running);
     let body = match read_body(request.into_body()).await {
         Ok(body) => body,
         Err(response) => return *response,
@@ -31,7 +32,7 @@ pub(crate) async fn read(Shared(state): Shared<State>, request: Request) -> Resp
     let (external, samples_max) = (state.options().external_labels.clone(), limits.samples_max);
     let outcome = tokio::task::spawn_blocking(move || {
         let queries = parse(&body)?;
-        let answered = answer(&store.snapshot(), &queries, &external, samples_max);
+        let answered = reading.on(|querier| answer(querier, &queries, &external, samples_max));
         drop(permit);
         answered
     });

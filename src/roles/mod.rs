@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::{Bytes, Milliseconds, bytes, duration_ms};
+use crate::config::Loaded;
 
 use agent::refuse_queries;
 pub(crate) use command::{Slots, run as run_slots};
@@ -97,7 +98,11 @@ impl Flags {
     }
 
     /// What makes no sense together.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self, loaded: &Loaded) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            loaded.rules.is_empty() || !self.has(Role::Querier),
+            "rule_files: a querier evaluates no rules yet; let shards or another server evaluate them"
+        );
         let answers = self.has(Role::All) || self.has(Role::Querier) || self.has(Role::Shard);
         anyhow::ensure!(
             !(self.has(Role::Agent) && answers),
