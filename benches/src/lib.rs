@@ -81,6 +81,14 @@ impl Measured {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")
     }
 
+    /// Sends the process a signal.
+    ///
+    /// # Errors
+    /// There is no `kill`.
+    pub fn signal(&self, name: &str) -> std::io::Result<()> {
+        Command::new("kill").args([name, &self.child.id().to_string()]).status().map(drop)
+    }
+
     /// Ends the process with SIGTERM and waits for its end.
     ///
     /// # Errors
