@@ -8,6 +8,7 @@ pub mod kubelets;
 pub mod load;
 pub mod pods;
 pub mod rivals;
+pub mod served;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
