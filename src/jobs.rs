@@ -71,6 +71,7 @@ pub(crate) struct Jobs {
     pub(crate) of_cluster: Vec<ScrapeJob>,
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
+    stores_start_times: bool,
     has_built_in: bool,
     only_resources: bool,
 }
@@ -103,6 +104,7 @@ impl Jobs {
             of_cluster,
             kubelet_pins,
             stores_metadata,
+            stores_start_times: cli.stores_start_times(),
             has_built_in,
             only_resources,
         })
@@ -115,6 +117,7 @@ impl Jobs {
         config.system_roots_pem = system_roots();
         config.kubelet_pins.clone_from(&self.kubelet_pins);
         config.stores_metadata = self.stores_metadata;
+        config.stores_start_times = self.stores_start_times;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
         if !self.has_built_in {

@@ -389,7 +389,7 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
             window => window,
         },
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
-        float_chunks: file.float_chunks,
+        float_chunks: if cli.stores_start_times() { tsdb::FloatChunks::Xor2 } else { file.float_chunks },
         series_max: cli.storage.series_max,
         ..defaults
     };

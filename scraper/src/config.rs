@@ -39,6 +39,9 @@ pub struct Config {
     pub kubelet_pins: Option<Arc<Pins>>,
     /// Whether type, help and unit are stored with each new series. What holds at the start counts.
     pub stores_metadata: bool,
+    /// Whether the time from which on a counter counts is stored with its samples, instead of as a series
+    /// `_created`. The store keeps it only if its chunks can.
+    pub stores_start_times: bool,
 }
 
 impl Config {
@@ -54,6 +57,7 @@ impl Config {
             system_roots_pem: Vec::new(),
             kubelet_pins: None,
             stores_metadata: false,
+            stores_start_times: false,
         }
     }
 

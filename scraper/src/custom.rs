@@ -237,7 +237,7 @@ mod tests {
             HistogramOptions { convert_classic: true, always_classic, ..HistogramOptions::default() };
         let hasher = NameHasher::new();
         let parsed =
-            page::read(body.as_bytes(), Format::Text004, options, &Cache::default(), &hasher).unwrap();
+            page::read(body.as_bytes(), Format::Text004, options, false, &Cache::default(), &hasher).unwrap();
         let names: Vec<String> =
             parsed.new_series().map(|(name, _)| String::from_utf8(name.to_vec()).unwrap()).collect();
         let (mut floats, mut histograms) = (Vec::new(), Vec::new());

@@ -46,13 +46,14 @@ pub(crate) struct Store {
     pub(crate) hasher: NameHasher,
     /// Whether what pages say of their families is stored with each new series.
     stores_metadata: bool,
+    stores_start_times: bool,
     families: Mutex<HashMap<u64, Weak<[FamilyMetadata]>>>,
 }
 
 impl Store {
-    pub(crate) fn new(db: Arc<Db>, stores_metadata: bool) -> Self {
+    pub(crate) fn new(db: Arc<Db>, stores_metadata: bool, stores_start_times: bool) -> Self {
         let (counters, hasher) = (Counters::default(), NameHasher::new());
-        Self { db, counters, hasher, stores_metadata, families: Mutex::default() }
+        Self { db, counters, hasher, stores_metadata, stores_start_times, families: Mutex::default() }
     }
 
     /// The families of a page. Targets of one kind say the same about them, so it is kept once.
@@ -209,7 +210,14 @@ impl Ingest {
         outcome.figures.body_bytes = body.len();
         let mut result = Err(ScrapeError::Forgotten);
         for _ in 0..2 {
-            let parsed = page::read(&body, format, scrape.histograms, &self.cache, &self.store.hasher);
+            let parsed = page::read(
+                &body,
+                format,
+                scrape.histograms,
+                self.store.stores_start_times,
+                &self.cache,
+                &self.store.hasher,
+            );
             let stored = match &parsed {
                 Ok(parsed) => {
                     self.describe(parsed, &body, format);
@@ -351,20 +359,22 @@ impl Ingest {
     ) -> Result<(), Refusal> {
         let honor = scrape.job.honor_timestamps;
         let mut exemplars = parsed.exemplars().iter().peekable();
+        let mut starts = parsed.starts().iter().peekable();
         for (at, point) in parsed.points.iter().enumerate() {
             let series = match point.slot() {
                 Slot::Known(at) => self.cache.series(at),
                 Slot::New(n) => new.get(n as usize).and_then(NewSeries::series),
             };
             let exemplar = exemplars.next_if(|(point, _)| *point == at);
+            let start = starts.next_if(|(point, _)| *point == at).map_or(0, |(_, start)| *start);
             let Some(series) = series else { continue };
             let ts = point.ts().filter(|_| honor).unwrap_or(scrape.at);
             let appended = if ts > scrape.now.saturating_add(AHEAD_MS_MAX) {
                 Err(AppendError::OutOfBounds)
             } else {
                 match parsed.histogram(point) {
-                    Some(histogram) => appender.append_histogram(series, ts, histogram),
-                    None => appender.append(series, ts, point.value),
+                    Some(histogram) => appender.append_histogram_started(series, (ts, start), histogram),
+                    None => appender.append_started(series, (ts, start), point.value),
                 }
             };
             match appended {

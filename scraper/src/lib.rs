@@ -66,7 +66,7 @@ use pool::{Pools, Shared};
 #[expect(clippy::needless_pass_by_value, reason = "the configuration in force belongs to the scraper")]
 pub fn start(config: Config, db: Arc<tsdb::Db>, shutdown: Shutdown) -> Result<Handle, ConfigError> {
     config.validate()?;
-    let store = Arc::new(Store::new(db, config.stores_metadata));
+    let store = Arc::new(Store::new(db, config.stores_metadata, config.stores_start_times));
     let shared = Arc::new(Shared::new(store, Arc::clone(&config.clock), shutdown));
     let pools = Arc::<Mutex<Pools>>::default();
     Pools::apply(&pools, &config, &shared);

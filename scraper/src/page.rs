@@ -52,6 +52,8 @@ pub(crate) struct ParsedPage {
     histograms: Vec<HistogramValue>,
     /// Examples, each with the number of its point.
     exemplars: Vec<(usize, tsdb::Exemplar)>,
+    /// When points began to count, each with the number of its point.
+    starts: Vec<(usize, Timestamp)>,
     /// Of all that the page says about its families.
     pub(crate) metadata_hash: u64,
 }
@@ -65,6 +67,15 @@ impl ParsedPage {
     /// point, if it has one.
     pub(crate) fn exemplars(&self) -> &[(usize, tsdb::Exemplar)] {
         &self.exemplars
+    }
+
+    /// When points began to count, as far as the page says, each with the number of its point.
+    pub(crate) fn starts(&self) -> &[(usize, Timestamp)] {
+        &self.starts
+    }
+
+    fn push_start(&mut self, start: Option<Timestamp>) {
+        self.starts.extend(start.map(|start| (self.points.len() - 1, start)));
     }
 
     fn push_exemplar(&mut self, exemplar: &Exemplar<'_>, ts: Option<Timestamp>) {
@@ -130,11 +141,12 @@ pub(crate) fn read(
     body: &[u8],
     format: Format,
     histograms: HistogramOptions,
+    start_times: bool,
     cache: &Cache,
     hasher: &NameHasher,
 ) -> Result<ParsedPage, PageError> {
     let options = ParseOptions {
-        start_times: false,
+        start_times,
         native_histograms: histograms.native,
         always_classic: histograms.always_classic,
     };
@@ -155,6 +167,7 @@ pub(crate) fn read(
             Event::Sample(sample) => {
                 let slot = reading.place(sample.series);
                 page.push(slot, sample.series, sample.metric_type, sample.ts).value = sample.value;
+                page.push_start(sample.start_ts);
                 if let Some(exemplar) = &sample.exemplar {
                     page.push_exemplar(exemplar, sample.ts);
                 }
@@ -167,6 +180,7 @@ pub(crate) fn read(
                 page.histograms.push(histogram.value);
                 let number = u32::try_from(page.histograms.len()).unwrap_or(0);
                 page.push(slot, histogram.series, histogram.metric_type, histogram.ts).histogram = number;
+                page.push_start(histogram.start_ts);
             }
             Event::Type { family, metric_type } => {
                 page.describe(hasher, 1, &family, metric_type.as_str());

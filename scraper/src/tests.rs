@@ -127,7 +127,9 @@ impl Bench {
 
     fn start_with(config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let db = Arc::new(tsdb::Db::open(dir.path(), tsdb::Options::default()).unwrap());
+        let keeps = if config.stores_start_times { tsdb::FloatChunks::Xor2 } else { tsdb::FloatChunks::Xor };
+        let options = tsdb::Options { float_chunks: keeps, ..tsdb::Options::default() };
+        let db = Arc::new(tsdb::Db::open(dir.path(), options).unwrap());
         let handle = start(config, Arc::clone(&db), Shutdown::new()).unwrap();
         Self { _dir: dir, db, handle }
     }
@@ -340,6 +342,30 @@ async fn what_pages_say_of_families_is_stored_where_that_is_wanted() {
     assert_eq!(of("a_total"), Some((tsdb::MetricKind::Counter, "An a.".to_owned())));
     assert_eq!(of("h_bucket"), Some((tsdb::MetricKind::Histogram, String::new())));
     assert_eq!(of("b"), None);
+}
+
+#[tokio::test]
+async fn start_times_are_stored_instead_of_series_where_that_is_wanted() {
+    let page = "# TYPE a counter\na_total{x=\"1\"} 5\na_created{x=\"1\"} 1000.5\na_total{x=\"2\"} 6\n# EOF\n";
+    let exporter = Exporter::start(page).await;
+    exporter.page.lock().content_type = "application/openmetrics-text; version=1.0.0";
+    let jobs = || vec![job("j", &[&exporter.address])];
+    let with = Bench::start_with(Config { stores_start_times: true, ..config(jobs()) });
+    with.until_scraped(2).await;
+    let without = Bench::start_with(config(jobs()));
+    without.until_scraped(2).await;
+    assert_eq!((with.read("a_created").len(), without.read("a_created").len()), (0, 1));
+    let starts = |bench: &Bench| {
+        let snapshot = bench.db.snapshot();
+        let matchers = [Matcher::equal("__name__", "a_total"), Matcher::equal("x", "1")];
+        let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+        let mut samples = Samples::default();
+        set.samples(0, TimeRange::ALL, &mut samples).unwrap();
+        samples.start_ts
+    };
+    assert!(starts(&without).is_empty());
+    assert!(starts(&with).iter().all(|start| *start == 1_000_500), "{:?}", starts(&with));
+    assert!(starts(&with).len() >= 2);
 }
 
 #[tokio::test]

@@ -155,6 +155,9 @@ const METADATA: &str = "metadata-wal-records";
 /// The feature that rules of a group which do not depend on each other are evaluated at once.
 const CONCURRENT_RULES: &str = "concurrent-rule-eval";
 
+/// The feature that start times of samples are stored.
+const START_TIMES: &str = "st-storage";
+
 /// The feature that names and values can be searched for.
 const SEARCH: &str = "search-api";
 
@@ -166,6 +169,7 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             "promql-experimental-functions" => features.grammar.experimental_functions = true,
             "promql-extended-range-selectors" => features.grammar.extended_selectors = true,
             "promql-binop-fill-modifiers" => features.grammar.fill_modifiers = true,
+            "use-start-timestamps" => features.meaning.start_timestamps = true,
             "promql-delayed-name-removal" => features.meaning.delayed_name_removal = true,
             // Always on.
             "native-histograms"
@@ -175,7 +179,7 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             | "promql-per-step-stats"
             | "fast-startup" => {}
             // Of the server, not of the language: see [`Cli::auto_reload`] and its neighbours.
-            AUTO_RELOAD | METADATA | CONCURRENT_RULES | SEARCH => {}
+            AUTO_RELOAD | METADATA | CONCURRENT_RULES | SEARCH | START_TIMES => {}
             // As in Prometheus, a name that is not known does not keep the server from starting.
             other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
         }
@@ -303,6 +307,11 @@ impl Cli {
     /// Most results of a search, if searching is on.
     pub(crate) fn search_limit_max(&self) -> Option<usize> {
         self.features.iter().any(|name| name == SEARCH).then_some(self.web.search_limit_max)
+    }
+
+    /// Whether start times of samples are stored.
+    pub(crate) fn stores_start_times(&self) -> bool {
+        self.features.iter().any(|name| name == START_TIMES)
     }
 
     /// The addresses to listen on.
