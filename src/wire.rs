@@ -100,7 +100,7 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     let listeners = listening.bind().await?;
     let address = listeners[0].local_addr()?;
     let place = Place::new(cli, address, listening.guard.as_deref())?;
-    let parts = Parts::start(cli, address, &stop)?;
+    let parts = Parts::start(cli, &place.host_name, &stop)?;
     let routes = parts.mount(cli, axum::Router::new(), &stop);
     let servers = listening.serve(listeners, &routes, cli, &stop);
     parts.greet(
@@ -136,7 +136,7 @@ async fn start(
     set_config(&state, &loaded);
     let router =
         place.mount(api::router(state.clone())).merge(metrics_api::router(local.metrics_state(&store)));
-    let parts = Parts::start(cli, own_address, &stop)?;
+    let parts = Parts::start(cli, &options.host_name, &stop)?;
     let servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
 
     let db = tokio::select! {

@@ -105,13 +105,14 @@ impl Cell {
         arguments.extend(addresses.iter().enumerate().map(|(at, a)| format!("--router=r{at}=http://{a}")));
         arguments.push(format!("--replication={replication}"));
         slots(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        let router = ["--role=router".to_owned(), flag.clone()];
         let routers = addresses
             .into_iter()
             .enumerate()
             .map(|(at, address)| {
                 let dir = dir.join(format!("r{at}"));
-                let mut process = Process { dir, address, flags: router.to_vec(), server: None };
+                let name = format!("--router.name=r{at}");
+                let flags = vec!["--role=router".to_owned(), flag.clone(), name];
+                let mut process = Process { dir, address, flags, server: None };
                 process.start();
                 process
             })
@@ -325,6 +326,11 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     watch_for(&cell, 3_500);
     slots(&["finish", &map, "--window=2s"]);
     watch_for(&cell, 2_000);
+    // Another one goes.
+    slots(&["remove", &map, "s1", "--lead=2s"]);
+    watch_for(&cell, 4_500);
+    slots(&["finish", &map, "--window=2s"]);
+    watch_for(&cell, 1_500);
     // A router dies while it holds samples.
     cell.shards[0].kill();
     watch_for(&cell, 700);
@@ -337,7 +343,7 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     check(&cell, &log);
     let shown = slots(&["show", &map]);
-    assert!(shown.starts_with("epoch 3, replication 2\n"), "{shown}");
+    assert!(shown.starts_with("epoch 5, replication 2\n"), "{shown}");
     println!("{} complete answers, {} with warnings", seen.0, seen.1);
     assert!(seen.0 > 10, "{seen:?}");
 }
@@ -376,6 +382,8 @@ fn with_one_copy_a_dead_shard_is_named_and_nothing_is_lost() {
     let (status, names) = get(&format!("{}/api/v1/label/number/values", cell.querier.url()), &[]);
     let names: Value = serde_json::from_str(&names).unwrap();
     assert_eq!((status, names["data"].as_array().unwrap().len()), (200, SERIES), "{names}");
+    let (status, page) = get(&format!("{}/federate?match[]=x", cell.querier.url()), &[]);
+    assert_eq!((status, page.lines().filter(|line| line.starts_with("x{")).count()), (200, SERIES), "{page}");
     let (_, page) = get(&format!("{}/metrics", cell.routers[0].url()), &[]);
     assert!(page.contains("pyrometer_router_drained_samples_total{shard=\"s1\"}"), "{page}");
 }
