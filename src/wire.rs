@@ -146,7 +146,7 @@ async fn start(
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver = parts.attach(&db, write_receiver(cli, &db), &options.engine);
+    let receiver = parts.attach(&db, write_receiver(cli, &loaded, &db), &options.engine);
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
@@ -210,9 +210,13 @@ fn sender_stats(senders: &Arc<Senders>) -> api::SenderStats {
     Arc::new(move || senders.stats())
 }
 
-fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
+fn write_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<Receiver>> {
     let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
-    enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
+    let takes_late = cli.cluster.has(Role::Shard) || loaded.storage.out_of_order_window_ms > 0;
+    enabled.then(|| {
+        let receiver = Receiver::new(Arc::clone(db), random_seeds());
+        Arc::new(if takes_late { receiver.taking_late() } else { receiver })
+    })
 }
 
 fn otlp_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<remote::otlp::Receiver>> {

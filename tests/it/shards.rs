@@ -152,8 +152,7 @@ impl Cell {
         for row in answer["data"]["result"].as_array().unwrap() {
             let series = row["metric"]["number"].as_str().unwrap().parse().unwrap();
             for pair in row["values"].as_array().unwrap() {
-                #[expect(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
-                let ts = (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
+                let ts = milliseconds(&pair[0]);
                 let twice = found.insert((series, ts), pair[1].as_str().unwrap().parse().unwrap());
                 assert!(twice.is_none(), "series {series} has two samples at {ts}");
             }
@@ -249,6 +248,9 @@ fn watch(cell: &Cell, log: &Mutex<Log>, since: Instant, until: Duration) -> (usi
         complete += 1;
         let count = answer["data"]["result"][0]["value"][1].as_str().unwrap_or("0").parse::<f64>().unwrap();
         let count = format!("{count:.0}").parse::<usize>().unwrap();
+        if count < known {
+            explain(cell, &log.lock().unwrap());
+        }
         assert!(
             count >= known,
             "{text}: {count} samples, {known} were acknowledged, and no warning: {answer}"
@@ -258,10 +260,55 @@ fn watch(cell: &Cell, log: &Mutex<Log>, since: Instant, until: Duration) -> (usi
     (complete, partial)
 }
 
+/// Says which acknowledged samples no answer has, and which shards have them.
+fn explain(cell: &Cell, log: &Log) {
+    let times = |url: &str, series: usize| -> BTreeSet<i64> {
+        let query = escape(&format!("x{{number=\"{series}\"}}[30m]"));
+        let (_, body) = get(&format!("{url}/api/v1/query?query={query}"), &[]);
+        let answer: Value = serde_json::from_str(&body).unwrap_or_default();
+        let values = answer["data"]["result"][0]["values"].as_array().cloned().unwrap_or_default();
+        values.iter().map(|pair| milliseconds(&pair[0])).collect()
+    };
+    let map = remote::slots::SlotMap::read(&cell.map).unwrap();
+    for series in 0..SERIES {
+        let wanted = log.acknowledged.iter().filter(|key| key.0 == series).map(|key| key.1);
+        let found = times(&cell.querier.url(), series);
+        let missing: Vec<i64> = wanted.filter(|ts| !found.contains(ts)).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        println!(
+            "series {series} lacks {} samples from {} to {:?}",
+            missing.len(),
+            missing[0],
+            missing.last()
+        );
+        println!("  held by {:?}", map.holders(remote::slots::slot_of(&labels(series))));
+        for (at, shard) in cell.shards.iter().enumerate() {
+            let own = times(&shard.url(), series);
+            let has = missing.iter().filter(|ts| own.contains(ts)).count();
+            println!(
+                "  s{at}: {} samples from {:?} to {:?}, {has} of these",
+                own.len(),
+                own.first(),
+                own.last()
+            );
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
+fn milliseconds(seconds: &Value) -> i64 {
+    (seconds.as_f64().unwrap_or(0.0) * 1000.0).round() as i64
+}
+
 fn check(cell: &Cell, log: &Mutex<Log>) {
     cell.until_drained();
     let log = log.lock().unwrap();
     let found = cell.found();
+    if log.acknowledged.iter().any(|key| !found.contains_key(key)) {
+        explain(cell, &log);
+    }
     let lost: Vec<_> = log.acknowledged.iter().filter(|key| !found.contains_key(key)).collect();
     assert!(
         lost.is_empty(),
