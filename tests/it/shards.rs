@@ -375,7 +375,7 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     watch_for(&cell, 2_000);
     // Another one goes.
     slots(&["remove", &map, "s1", "--lead=2s"]);
-    watch_for(&cell, 4_500);
+    watch_for(&cell, 6_500);
     slots(&["finish", &map, "--window=2s"]);
     watch_for(&cell, 1_500);
     // A router dies while it holds samples.
