@@ -105,7 +105,7 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     let listeners = listening.bind().await?;
     let address = listeners[0].local_addr()?;
     let place = Place::new(cli, address, listening.guard.as_deref())?;
-    let parts = Parts::start(cli, address, &stop)?;
+    let parts = Parts::start(cli, &place.host_name, &stop)?;
     let routes = parts.mount(cli, axum::Router::new(), &stop);
     let servers = listening.serve(listeners, &routes, cli, &stop);
     parts.greet(
@@ -141,7 +141,7 @@ async fn start(
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &store).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
-    let parts = Parts::start(cli, own_address, &stop)?;
+    let parts = Parts::start(cli, &place.host_name, &stop)?;
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
@@ -152,7 +152,7 @@ async fn start(
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver = parts.attach(&db, write_receiver(cli, &db), state.engine());
+    let receiver = parts.attach(&db, write_receiver(cli, &loaded, &db), state.engine());
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
@@ -239,9 +239,13 @@ fn sender_stats(senders: &Arc<Senders>) -> api::SenderStats {
     Arc::new(move || senders.stats())
 }
 
-fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
+fn write_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<Receiver>> {
     let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
-    enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
+    let takes_late = cli.cluster.has(Role::Shard) || loaded.storage.out_of_order_window_ms > 0;
+    enabled.then(|| {
+        let receiver = Receiver::new(Arc::clone(db), random_seeds());
+        Arc::new(if takes_late { receiver.taking_late() } else { receiver })
+    })
 }
 
 fn otlp_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<remote::otlp::Receiver>> {

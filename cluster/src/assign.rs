@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::TimeRange;
-use remote::slots::{Holder, SlotMap, SlotSet};
+use remote::slots::{Holder, SlotMap, SlotSet, joining};
 
 /// What is known of the shards while a query runs.
 #[derive(Debug, Default)]
@@ -51,7 +51,10 @@ impl Assignment {
 
     fn choose(&mut self, slots: &SlotSet, holders: &[Holder], range: TimeRange, known: &Known) {
         let up = || holders.iter().filter(|holder| !known.failed.contains_key(&holder.shard));
-        let having: Vec<(usize, TimeRange)> = up()
+        // Since when one that is coming has everything is known at the end of the move.
+        let coming = joining(holders).map(|at| &holders[at]);
+        let settled = up().filter(|holder| Some(*holder) != coming);
+        let having: Vec<(usize, TimeRange)> = settled
             .flat_map(|holder| complete(holder, known).into_iter().map(|has| (holder.shard, has)))
             .collect();
         let covers = |has: &TimeRange| has.start <= range.start && range.end <= has.end;

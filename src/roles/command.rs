@@ -1,6 +1,7 @@
 //! `pyrometer slots`: makes a slot map and moves slots between shards.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -9,6 +10,9 @@ use remote::slots::{Place, SLOTS, SlotMap};
 use super::SHARD_WINDOW_MS;
 use crate::cli::{Milliseconds, duration_ms};
 use crate::wire::now;
+
+/// A router answers in this time.
+const ROUTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes and changes slot maps. A file is replaced at once; routers and queriers see it within a second.
 #[derive(Clone, Debug, Subcommand)]
@@ -92,8 +96,9 @@ pub(crate) fn run(command: Slots) -> anyhow::Result<()> {
             (map, next)
         }
         Slots::Finish { map, window } => {
-            let next =
-                SlotMap::read(&map)?.finished(now(), window.map_or(SHARD_WINDOW_MS, |window| window.0))?;
+            let moving = SlotMap::read(&map)?;
+            let begun = moving.begun(known_since(&moving)?);
+            let next = begun.finished(now(), window.map_or(SHARD_WINDOW_MS, |window| window.0))?;
             (map, next)
         }
         Slots::Forget { map, older_than } => {
@@ -105,6 +110,32 @@ pub(crate) fn run(command: Slots) -> anyhow::Result<()> {
     };
     write(&path, &map)?;
     show(&map)
+}
+
+/// Since when all routers go by the map. Each is asked: what one of them sent by an older map is not in the
+/// places that slots move to.
+fn known_since(map: &SlotMap) -> anyhow::Result<i64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = super::client(ROUTER_TIMEOUT)?;
+    let mut since = 0;
+    for router in map.routers() {
+        let url = format!("{}{}", router.url, cluster::BACKLOG_PATH);
+        let told = runtime.block_on(async {
+            let answer = client.get(&url).timeout(ROUTER_TIMEOUT).send().await?.error_for_status()?;
+            answer.json::<remote::router::Backlogs>().await
+        });
+        let told =
+            told.with_context(|| format!("router {} is to say since when it knows the map", router.name))?;
+        anyhow::ensure!(
+            told.epoch >= map.epoch(),
+            "router {} goes by slot map {}, not yet by {}",
+            router.name,
+            told.epoch,
+            map.epoch()
+        );
+        since = since.max(told.since);
+    }
+    Ok(since)
 }
 
 /// Replaces the file, so that whoever reads it finds the old map or the new one.

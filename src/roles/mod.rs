@@ -58,6 +58,10 @@ pub(crate) struct Flags {
     #[arg(long = "cluster.slot-map", value_name = "FILE")]
     pub(crate) map: Option<PathBuf>,
 
+    /// The router's name in the slot map, by which queriers know whom to ask what waits; by default the machine's.
+    #[arg(long = "router.name", value_name = "NAME")]
+    pub(crate) router_name: Option<String>,
+
     /// Where a router keeps what shards cannot take; by default "spool" in the data directory.
     #[arg(long = "router.spool-dir", value_name = "DIR")]
     pub(crate) spool_dir: Option<PathBuf>,

@@ -1,6 +1,5 @@
 //! What roles add to a server: started with it, mounted over its own paths.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
@@ -31,12 +30,9 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Starts what needs no store.
-    pub(crate) fn start(cli: &Cli, address: SocketAddr, stop: &Shutdown) -> anyhow::Result<Self> {
-        let router = cli.cluster.has(Role::Router).then(|| {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            let name = format!("{}:{}", name.trim(), address.port());
-            router::start(&cli.cluster, &name, &cli.storage.path, stop)
-        });
+    pub(crate) fn start(cli: &Cli, host_name: &str, stop: &Shutdown) -> anyhow::Result<Self> {
+        let start = || router::start(&cli.cluster, host_name, &cli.storage.path, stop);
+        let router = cli.cluster.has(Role::Router).then(start);
         let cell = cli.cluster.has(Role::Querier).then(|| querier::start(&cli.cluster, stop));
         Ok(Self {
             router: router.transpose().context("--role=router")?,

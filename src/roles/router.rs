@@ -21,15 +21,25 @@ use super::{Flags, map, metrics};
 const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// Starts a router. `data_dir` is where its spool is unless a flag says otherwise.
+///
+/// Queriers ask the routers of the map what waits for whom, so one that is not in it may not take samples:
+/// answers could lack them without a word.
 pub(super) fn start(
     flags: &Flags,
-    name: &str,
+    host_name: &str,
     data_dir: &Path,
     stop: &Shutdown,
 ) -> anyhow::Result<Arc<Router>> {
     let path = flags.map_file()?;
     let timeout = Duration::from_millis(flags.shard_timeout.0.max(1).unsigned_abs());
     let client = super::client(timeout)?;
+    let name = flags.router_name.as_deref().unwrap_or(host_name);
+    let known = SlotMap::read(&path)?;
+    anyhow::ensure!(
+        known.routers().iter().any(|router| router.name == name),
+        "{}: routers: {name:?} is not among them, so no querier would ask it what it holds; see --router.name",
+        path.display()
+    );
     let read_from = path.clone();
     let router = Router::start(Options {
         name: name.to_owned(),

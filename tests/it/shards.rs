@@ -105,13 +105,14 @@ impl Cell {
         arguments.extend(addresses.iter().enumerate().map(|(at, a)| format!("--router=r{at}=http://{a}")));
         arguments.push(format!("--replication={replication}"));
         slots(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        let router = ["--role=router".to_owned(), flag.clone()];
         let routers = addresses
             .into_iter()
             .enumerate()
             .map(|(at, address)| {
                 let dir = dir.join(format!("r{at}"));
-                let mut process = Process { dir, address, flags: router.to_vec(), server: None };
+                let name = format!("--router.name=r{at}");
+                let flags = vec!["--role=router".to_owned(), flag.clone(), name];
+                let mut process = Process { dir, address, flags, server: None };
                 process.start();
                 process
             })
@@ -151,8 +152,7 @@ impl Cell {
         for row in answer["data"]["result"].as_array().unwrap() {
             let series = row["metric"]["number"].as_str().unwrap().parse().unwrap();
             for pair in row["values"].as_array().unwrap() {
-                #[expect(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
-                let ts = (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
+                let ts = milliseconds(&pair[0]);
                 let twice = found.insert((series, ts), pair[1].as_str().unwrap().parse().unwrap());
                 assert!(twice.is_none(), "series {series} has two samples at {ts}");
             }
@@ -248,6 +248,9 @@ fn watch(cell: &Cell, log: &Mutex<Log>, since: Instant, until: Duration) -> (usi
         complete += 1;
         let count = answer["data"]["result"][0]["value"][1].as_str().unwrap_or("0").parse::<f64>().unwrap();
         let count = format!("{count:.0}").parse::<usize>().unwrap();
+        if count < known {
+            explain(cell, &log.lock().unwrap());
+        }
         assert!(
             count >= known,
             "{text}: {count} samples, {known} were acknowledged, and no warning: {answer}"
@@ -257,10 +260,55 @@ fn watch(cell: &Cell, log: &Mutex<Log>, since: Instant, until: Duration) -> (usi
     (complete, partial)
 }
 
+/// Says which acknowledged samples no answer has, and which shards have them.
+fn explain(cell: &Cell, log: &Log) {
+    let times = |url: &str, series: usize| -> BTreeSet<i64> {
+        let query = escape(&format!("x{{number=\"{series}\"}}[30m]"));
+        let (_, body) = get(&format!("{url}/api/v1/query?query={query}"), &[]);
+        let answer: Value = serde_json::from_str(&body).unwrap_or_default();
+        let values = answer["data"]["result"][0]["values"].as_array().cloned().unwrap_or_default();
+        values.iter().map(|pair| milliseconds(&pair[0])).collect()
+    };
+    let map = remote::slots::SlotMap::read(&cell.map).unwrap();
+    for series in 0..SERIES {
+        let wanted = log.acknowledged.iter().filter(|key| key.0 == series).map(|key| key.1);
+        let found = times(&cell.querier.url(), series);
+        let missing: Vec<i64> = wanted.filter(|ts| !found.contains(ts)).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        println!(
+            "series {series} lacks {} samples from {} to {:?}",
+            missing.len(),
+            missing[0],
+            missing.last()
+        );
+        println!("  held by {:?}", map.holders(remote::slots::slot_of(&labels(series))));
+        for (at, shard) in cell.shards.iter().enumerate() {
+            let own = times(&shard.url(), series);
+            let has = missing.iter().filter(|ts| own.contains(ts)).count();
+            println!(
+                "  s{at}: {} samples from {:?} to {:?}, {has} of these",
+                own.len(),
+                own.first(),
+                own.last()
+            );
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
+fn milliseconds(seconds: &Value) -> i64 {
+    (seconds.as_f64().unwrap_or(0.0) * 1000.0).round() as i64
+}
+
 fn check(cell: &Cell, log: &Mutex<Log>) {
     cell.until_drained();
     let log = log.lock().unwrap();
     let found = cell.found();
+    if log.acknowledged.iter().any(|key| !found.contains_key(key)) {
+        explain(cell, &log);
+    }
     let lost: Vec<_> = log.acknowledged.iter().filter(|key| !found.contains_key(key)).collect();
     assert!(
         lost.is_empty(),
@@ -325,6 +373,11 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     watch_for(&cell, 3_500);
     slots(&["finish", &map, "--window=2s"]);
     watch_for(&cell, 2_000);
+    // Another one goes.
+    slots(&["remove", &map, "s1", "--lead=2s"]);
+    watch_for(&cell, 6_500);
+    slots(&["finish", &map, "--window=2s"]);
+    watch_for(&cell, 1_500);
     // A router dies while it holds samples.
     cell.shards[0].kill();
     watch_for(&cell, 700);
@@ -337,7 +390,7 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     check(&cell, &log);
     let shown = slots(&["show", &map]);
-    assert!(shown.starts_with("epoch 3, replication 2\n"), "{shown}");
+    assert!(shown.starts_with("epoch 5, replication 2\n"), "{shown}");
     println!("{} complete answers, {} with warnings", seen.0, seen.1);
     assert!(seen.0 > 10, "{seen:?}");
 }
@@ -376,6 +429,8 @@ fn with_one_copy_a_dead_shard_is_named_and_nothing_is_lost() {
     let (status, names) = get(&format!("{}/api/v1/label/number/values", cell.querier.url()), &[]);
     let names: Value = serde_json::from_str(&names).unwrap();
     assert_eq!((status, names["data"].as_array().unwrap().len()), (200, SERIES), "{names}");
+    let (status, page) = get(&format!("{}/federate?match[]=x", cell.querier.url()), &[]);
+    assert_eq!((status, page.lines().filter(|line| line.starts_with("x{")).count()), (200, SERIES), "{page}");
     let (_, page) = get(&format!("{}/metrics", cell.routers[0].url()), &[]);
     assert!(page.contains("pyrometer_router_drained_samples_total{shard=\"s1\"}"), "{page}");
 }

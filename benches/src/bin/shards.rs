@@ -64,7 +64,7 @@ impl Cell {
             return Err("no slot map".into());
         }
         let map = format!("--cluster.slot-map={}", map.display());
-        let flags = ["--role=router".to_owned(), map.clone()];
+        let flags = ["--role=router".to_owned(), "--router.name=r".to_owned(), map.clone()];
         let router = start(&address, &dir.path().join("r"), &flags)?;
         let router = (address, router);
         let address = free_address()?;

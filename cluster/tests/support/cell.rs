@@ -46,7 +46,7 @@ impl<Q: Querier> Transport for InMemory<Q> {
 
     fn backlogs(&self, routers: &[Place]) -> Vec<Result<Backlogs, String>> {
         let world = self.0.lock().unwrap();
-        let told = Backlogs { epoch: world.epoch, shards: world.backlogs.clone() };
+        let told = Backlogs { epoch: world.epoch, since: 0, shards: world.backlogs.clone() };
         routers
             .iter()
             .map(|_| if world.routers_down { Err("down".to_owned()) } else { Ok(told.clone()) })

@@ -17,6 +17,9 @@ const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// A buffer that has grown beyond this is not kept for the next request.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
+/// So often a request is looked at again because others were quicker.
+const ATTEMPTS_MAX: usize = 4;
+
 /// What was stored of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
@@ -64,6 +67,7 @@ impl Written {
 /// keys, then looks all of them up, where up to ten misses overlap, then appends.
 pub struct Receiver {
     db: Arc<Db>,
+    takes_late: bool,
     known: RwLock<HashMap<u128, SeriesRef, KeyIsHash>>,
     /// Buffers for decompressed requests, which keep their length so that nothing is zeroed twice.
     buffers: Mutex<Vec<Vec<u8>>>,
@@ -127,10 +131,20 @@ impl Receiver {
     pub fn new(db: Arc<Db>, seeds: [u64; 2]) -> Self {
         Self {
             db,
+            takes_late: false,
             known: RwLock::new(HashMap::with_hasher(KeyIsHash)),
             buffers: Mutex::default(),
             secrets: seeds.map(RapidSecrets::seed),
         }
+    }
+
+    /// For a store that takes samples out of order: one that comes out of order only because another request
+    /// with a newer sample was quicker, between its check and its commit, is stored as a late one. (A store
+    /// that takes none leaves it out, as Prometheus does.)
+    #[must_use]
+    pub fn taking_late(mut self) -> Self {
+        self.takes_late = true;
+        self
     }
 
     /// Stores the samples of one request.
@@ -150,6 +164,30 @@ impl Receiver {
     }
 
     fn store(&self, encoding: Encoding, message: &[u8]) -> Result<Written, ReceiveError> {
+        let (mut applied, mut outcome) = self.attempt(encoding, message)?;
+        for _ in 0..ATTEMPTS_MAX {
+            let taken = match &outcome {
+                Ok(written) | Err(ReceiveError::Partial { written, .. }) => *written,
+                Err(_) => break,
+            };
+            // What is there already does not count as applied, so a request that is repeated is looked at twice.
+            if !self.takes_late || applied as u64 >= taken.samples + taken.histograms {
+                break;
+            }
+            (applied, outcome) = self.attempt(encoding, message)?;
+            if applied == 0 {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Stores what it can; how many samples were not there before, and the answer.
+    fn attempt(
+        &self,
+        encoding: Encoding,
+        message: &[u8],
+    ) -> Result<(usize, Result<Written, ReceiveError>), ReceiveError> {
         let symbols = Symbols::of(encoding.protocol, message)?;
         let entries = self.entries(encoding, message, &symbols)?;
         let mut batch = Batch {
@@ -304,15 +342,16 @@ impl Batch<'_, '_> {
         }
     }
 
-    fn finish(self) -> Result<Written, ReceiveError> {
+    fn finish(self) -> Result<(usize, Result<Written, ReceiveError>), ReceiveError> {
         if !self.created.is_empty() {
             self.receiver.known.write().extend(self.created);
         }
-        self.appender.commit().map_err(|error| ReceiveError::Storage(error.to_string()))?;
-        match self.first {
+        let applied = self.appender.commit().map_err(|error| ReceiveError::Storage(error.to_string()))?;
+        let outcome = match self.first {
             None => Ok(self.written),
             Some(first) => Err(ReceiveError::Partial { refused: self.refused, first, written: self.written }),
-        }
+        };
+        Ok((applied, outcome))
     }
 }
 

@@ -136,6 +136,33 @@ fn good_samples_are_kept_beside_refused_ones() {
     assert_eq!(stored(&db, "b").len(), 1);
 }
 
+/// Many requests for the same series at once, each with samples of its own times: whoever commits first, all
+/// that is acknowledged is there.
+#[test]
+fn nothing_is_lost_to_a_quicker_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = tsdb::Options { out_of_order_window_ms: 3_600_000, ..tsdb::Options::default() };
+    let db = Arc::new(Db::open(dir.path(), options).unwrap());
+    let receiver = Receiver::new(Arc::clone(&db), [1, 2]).taking_late();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let receiver = &receiver;
+            scope.spawn(move || {
+                for at in 0..200 {
+                    let ts = 1_000_000 + at * 4 + thread;
+                    let all =
+                        (0..20).map(|n| series(&[("__name__", "a"), ("n", &n.to_string())], &[(ts, 1.0)]));
+                    assert_eq!(receiver.receive(V1, &body(all.collect())).unwrap().samples, 20);
+                }
+            });
+        }
+    });
+    let all = stored(&db, "a");
+    assert_eq!(all.len(), 20);
+    let wanted: Vec<i64> = (1_000_000..1_000_800).collect();
+    assert!(all.iter().all(|(_, samples)| samples.ts == wanted));
+}
+
 #[test]
 fn malformed_requests_store_nothing() {
     let (_dir, db, receiver) = receiver();

@@ -113,6 +113,7 @@ pub enum RouterError {
 /// The map in force and the shards in its order.
 struct Routing {
     map: Arc<SlotMap>,
+    since: Timestamp,
     targets: Vec<Arc<Target>>,
 }
 
@@ -150,6 +151,9 @@ pub struct Backlog {
 pub struct Backlogs {
     /// Its map.
     pub epoch: u64,
+    /// Since when it goes by that map, milliseconds since the epoch.
+    #[serde(default)]
+    pub since: Timestamp,
     /// The shards for which samples wait.
     pub shards: Vec<Backlog>,
 }
@@ -215,7 +219,7 @@ impl Router {
         let map = Arc::new((options.read_map)()?);
         // Numbers of requests rise across restarts.
         let seq = (options.now)().max(0).unsigned_abs() << 20;
-        let routing = RwLock::new(Arc::new(Routing { map: Arc::clone(&map), targets: Vec::new() }));
+        let routing = RwLock::new(Arc::new(Routing { map: Arc::clone(&map), since: 0, targets: Vec::new() }));
         let router = Self(Arc::new(Inner {
             routing,
             targets: Mutex::default(),
@@ -281,7 +285,8 @@ impl Router {
             let range = target.spool.range()?;
             Some(Backlog { shard: target.name.clone(), oldest: range.start, newest: range.end })
         });
-        Backlogs { epoch: self.map().epoch(), shards: shards.collect() }
+        let routing = self.0.routing.read();
+        Backlogs { epoch: routing.map.epoch(), since: routing.since, shards: shards.collect() }
     }
 
     /// How routing goes.
@@ -353,7 +358,7 @@ impl Inner {
             *target.url.write() = place.map(|place| place.url.as_str().into());
             target.wake.notify_one();
         }
-        *routing = Arc::new(Routing { map, targets: in_order });
+        *routing = Arc::new(Routing { map, since: (self.options.now)(), targets: in_order });
         Ok(())
     }
 

@@ -22,7 +22,7 @@ mod tests;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use map::{Holder, MapError, Place, SlotMap};
-pub use moves::MoveError;
+pub use moves::{MoveError, joining};
 
 /// The number of slots.
 pub const SLOTS: u16 = 16_384;

@@ -148,6 +148,20 @@ impl SlotMap {
         self.next(self.shards.clone(), slots)
     }
 
+    /// The same map, where shards that come have everything from `since` on at the earliest: when the last
+    /// router knew of the move. Whoever announced an earlier time could not know that.
+    #[must_use]
+    pub fn begun(&self, since: Timestamp) -> Self {
+        let mut slots = self.all_holders();
+        for holders in &mut slots {
+            if let Some(at) = joining(holders) {
+                holders[at].from = holders[at].from.max(since);
+            }
+        }
+        let places = (self.shards.clone(), self.routers.clone());
+        Self::of(self.epoch, self.replication, places, slots).unwrap_or_else(|_| self.clone())
+    }
+
     /// Ends the move under way: shards that leave are no longer written to, and answer for the time before
     /// their successors began. `window_ms` is how late samples may come.
     ///
@@ -203,6 +217,16 @@ impl SlotMap {
         }
         self.next(shards, slots)
     }
+}
+
+/// Which holder is coming in the place of another: the one whose time begins last.
+#[must_use]
+pub fn joining(holders: &[Holder]) -> Option<usize> {
+    if !holders.iter().any(|holder| holder.leaving) {
+        return None;
+    }
+    let coming = holders.iter().enumerate().filter(|(_, holder)| !holder.leaving && holder.is_written());
+    coming.max_by_key(|(_, holder)| holder.from).map(|(at, _)| at)
 }
 
 /// Lets `heir` come in the place of `giver`, if `giver` owns the slot and `heir` does not.
