@@ -13,7 +13,7 @@ use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tsdb::Db;
 
-use crate::cli::{self, Cli};
+use crate::cli::Cli;
 use crate::config::{self, Loaded};
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
@@ -67,11 +67,12 @@ pub(crate) struct Jobs {
     pub(crate) local: Arc<LocalMachine>,
     pub(crate) place: Place,
     pub(crate) cluster: Option<k8s::Access>,
-    /// Those of the cluster this process runs in, if no configuration file says what to scrape.
+    /// Those of the cluster this process runs in, if there are built-in ones.
     pub(crate) of_cluster: Vec<ScrapeJob>,
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
     only_resources: bool,
+    has_built_in: bool,
 }
 
 impl Jobs {
@@ -81,9 +82,10 @@ impl Jobs {
         place: Place,
         cluster: Option<k8s::Access>,
     ) -> anyhow::Result<Self> {
+        let has_built_in = cli.has_built_in_jobs();
         let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
-        let inside = cluster.as_ref().filter(|access| is_inside(access) && cli.config_file.is_none());
-        let only_resources = cli.mode == cli::Mode::MetricsApiOnly;
+        let inside = cluster.as_ref().filter(|access| is_inside(access) && has_built_in);
+        let only_resources = cli.mode == crate::cli::Mode::MetricsApiOnly;
         let of_cluster = match (&cluster, inside) {
             (Some(access), _) if only_resources => vec![in_cluster::resource_job(access, &trust)?],
             (_, Some(access)) => in_cluster::jobs(access, &trust)?,
@@ -94,7 +96,16 @@ impl Jobs {
             None => None,
         };
         let stores_metadata = cli.stores_metadata();
-        Ok(Self { local, place, cluster, of_cluster, kubelet_pins, stores_metadata, only_resources })
+        Ok(Self {
+            local,
+            place,
+            cluster,
+            of_cluster,
+            kubelet_pins,
+            stores_metadata,
+            has_built_in,
+            only_resources,
+        })
     }
 
     pub(crate) fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -106,6 +117,9 @@ impl Jobs {
         config.stores_metadata = self.stores_metadata;
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
+        if !self.has_built_in {
+            return config;
+        }
         let mut own = if self.only_resources { Vec::new() } else { vec![self.own_job()] };
         // In a cluster the nodes' kubelets know more than a look around from inside a pod.
         if self.of_cluster.is_empty() {
@@ -124,10 +138,11 @@ impl Jobs {
     pub(crate) fn rules(
         &self,
         loaded: &Loaded,
-        flags: &cli::Rules,
+        cli: &Cli,
         engine: Arc<promql::Engine>,
         db: &Arc<Db>,
     ) -> rules::Options {
+        let flags = &cli.rules;
         rules::Options {
             groups: loaded.rules.clone(),
             evaluation_interval_ms: loaded.evaluation_interval_ms,
@@ -143,6 +158,7 @@ impl Jobs {
                 batch: flags.batch_size,
                 drain: flags.drain_on_shutdown,
             },
+            beside_max: cli.concurrent_rules(),
             ..rules::Options::new(engine, Arc::clone(db), Arc::new(now))
         }
     }

@@ -19,6 +19,7 @@ use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
 use crate::metrics_apis::MetricsApis;
 use crate::place::Place;
+use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::upkeep::{Asked, Maintenance, Signals};
@@ -45,6 +46,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     for (name, why) in without_effect {
         tracing::info!("--{name} has no effect: {why}");
     }
+    cli.cluster.check()?;
     let loaded = match &cli.config_file {
         Some(path) => config::load(path)?,
         None => Loaded::default(),
@@ -53,7 +55,11 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(start(&cli, flags, loaded, &listening));
+    let outcome = if cli.cluster.is_router_alone() {
+        runtime.block_on(route(&cli, &listening))
+    } else {
+        runtime.block_on(start(&cli, flags, loaded, &listening))
+    };
     // Whatever still runs is a query that nobody waits for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
@@ -92,6 +98,28 @@ impl Listening {
     }
 }
 
+/// A router that is nothing else has no store, no configuration and no samples of its own.
+async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
+    let stop = Shutdown::new();
+    let mut signals = Signals::new()?;
+    let listeners = listening.bind().await?;
+    let address = listeners[0].local_addr()?;
+    let place = Place::new(cli, address, listening.guard.as_deref())?;
+    let parts = Parts::start(cli, address, &stop)?;
+    let routes = parts.mount(cli, axum::Router::new(), &stop);
+    let servers = listening.serve(listeners, &routes, cli, &stop);
+    parts.greet(
+        place.url(),
+        cli.cluster.spool_dir.as_ref().unwrap_or(&cli.storage.path).display().to_string(),
+    );
+    signals.stop().await;
+    stop.cancel();
+    for server in servers {
+        let _ = server.await;
+    }
+    Ok(())
+}
+
 async fn start(
     cli: &Cli,
     flags: BTreeMap<String, String>,
@@ -106,15 +134,15 @@ async fn start(
 
     let store = Arc::new(OnceLock::new());
     let place = Place::new(cli, own_address, listening.guard.as_deref())?;
-    let options = api_options(cli, flags, &loaded, &place);
-    let state = api::State::new(options.clone());
+    let state = api::State::new(api_options(cli, flags, &loaded, &place));
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let apis = MetricsApis::start(cli, Arc::clone(&options.engine), cluster.as_ref(), &store).await?;
+    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &store).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
-    let mut servers = listening.serve(listeners, &router, cli, &stop);
+    let parts = Parts::start(cli, own_address, &stop)?;
+    let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
     let db = tokio::select! {
@@ -125,6 +153,7 @@ async fn start(
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
     let receiver = write_receiver(cli, &db);
+    parts.attach(&db, receiver.as_ref(), state.engine());
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
@@ -133,8 +162,11 @@ async fn start(
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
-    let rule_options = jobs.rules(&loaded, &cli.rules, Arc::clone(&options.engine), &db);
-    let rule_options = rules::Options { begin: Some(attached), ..rule_options };
+    let rule_options = rules::Options {
+        begin: Some(attached),
+        observer: Some(Arc::new(state.clone())),
+        ..jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db)
+    };
     let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
     state.attach(api::Running {
         store: Arc::clone(&db),
@@ -143,6 +175,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        cell: parts.cell(),
     });
 
     let reload = Arc::new(Reload {
@@ -159,20 +192,40 @@ async fn start(
 
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
-    state.set_stopping();
-    rules.stop().await;
-    scraper.stop().await;
-    stop.cancel();
-    for server in servers {
-        let _ = server.await;
+    let work = Work { state, scraper, rules, servers, senders, history, maintenance, db };
+    work.end(&stop).await
+}
+
+/// What must be ended in order.
+struct Work {
+    state: api::State,
+    scraper: Arc<scraper::Handle>,
+    rules: Arc<rules::Handle>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    senders: Arc<Senders>,
+    history: std::thread::JoinHandle<()>,
+    maintenance: Maintenance,
+    db: Arc<Db>,
+}
+
+impl Work {
+    async fn end(self, stop: &Shutdown) -> anyhow::Result<()> {
+        self.state.set_stopping();
+        self.rules.stop().await;
+        self.scraper.stop().await;
+        stop.cancel();
+        for server in self.servers {
+            let _ = server.await;
+        }
+        let senders = self.senders;
+        let _ = tokio::task::spawn_blocking(move || senders.stop()).await;
+        self.db.abandon_history();
+        let _ = self.history.join();
+        self.maintenance.stop();
+        self.db.sync().context("syncing the log")?;
+        tracing::info!("stopped; every committed sample is on disk");
+        Ok(())
     }
-    let _ = tokio::task::spawn_blocking(move || senders.stop()).await;
-    db.abandon_history();
-    let _ = history.join();
-    maintenance.stop();
-    db.sync().context("syncing the log")?;
-    tracing::info!("stopped; every committed sample is on disk");
-    Ok(())
 }
 
 fn start_senders(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> anyhow::Result<Arc<Senders>> {
@@ -188,7 +241,7 @@ fn sender_stats(senders: &Arc<Senders>) -> api::SenderStats {
 }
 
 fn write_receiver(cli: &Cli, db: &Arc<Db>) -> Option<Arc<Receiver>> {
-    let enabled = cli.web.enable_remote_write_receiver;
+    let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
     enabled.then(|| Arc::new(Receiver::new(Arc::clone(db), random_seeds())))
 }
 
@@ -269,6 +322,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         lifecycle: cli.web.enable_lifecycle,
         admin: cli.web.enable_admin_api,
         cors_origin: Some(Arc::clone(&place.cors_origin)),
+        port: place.address.port(),
         external_url: place.external_url.clone(),
         external_labels: loaded.external_labels.clone(),
         working_dir: std::env::current_dir().unwrap_or_default().display().to_string(),
@@ -276,16 +330,18 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         notification_followers_max: cli.web.notification_subscribers_max,
         remote_read: api::RemoteRead {
             samples_max: cli.storage.read_samples_max,
+            frame_bytes_max: cli.storage.read_frame_bytes_max,
             slots: (cli.storage.read_concurrency > 0)
                 .then(|| Arc::new(Semaphore::new(cli.storage.read_concurrency))),
         },
+        search_limit_max: cli.search_limit_max(),
         retention: model::duration::format_ms(retention_ms),
     }
 }
 
 fn set_config(state: &api::State, loaded: &Loaded) {
-    let text = loaded.redacted.clone();
-    state.set_config(api::ConfigStatus { text, last_reload_ok: true, loaded_ms: now() });
+    let config::Shown { text, jobs } = loaded.redacted.clone();
+    state.set_config(api::ConfigStatus { text, jobs, last_reload_ok: true, loaded_ms: now() });
 }
 
 /// Logs queries where the configuration says, relative to its own place.
@@ -328,8 +384,13 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         wal_sync_interval: Duration::from_millis(cli.storage.wal_sync_interval.0.unsigned_abs()),
         retention_ms,
         retention_bytes: size,
-        out_of_order_window_ms: file.out_of_order_window_ms,
+        out_of_order_window_ms: match file.out_of_order_window_ms {
+            // What waited for a shard comes late.
+            0 if cli.cluster.has(Role::Shard) => SHARD_WINDOW_MS,
+            window => window,
+        },
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
+        float_chunks: file.float_chunks,
         series_max: cli.storage.series_max,
         ..defaults
     };
@@ -438,7 +499,9 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
 }
 
 fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
-    let mut scrapes = if jobs.of_cluster.is_empty() {
+    let mut scrapes = if !cli.has_built_in_jobs() {
+        String::new()
+    } else if jobs.of_cluster.is_empty() {
         format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
     } else {
         "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
@@ -446,11 +509,15 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
     if let Some(path) = &cli.config_file {
         let fixed: usize =
             loaded.jobs.iter().flat_map(|job| &job.targets).map(|group| group.targets.len()).sum();
-        scrapes.push_str(&format!(", and {fixed} targets of {}", path.display()));
+        let and = if scrapes.is_empty() { "" } else { ", and " };
+        scrapes.push_str(&format!("{and}{fixed} targets of {}", path.display()));
         let discoveries: usize = loaded.jobs.iter().map(|job| job.discoveries.len()).sum();
         if discoveries > 0 {
             scrapes.push_str(&format!(" and what its {discoveries} service discoveries find"));
         }
+    }
+    if scrapes.is_empty() {
+        scrapes.push_str("nothing by itself");
     }
     if let Some(access) = jobs.cluster.clone() {
         if let k8s::Origin::Kubeconfig { path, context } = &access.origin {

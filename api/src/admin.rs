@@ -35,13 +35,7 @@ pub(crate) async fn delete_series(
     params: Params,
 ) -> Result<Response, ApiError> {
     let store = store(&state)?;
-    let selectors = params.selectors()?;
-    if selectors.is_empty() {
-        return Err(ApiError::bad_data("no match[] parameter provided".to_owned()));
-    }
-    if selectors.iter().any(Vec::is_empty) {
-        return Err(invalid("match[]", "a selector must have a condition"));
-    }
+    let selectors = params.required_selectors()?;
     let range = params.range()?;
     blocking(move || selectors.iter().try_for_each(|matchers| store.delete(matchers, range))).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -58,6 +58,11 @@ impl ApiError {
         Self { kind, message }
     }
 
+    /// The error, which a parameter's value has caused.
+    pub(crate) fn of_parameter(self, name: &str) -> Self {
+        Self { message: format!("invalid parameter {name:?}: {}", self.message), ..self }
+    }
+
     pub(crate) fn bad_data(message: String) -> Self {
         Self::new(ErrorKind::BadData, message)
     }

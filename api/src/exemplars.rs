@@ -13,7 +13,6 @@ use tsdb::Exemplar;
 use crate::State;
 use crate::envelope::{ApiError, ErrorKind, success};
 use crate::params::Params;
-use crate::query::parse;
 use crate::targets::object;
 
 pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
@@ -23,7 +22,9 @@ pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> R
             "invalid parameter \"end\": end timestamp must not be before start timestamp".to_owned(),
         ));
     }
-    let expr = parse(&state, &params)?;
+    let text = params.get("query").unwrap_or_default();
+    let expr = promql::parse(text, &state.options().grammar)
+        .map_err(|error| ApiError::bad_data(error.to_string()))?;
     let mut selectors = Vec::new();
     push_selectors(&expr, &mut selectors);
     if selectors.is_empty() {

@@ -1,7 +1,6 @@
 //! Label names, label values and series, straight from the index.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::extract::{Path, State as Shared};
 use axum::http::header;
@@ -10,23 +9,13 @@ use axum::response::Response;
 use model::{Labels, Matcher, Querier, Selection, StorageError, TimeRange};
 
 use crate::State;
-use crate::envelope::{ApiError, ErrorKind, success_with, truncated};
+use crate::envelope::{ApiError, success_with, truncated};
 use crate::json::push_labels;
-use crate::params::{Params, invalid, unescape_label_name};
-
-/// Runs `read` on a snapshot, off the async threads.
-async fn blocking<T: Send + 'static>(
-    state: &State,
-    read: impl FnOnce(&dyn Querier) -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let store = Arc::clone(&state.running()?.store);
-    let outcome = tokio::task::spawn_blocking(move || read(&store.snapshot())).await;
-    let outcome = outcome.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
-    Ok(outcome?)
-}
+use crate::params::{Params, unescape_label_name};
+use crate::reading::Reading;
 
 /// The union of what `read` gives for each selector, or for no selector at all.
-fn union(
+pub(crate) fn union(
     selectors: &[Vec<Matcher>],
     mut read: impl FnMut(&[Matcher]) -> Result<Vec<String>, StorageError>,
 ) -> Result<Vec<String>, StorageError> {
@@ -43,8 +32,12 @@ fn union(
     }
 }
 
-fn answer(mut values: Vec<String>, limit: usize, note: Option<String>) -> Response {
-    let mut warnings = Vec::from_iter(note);
+fn answer(
+    (mut values, mut warnings): (Vec<String>, Vec<String>),
+    limit: usize,
+    note: Option<String>,
+) -> Response {
+    warnings.extend(note);
     if limit > 0 && values.len() > limit {
         values.truncate(limit);
         warnings.push(truncated());
@@ -60,7 +53,7 @@ fn probe(limit: usize) -> usize {
 pub(crate) async fn names(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
     let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
     let note = state.history_note();
-    let names = blocking(&state, move |querier| {
+    let names = Reading::new(&state, &params)?.read(move |querier| {
         union(&selectors, |matchers| querier.label_names(matchers, range, probe(limit)))
     });
     Ok(answer(names.await?, limit, note))
@@ -77,24 +70,19 @@ pub(crate) async fn values(
     }
     let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
     let note = state.history_note();
-    let values = blocking(&state, move |querier| {
+    let values = Reading::new(&state, &params)?.read(move |querier| {
         union(&selectors, |matchers| querier.label_values(&name, matchers, range, probe(limit)))
     });
     Ok(answer(values.await?, limit, note))
 }
 
 pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
-    if selectors.is_empty() {
-        return Err(ApiError::bad_data("no match[] parameter provided".to_owned()));
-    }
-    if let Some(all) = selectors.iter().position(|matchers| matchers.iter().all(Matcher::matches_empty)) {
-        let text = params.all("match[]").nth(all).unwrap_or_default();
-        let what = "match[] must contain at least one non-empty matcher";
-        return Err(invalid("match[]", &format!("{what}: {text}")));
-    }
+    let selectors = params.required_selectors()?;
+    let (range, limit) = (params.range()?, params.limit()?);
     let mut warnings = Vec::from_iter(state.history_note());
-    let (body, cut) = blocking(&state, move |querier| series_json(querier, &selectors, range, limit)).await?;
+    let read = move |querier: &dyn Querier| series_json(querier, &selectors, range, limit);
+    let ((body, cut), lacks) = Reading::new(&state, &params)?.read(read).await?;
+    warnings.extend(lacks);
     warnings.extend(cut.then(truncated));
     let warnings = match serde_json::to_string(&warnings) {
         Ok(list) if !warnings.is_empty() => format!(",\"warnings\":{list}"),

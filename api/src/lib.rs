@@ -35,8 +35,10 @@ mod process;
 mod query;
 mod query_log;
 mod read;
+mod reading;
 mod requests;
 mod rules_status;
+mod search;
 mod status;
 mod targets;
 mod write;
@@ -85,6 +87,8 @@ pub struct Options {
     pub admin: bool,
     /// Origins of pages that may read the API; all if none.
     pub cors_origin: Option<Arc<AnchoredRegex>>,
+    /// The port it listens on.
+    pub port: u16,
     /// The address under which users know this server; no slash at its end.
     pub external_url: String,
     /// Labels added to what leaves this process.
@@ -97,6 +101,8 @@ pub struct Options {
     pub notification_followers_max: usize,
     /// Limits of remote read.
     pub remote_read: RemoteRead,
+    /// Most results of a search, 0 for any number; none if searching is off.
+    pub search_limit_max: Option<usize>,
     /// The retention as `/api/v1/status/runtimeinfo` shows it.
     pub retention: String,
 }
@@ -112,12 +118,14 @@ impl Default for Options {
             lifecycle: false,
             admin: false,
             cors_origin: None,
+            port: 0,
             external_url: String::new(),
             external_labels: Labels::empty(),
             working_dir: String::new(),
             host_name: String::new(),
             notification_followers_max: 16,
             remote_read: RemoteRead::default(),
+            search_limit_max: None,
             retention: String::new(),
         }
     }
@@ -128,6 +136,8 @@ impl Default for Options {
 pub struct RemoteRead {
     /// Most samples of one answer; 0 for no limit.
     pub samples_max: u64,
+    /// Most bytes of a frame of a streamed answer, if a single chunk is not larger.
+    pub frame_bytes_max: usize,
     /// Requests answered at once; more wait. None for no limit.
     pub slots: Option<Arc<tokio::sync::Semaphore>>,
 }
@@ -147,6 +157,8 @@ pub struct Running {
     pub otlp: Option<Arc<remote::otlp::Receiver>>,
     /// How remote write goes.
     pub senders: SenderStats,
+    /// The shards that queries are answered from, instead of the store.
+    pub cell: Option<Arc<cluster::Cell>>,
 }
 
 /// Asks how remote write goes.
@@ -166,6 +178,8 @@ pub enum Demand {
 pub struct ConfigStatus {
     /// The file's text, secrets removed.
     pub text: String,
+    /// The section of each job, secrets removed.
+    pub jobs: BTreeMap<String, String>,
     /// Whether the last attempt to load one succeeded.
     pub last_reload_ok: bool,
     /// When the one in force was loaded, milliseconds since the epoch.
@@ -219,6 +233,12 @@ impl State {
         // A second attachment would be a bug of the caller; the first one stays.
         debug_assert!(self.0.running.get().is_none(), "attached twice");
         let _ = self.0.running.set(running);
+    }
+
+    /// The query engine.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.0.options.engine
     }
 
     /// Says who carries out `/-/reload` and `/-/quit`.
@@ -327,6 +347,9 @@ pub fn router(state: State) -> Router {
         .route("/labels", get(labels::names).post(labels::names))
         .route("/label/{name}/values", get(labels::values))
         .route("/series", get(labels::series).post(labels::series))
+        .route("/search/metric_names", get(search::metric_names).post(search::metric_names))
+        .route("/search/label_names", get(search::label_names).post(search::label_names))
+        .route("/search/label_values", get(search::label_values).post(search::label_values))
         .route("/write", post(write::write))
         .route("/read", post(read::read))
         .route("/otlp/v1/metrics", post(otlp::write))
@@ -336,7 +359,9 @@ pub fn router(state: State) -> Router {
         .route("/metadata", get(targets::metadata))
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::target_metadata))
+        .route("/targets/relabel_steps", get(targets::relabel_steps))
         .route("/scrape_pools", get(targets::scrape_pools))
+        .route("/scrape_pools/config", get(targets::pool_config))
         .route("/rules", get(rules_status::rules))
         .route("/alerts", get(rules_status::alerts))
         .route("/alertmanagers", get(rules_status::alertmanagers))
@@ -344,6 +369,7 @@ pub fn router(state: State) -> Router {
         .route("/status/runtimeinfo", get(status::runtime_info))
         .route("/status/config", get(status::config))
         .route("/status/flags", get(status::flags))
+        .route("/status/self_metrics", get(metrics::self_metrics))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/tsdb/blocks", get(status::blocks))
         .route("/features", get(status::features))

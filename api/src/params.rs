@@ -82,13 +82,15 @@ impl Params {
     /// A time: seconds with a fraction, or RFC 3339.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let parsed = parse_time(text);
-        parsed.map(Some).ok_or_else(|| invalid(name, &format!("cannot parse {text:?} to a valid timestamp")))
+        let unreadable =
+            || format!("invalid time value for '{name}': cannot parse {text:?} to a valid timestamp");
+        parse_time(text).map(Some).ok_or_else(|| invalid(name, &unreadable()))
     }
 
     /// A time that must be there.
     pub(crate) fn required_time(&self, name: &str) -> Result<Timestamp, ApiError> {
-        self.time(name)?.ok_or_else(|| invalid(name, "cannot parse \"\" to a valid timestamp"))
+        let text = self.get(name).unwrap_or("");
+        parse_time(text).ok_or_else(|| invalid(name, &format!("cannot parse {text:?} to a valid timestamp")))
     }
 
     /// A duration in milliseconds: seconds with a fraction, or `1h30m`.
@@ -108,19 +110,35 @@ impl Params {
         text.parse().map_err(|_| invalid("limit", &format!("{text:?} is not a non-negative whole number")))
     }
 
-    /// The `start` and `end` parameters; all of time where one is absent.
+    /// The `start` and `end` parameters; all of time where one is absent. A range that ends before it starts
+    /// holds nothing.
     pub(crate) fn range(&self) -> Result<TimeRange, ApiError> {
         let start = self.time("start")?.unwrap_or(TimeRange::ALL.start);
         let end = self.time("end")?.unwrap_or(TimeRange::ALL.end);
-        if end < start {
-            return Err(invalid("end", "end timestamp must not be before start timestamp"));
-        }
         Ok(TimeRange::new(start, end))
     }
 
-    /// The selectors of all `match[]` parameters.
+    /// The selectors of all `match[]` parameters. The error is the text alone, as Prometheus has it for labels
+    /// and rules.
     pub(crate) fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
-        self.all("match[]").map(|text| selector(text).map_err(|error| invalid("match[]", &error))).collect()
+        let one = |text| {
+            let matchers = promql::parse_selector(text).map_err(|error| error.to_string())?.matchers;
+            if matchers.iter().all(Matcher::matches_empty) {
+                return Err("match[] must contain at least one non-empty matcher".to_owned());
+            }
+            Ok(matchers)
+        };
+        self.all("match[]").map(|text| one(text).map_err(ApiError::bad_data)).collect()
+    }
+
+    /// The selectors of all `match[]` parameters, of which there must be one. The error names the parameter, as
+    /// Prometheus has it for series.
+    pub(crate) fn required_selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let selectors = self.selectors().map_err(|error| error.of_parameter("match[]"))?;
+        if selectors.is_empty() {
+            return Err(ApiError::bad_data("no match[] parameter provided".to_owned()));
+        }
+        Ok(selectors)
     }
 }
 
@@ -209,7 +227,7 @@ mod tests {
             assert!(params(bad).time("t").is_err(), "{bad}");
         }
         assert!(params("limit=-1").limit().is_err());
-        assert!(params("start=2&end=1").range().is_err());
+        assert_eq!(params("start=2&end=1").range().unwrap(), TimeRange::new(2000, 1000));
     }
 
     #[test]

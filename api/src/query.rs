@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State as Shared;
-use axum::http::Method;
 use axum::response::Response;
 use model::{QueryCancelled, Timestamp};
 use promql::{Expr, Outcome, QueryError, QueryOptions, ValueType};
@@ -12,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::envelope::{ApiError, ErrorKind, success};
 use crate::params::{Params, invalid};
-use crate::query_log::Entry;
+use crate::query_log::{Client, Entry, Origin};
+use crate::reading::{Reading, Times};
 use crate::{State, json};
 
 /// More points per series than this are refused: 11,000 is one a minute over a week.
@@ -20,16 +20,16 @@ const POINTS_MAX: i64 = 11_000;
 
 pub(crate) async fn instant(
     Shared(state): Shared<State>,
-    method: Method,
+    client: Client,
     params: Params,
 ) -> Result<Response, ApiError> {
     let at = params.time("time")?.unwrap_or_else(|| state.now());
-    run(state, &method, &params, Times { start: at, end: at, step_ms: 0 }).await
+    run(state, &client, &params, Times { start: at, end: at, step_ms: 0 }).await
 }
 
 pub(crate) async fn range(
     Shared(state): Shared<State>,
-    method: Method,
+    client: Client,
     params: Params,
 ) -> Result<Response, ApiError> {
     let (start, end) = (params.required_time("start")?, params.required_time("end")?);
@@ -43,21 +43,11 @@ pub(crate) async fn range(
         return Err(invalid("step", what));
     }
     if end.saturating_sub(start) / step_ms > POINTS_MAX {
-        let what = format!(
-            "exceeded maximum resolution of {POINTS_MAX} points per timeseries. \
-             Try decreasing the query resolution (?step=XX)"
-        );
-        return Err(ApiError::bad_data(what));
+        let what = "exceeded maximum resolution of 11,000 points per timeseries. \
+                    Try decreasing the query resolution (?step=XX)";
+        return Err(ApiError::bad_data(what.to_owned()));
     }
-    run(state, &method, &params, Times { start, end, step_ms }).await
-}
-
-/// When to evaluate; a step of 0 is an instant query.
-#[derive(Clone, Copy)]
-struct Times {
-    start: Timestamp,
-    end: Timestamp,
-    step_ms: i64,
+    run(state, &client, &params, Times { start, end, step_ms }).await
 }
 
 /// Sets its flag when the handler is dropped, which is what happens when the client hangs up.
@@ -69,7 +59,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-async fn run(state: State, method: &Method, params: &Params, times: Times) -> Result<Response, ApiError> {
+async fn run(state: State, client: &Client, params: &Params, times: Times) -> Result<Response, ApiError> {
     let expr = parse(&state, params)?;
     if times.step_ms > 0 && !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
         let kind = expr.value_type().documented();
@@ -85,31 +75,25 @@ async fn run(state: State, method: &Method, params: &Params, times: Times) -> Re
     let with_costs = is_logged || detail != Detail::None;
     let text = params.get("query").unwrap_or_default();
     let place = state.active_queries().and_then(|queries| queries.begin(text, state.now() / 1000));
-    let store = Arc::clone(&state.running()?.store);
+    let reading = Reading::new(&state, params)?;
     // Asked before the snapshot is taken: what comes back meanwhile is one note too many.
     let note = state.history_note();
     let engine = Arc::clone(&state.options().engine);
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
-    let cancelled = Arc::clone(&cancel.0);
+    let (cancelled, asked) = (Arc::clone(&cancel.0), text.to_owned());
     let evaluation = tokio::task::spawn_blocking(move || {
         let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit, with_costs };
         // The query is under way until it has ended, whether somebody still waits for it or not.
         let _place = place;
-        evaluate(&engine, &store, &expr, times, &options)
+        reading.evaluate(&engine, (&asked, &expr), times, &options)
     });
     let outcome = evaluation.await.map_err(|error| {
         ApiError::new(ErrorKind::Internal, format!("the query ended abnormally: {error}"))
     })?;
     drop(cancel);
     if is_logged {
-        let (error, stats) = match &outcome {
-            Ok(outcome) => (None, stats_json(outcome, times, Detail::Totals, text)),
-            Err(error) => (Some(error.to_string()), json!({})),
-        };
         let path = if times.step_ms == 0 { "/api/v1/query" } else { "/api/v1/query_range" };
-        let Times { start, end, step_ms } = times;
-        let (now, method) = (state.now(), method.as_str());
-        state.query_log().write(&Entry { now, query: text, start, end, step_ms, error, stats, method, path });
+        log(&state, text, times, outcome.as_ref(), Origin::Request { client, path });
     }
     let mut outcome = outcome?;
     outcome.warnings.extend(note);
@@ -117,18 +101,28 @@ async fn run(state: State, method: &Method, params: &Params, times: Times) -> Re
     Ok(json::respond(outcome, stats))
 }
 
-fn evaluate(
-    engine: &promql::Engine,
-    store: &tsdb::Db,
-    expr: &Expr,
-    times: Times,
-    options: &QueryOptions<'_>,
-) -> Result<Outcome, QueryError> {
-    let snapshot = store.snapshot();
-    if times.step_ms == 0 {
-        engine.instant(&snapshot, expr, times.start, options)
-    } else {
-        engine.range(&snapshot, expr, times.start, times.end, times.step_ms, options)
+/// Notes a query that has ended in the query log.
+fn log(state: &State, query: &str, times: Times, result: Result<&Outcome, &QueryError>, origin: Origin<'_>) {
+    let (error, stats) = match result {
+        Ok(outcome) => (None, stats_json(outcome, times, Detail::Totals, query)),
+        Err(error) => (Some(error.to_string()), json!({})),
+    };
+    let Times { start, end, step_ms } = times;
+    state.query_log().write(&Entry { now: state.now(), query, start, end, step_ms, error, stats, origin });
+}
+
+/// Queries of rules go to the query log too.
+impl rules::Observer for State {
+    fn wants_costs(&self) -> bool {
+        self.query_log().is_on()
+    }
+
+    fn ended(&self, query: &rules::EndedQuery<'_>) {
+        if self.query_log().is_on() {
+            let origin = Origin::Group { file: &query.group.file, name: &query.group.name };
+            let times = Times { start: query.at, end: query.at, step_ms: 0 };
+            log(self, &query.expr.to_string(), times, query.result, origin);
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! The query log: a JSON line for each query, in the form that Prometheus writes
 //! (`global.query_log_file`), so that tools which read one read the other.
 
+use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::Method;
+use axum::http::request::Parts;
 use jiff::fmt::temporal::DateTimePrinter;
 use model::Timestamp;
 use serde_json::{Value, json};
@@ -25,8 +30,31 @@ pub(crate) struct Entry<'a> {
     pub(crate) error: Option<String>,
     /// What it cost, as the API shows it.
     pub(crate) stats: Value,
-    pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
+    pub(crate) origin: Origin<'a>,
+}
+
+/// Who asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    /// Somebody over HTTP.
+    Request { client: &'a Client, path: &'a str },
+    /// A rule of a group.
+    Group { file: &'a str, name: &'a str },
+}
+
+/// Who sent a request, and how.
+pub(crate) struct Client {
+    method: Method,
+    address: Option<IpAddr>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(Self { method: parts.method.clone(), address: peer.map(|peer| peer.0.ip()) })
+    }
 }
 
 impl QueryLog {
@@ -72,8 +100,16 @@ fn line(entry: &Entry<'_>) -> Value {
             "step": entry.step_ms / 1000,
         },
         "stats": entry.stats,
-        "httpRequest": {"method": entry.method, "path": entry.path},
     });
+    match entry.origin {
+        Origin::Request { client, path } => {
+            let address =
+                client.address.map_or_else(String::new, |address| address.to_canonical().to_string());
+            line["httpRequest"] =
+                json!({"clientIP": address, "method": client.method.as_str(), "path": path});
+        }
+        Origin::Group { file, name } => line["ruleGroup"] = json!({"file": file, "name": name}),
+    }
     if let Some(error) = &entry.error {
         line["error"] = json!(error);
     }
@@ -100,21 +136,27 @@ mod tests {
             step_ms: 15_000,
             error: None,
             stats: json!({"samples": {"totalQueryableSamples": 12}}),
-            method: "GET",
-            path: "/api/v1/query_range",
+            origin: Origin::Group { file: "/rules.yml", name: "g" },
         }
     }
 
     #[test]
     fn lines_are_those_of_prometheus() {
-        let line = line(&entry("up"));
+        let of_rule = line(&entry("up"));
+        assert_eq!(of_rule["ruleGroup"], json!({"file": "/rules.yml", "name": "g"}));
+        assert!(of_rule.get("httpRequest").is_none());
+        let address = Some("::ffff:10.1.2.3".parse().unwrap());
+        let client = Client { method: Method::GET, address };
+        let origin = Origin::Request { client: &client, path: "/api/v1/query_range" };
+        let line = line(&Entry { origin, ..entry("up") });
         assert_eq!(line["time"], "2026-11-21T04:51:40.123Z");
         assert_eq!(line["msg"], "promql query logged");
         let params = json!({
             "query": "up", "start": "2026-11-21T04:51:40.000Z", "end": "2026-11-21T04:52:10.000Z", "step": 15
         });
         assert_eq!(line["params"], params);
-        assert_eq!(line["httpRequest"]["path"], "/api/v1/query_range");
+        let request = json!({"clientIP": "10.1.2.3", "method": "GET", "path": "/api/v1/query_range"});
+        assert_eq!(line["httpRequest"], request);
         assert!(line.get("error").is_none());
     }
 

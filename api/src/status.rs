@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::State;
 use crate::envelope::{ApiError, ErrorKind, success};
-use crate::params::{Params, invalid};
+use crate::params::Params;
 use crate::targets::rfc3339;
 
 /// The Prometheus release whose API this is; clients decide by it what they may ask.
@@ -69,12 +69,12 @@ const TOP: usize = 10;
 const TOP_MAX: usize = 10_000;
 
 pub(crate) async fn tsdb(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    let limit = match params.get("limit") {
-        None => TOP,
-        Some(_) => params.limit()?,
+    let limit = params.get("limit").map_or(Some(TOP), |text| text.parse().ok());
+    let Some(limit @ 1..) = limit else {
+        return Err(ApiError::bad_data("limit must be a positive number".to_owned()));
     };
-    if !(1..=TOP_MAX).contains(&limit) {
-        return Err(invalid("limit", &format!("must be between 1 and {TOP_MAX}")));
+    if limit > TOP_MAX {
+        return Err(ApiError::bad_data(format!("limit must not exceed {TOP_MAX}")));
     }
     let store = Arc::clone(&state.running()?.store);
     // Counting walks the whole index.
@@ -116,7 +116,7 @@ pub(crate) async fn features(Shared(state): Shared<State>) -> Response {
         "api": {
             "admin": options.admin, "lifecycle": options.lifecycle, "remote_write_receiver": written,
             "otlp_write_receiver": otlp, "query_stats": true, "query_warnings": true, "exclude_alerts": true,
-            "label_values_match": true, "time_range_labels": true, "time_range_series": true,
+            "label_values_match": true, "time_range_labels": true, "search": options.search_limit_max.is_some(), "time_range_series": true,
         },
         "promql": {
             "at_modifier": true, "negative_offset": true, "subqueries": true, "offset": true, "bool": true,

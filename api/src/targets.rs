@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State as Shared;
+use axum::http::Uri;
 use axum::response::Response;
 use model::{Labels, Matcher, Timestamp};
-use scraper::TargetStatus;
 use scraper::status::FamilyMetadata;
+use scraper::{TargetStatus, relabel};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::State;
-use crate::envelope::{ApiError, success};
+use crate::envelope::{ApiError, ErrorKind, success};
 use crate::params::{Params, invalid};
+use crate::{Options, State};
 
 /// A label set as a JSON object.
 pub(crate) fn object(labels: &Labels) -> BTreeMap<String, String> {
@@ -32,7 +33,7 @@ struct Target<'a> {
     labels: BTreeMap<String, String>,
     scrape_pool: &'a str,
     scrape_url: &'a str,
-    global_url: &'a str,
+    global_url: String,
     last_error: &'a str,
     last_scrape: String,
     last_scrape_duration: f64,
@@ -41,14 +42,14 @@ struct Target<'a> {
     scrape_timeout: String,
 }
 
-impl<'a> From<&'a TargetStatus> for Target<'a> {
-    fn from(target: &'a TargetStatus) -> Self {
+impl<'a> Target<'a> {
+    fn new(target: &'a TargetStatus, options: &Options) -> Self {
         Self {
             discovered_labels: object(&target.discovered_labels),
             labels: object(&target.labels),
             scrape_pool: &target.pool,
             scrape_url: &target.url,
-            global_url: &target.url,
+            global_url: global_url(&target.url, options),
             last_error: target.last_error.as_deref().unwrap_or_default(),
             last_scrape: rfc3339(target.last_scrape),
             last_scrape_duration: target.last_duration_s,
@@ -57,6 +58,29 @@ impl<'a> From<&'a TargetStatus> for Target<'a> {
             scrape_timeout: model::duration::format_ms(target.timeout_ms),
         }
     }
+}
+
+/// The URL as others may reach it: a target on this machine is known by the name of the external URL, and this
+/// server itself by all of it but the path.
+fn global_url(url: &str, options: &Options) -> String {
+    let parse = |text: &str| text.parse::<Uri>().ok();
+    let (Some(target), Some(external)) = (parse(url), parse(&options.external_url)) else {
+        return url.to_owned();
+    };
+    let is_local = matches!(target.host(), Some("127.0.0.1" | "localhost" | "0.0.0.0" | "[::1]" | "[::]"));
+    let (Some(host), Some(path), true) = (external.host(), target.path_and_query(), is_local) else {
+        return url.to_owned();
+    };
+    if target.port_u16() == Some(options.port) {
+        let (scheme, authority) = (external.scheme_str(), external.authority());
+        return format!(
+            "{}://{}{path}",
+            scheme.unwrap_or("http"),
+            authority.map_or(host, |all| all.as_str())
+        );
+    }
+    let port = target.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{host}{port}{path}", target.scheme_str().unwrap_or("http"))
 }
 
 pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
@@ -69,8 +93,12 @@ pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Res
     };
     let pool = params.get("scrapePool");
     let wanted = |name: &str| pool.is_none_or(|pool| pool == name);
-    let active_targets: Vec<Target<'_>> =
-        targets.active.iter().filter(|target| active && wanted(&target.pool)).map(Target::from).collect();
+    let active_targets: Vec<Target<'_>> = targets
+        .active
+        .iter()
+        .filter(|target| active && wanted(&target.pool))
+        .map(|target| Target::new(target, state.options()))
+        .collect();
     let dropped_targets: Vec<Value> = targets
         .dropped
         .iter()
@@ -80,22 +108,85 @@ pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Res
     let counts: BTreeMap<&str, u64> = targets
         .dropped_counts
         .iter()
-        .filter(|(name, _)| dropped && wanted(name))
+        .filter(|_| dropped)
         .map(|(name, count)| (name.as_str(), *count))
         .collect();
     Ok(success(&json!({
         "activeTargets": active_targets,
         "droppedTargets": dropped_targets,
-        "droppedTargetCounts": counts,
+        // Go's empty map.
+        "droppedTargetCounts": dropped.then_some(counts),
     })))
 }
 
 pub(crate) async fn scrape_pools(Shared(state): Shared<State>) -> Result<Response, ApiError> {
-    let targets = state.running()?.scraper.targets();
-    let active = targets.active.into_iter().map(|target| target.pool);
     let pools: BTreeSet<String> =
-        active.chain(targets.dropped_counts.into_iter().map(|(pool, _)| pool)).collect();
+        state.running()?.scraper.pools().into_iter().map(|pool| pool.name).collect();
     Ok(success(&json!({"scrapePools": pools})))
+}
+
+/// `scrape_pools/config`: a job as it is configured.
+pub(crate) async fn pool_config(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
+    let Some(name) = params.get("scrapePool").filter(|name| !name.is_empty()) else {
+        return Err(ApiError::bad_data("no scrapePool parameter provided".to_owned()));
+    };
+    let config = state.0.config.read().map(|config| config.jobs.get(name).cloned()).unwrap_or_default();
+    match config {
+        Some(yaml) => Ok(success(&json!({"yaml": yaml}))),
+        None => {
+            let what = format!("error retrieving scrape config: scrape pool {name:?} is not configured");
+            Err(ApiError::bad_data(what))
+        }
+    }
+}
+
+/// `targets/relabel_steps`: what each rule of a job makes of a target's labels.
+pub(crate) async fn relabel_steps(
+    Shared(state): Shared<State>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let given = |name: &str| {
+        let text = params.get(name).filter(|text| !text.is_empty());
+        text.ok_or_else(|| ApiError::bad_data(format!("no {name} parameter provided")))
+    };
+    let (pool, text) = (given("scrapePool")?, given("labels")?);
+    let labels: BTreeMap<String, String> =
+        serde_json::from_str(text).map_err(|error| invalid("labels", &error.to_string()))?;
+    let Some(rules) = state.running()?.scraper.relabel_rules(pool) else {
+        return Err(ApiError::new(ErrorKind::NotFound, format!("scrape pool {pool:?} is not configured")));
+    };
+    let mut builder = Labels::from_pairs(&labels).to_builder();
+    let mut steps = Vec::with_capacity(rules.len());
+    for rule in &rules {
+        let keep = relabel::apply(std::slice::from_ref(rule), &mut builder);
+        let output = if keep { object(&builder.clone().build()) } else { BTreeMap::new() };
+        steps.push(json!({"rule": rule_json(rule), "output": output, "keep": keep}));
+        if !keep {
+            break;
+        }
+    }
+    Ok(success(&json!({"steps": steps})))
+}
+
+/// A rule with its defaults; what it has no use for is left out.
+fn rule_json(rule: &relabel::Rule) -> Value {
+    let spec = rule.spec();
+    let mut out = json!({
+        "action": spec.action.as_str(),
+        "regex": spec.regex.as_deref().unwrap_or("(.*)"),
+        "replacement": spec.replacement.as_deref().unwrap_or("$1"),
+        "separator": spec.separator.as_deref().unwrap_or(";"),
+    });
+    if !spec.source_labels.is_empty() {
+        out["source_labels"] = json!(spec.source_labels);
+    }
+    if !spec.target_label.is_empty() {
+        out["target_label"] = json!(spec.target_label);
+    }
+    if spec.modulus > 0 {
+        out["modulus"] = json!(spec.modulus);
+    }
+    out
 }
 
 /// `metadata`: what the targets say about each metric, the same answer counted once.
@@ -130,7 +221,15 @@ pub(crate) async fn target_metadata(
     Shared(state): Shared<State>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.limit()?;
+    let limit = match params.get("limit") {
+        None => None,
+        // A negative number is none.
+        Some(text) => {
+            let limit: i64 =
+                text.parse().map_err(|_| ApiError::bad_data("limit must be a number".to_owned()))?;
+            usize::try_from(limit).ok()
+        }
+    };
     let matchers = match params.get("match_target") {
         Some(text) => crate::params::selector(text).map_err(|error| invalid("match_target", &error))?,
         None => Vec::new(),
@@ -138,6 +237,10 @@ pub(crate) async fn target_metadata(
     let metric = params.get("metric");
     let mut rows = Vec::new();
     for target in state.running()?.scraper.metadata() {
+        // The limit is looked at between targets: none is shown in part.
+        if limit.is_some_and(|limit| rows.len() >= limit) {
+            break;
+        }
         let matches =
             |matcher: &Matcher| matcher.matches(target.labels.get(&matcher.name).unwrap_or_default());
         if !matchers.iter().all(matches) {
@@ -155,9 +258,6 @@ pub(crate) async fn target_metadata(
             }
             rows.push(row);
         }
-    }
-    if limit > 0 {
-        rows.truncate(limit);
     }
     Ok(success(&rows))
 }

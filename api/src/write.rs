@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, Limited};
-use remote::receive::{Encoding, ReceiveError, Written};
+use remote::receive::{Encoding, ReceiveError};
 
 use crate::State;
 
@@ -34,7 +34,7 @@ pub(crate) async fn write(Shared(state): Shared<State>, request: Request) -> Res
     // A commit writes to the log.
     let outcome = tokio::task::spawn_blocking(move || Arc::clone(&receiver).receive(encoding, &body)).await;
     match outcome {
-        Ok(Ok(written)) => (StatusCode::NO_CONTENT, written_headers(written)).into_response(),
+        Ok(Ok(written)) => (StatusCode::NO_CONTENT, written.headers()).into_response(),
         Ok(Err(error)) => refusal(&error),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -57,26 +57,8 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, Box<Response>> {
     }
 }
 
-fn written_headers(written: Written) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, count) in [
-        ("x-prometheus-remote-write-samples-written", written.samples),
-        ("x-prometheus-remote-write-histograms-written", written.histograms),
-        ("x-prometheus-remote-write-exemplars-written", written.exemplars),
-    ] {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from(count));
-    }
-    headers
-}
-
 /// 4xx for what must not be sent again, 5xx for what may be.
 fn refusal(error: &ReceiveError) -> Response {
-    let (status, written) = match error {
-        ReceiveError::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Written::default()),
-        ReceiveError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Written::default()),
-        ReceiveError::Malformed(_) => (StatusCode::BAD_REQUEST, Written::default()),
-        ReceiveError::Partial { written, .. } => (StatusCode::BAD_REQUEST, *written),
-        ReceiveError::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, Written::default()),
-    };
-    (status, written_headers(written), format!("{error}\n")).into_response()
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, error.written().headers(), format!("{error}\n")).into_response()
 }

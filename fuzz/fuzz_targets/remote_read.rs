@@ -1,4 +1,4 @@
-//! Any remote-read request is read or refused, compressed or not.
+//! Any remote-read request is read or refused, compressed or not; so is any streamed answer.
 
 #![no_main]
 
@@ -7,7 +7,14 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (bool, &[u8])| {
     let (raw, bytes) = input;
     let body = if raw { bytes.to_vec() } else { snap::raw::Encoder::new().compress_vec(bytes).expect("it compresses") };
-    if let Ok(queries) = remote::read::parse(&body) {
-        assert!(queries.iter().all(|query| query.range.start <= query.range.end));
+    let mut frames = remote::read::Frames::default();
+    frames.push(bytes);
+    while let Ok(Some(series)) = frames.take() {
+        for one in series {
+            let _ = one.decode(model::TimeRange::ALL, &mut model::Samples::default());
+        }
+    }
+    if let Ok(request) = remote::read::parse(&body) {
+        assert!(request.queries.iter().all(|query| query.range.start <= query.range.end));
     }
 });

@@ -30,7 +30,7 @@ mod lease;
 mod mailbox;
 mod meta;
 mod objects;
-mod quantity;
+pub mod quantity;
 mod review;
 mod store;
 mod watch;

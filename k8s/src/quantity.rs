@@ -1,7 +1,8 @@
 //! Amounts as objects write them: `3920m`, `16Gi`, `1e3`.
 
 /// The amount in units of one `scale`-th, rounded up; `None` if it is none or does not fit.
-pub(crate) fn scaled(text: &str, scale: u128) -> Option<u64> {
+#[must_use]
+pub fn scaled(text: &str, scale: u128) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

@@ -5,7 +5,9 @@ mod group;
 mod rank;
 mod values;
 
-use model::Value;
+use std::sync::Arc;
+
+use model::{Labels, Samples, Timestamp, Value};
 
 use crate::annotations::Site;
 use crate::ast::{Aggregate, AggregateOp, Expr};
@@ -41,6 +43,51 @@ pub(crate) fn aggregate(
             aggregation.rank()
         }
     }
+}
+
+/// What a sum is made of, group by group: sums of several stores are put together from these without
+/// losing more than one sum would.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GroupSum {
+    /// The group.
+    pub labels: Labels,
+    /// The sum of the floats at each step where there are any, rounded.
+    pub floats: Samples,
+    /// What rounding took from it, where that is not zero.
+    pub compensation: Samples,
+    /// The sum of the histograms.
+    pub histograms: Samples,
+    /// How many values there were of either kind.
+    pub counts: Samples,
+}
+
+impl GroupSum {
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 series")]
+    fn push(&mut self, ts: Timestamp, parts: fold::Parts, remarks: &Remarks<'_>) {
+        if parts.count == 0 {
+            return;
+        }
+        self.counts.push_float(ts, parts.count as f64);
+        if parts.any_floats {
+            self.floats.push_float(ts, parts.sum.sum);
+            if parts.sum.compensation != 0.0 && parts.sum.sum.is_finite() {
+                self.compensation.push_float(ts, parts.sum.compensation);
+            }
+        }
+        if let Some(sum) = parts.histograms.and_then(|total| total.into_sum(remarks)) {
+            self.histograms.push_histogram(ts, Arc::new(sum));
+        }
+    }
+}
+
+/// Evaluates the sums behind an aggregation.
+pub(crate) fn sums(
+    evaluator: &Evaluator<'_>,
+    aggregate: &Aggregate,
+    expr: &Expr,
+    grid: Grid,
+) -> Result<Vec<GroupSum>, QueryError> {
+    Aggregation { evaluator, aggregate, expr, grid }.sums()
 }
 
 /// An aggregation under way.
@@ -114,6 +161,28 @@ impl Aggregation<'_> {
 
     /// An aggregation of constant memory for each group and step.
     fn fold<A: Accumulator>(&self) -> Result<Vec<Series>, QueryError> {
+        let mut out = Vec::new();
+        let remarks = self.remarks();
+        self.fold_groups::<A>(|labels, drop_name, steps| {
+            let mut column = Column::new(self.grid.count);
+            for (step, accumulator) in steps.enumerate() {
+                if let Some(value) = accumulator.finish(&remarks) {
+                    column.set(step, value);
+                }
+            }
+            if !column.is_empty() {
+                out.push(Series { labels, drop_name, column });
+            }
+        })?;
+        self.evaluator.hold(&out, self.expr)?;
+        Ok(out)
+    }
+
+    /// Folds all series into their groups, and hands each group over with its accumulators, one a step.
+    fn fold_groups<A: Accumulator>(
+        &self,
+        mut finish: impl FnMut(Labels, bool, &mut dyn Iterator<Item = A>),
+    ) -> Result<(), QueryError> {
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
         let mut groups = Groups::new(self.aggregate);
         let mut accumulators = Accumulators::<A>::new(self.grid.count);
@@ -131,21 +200,25 @@ impl Aggregation<'_> {
             Ok(())
         })?;
         let bytes = accumulators.blocks.len() * accumulators.block_bytes();
-        let mut out = Vec::with_capacity(groups.len());
         let mut steps = accumulators.blocks.into_iter().flatten();
         for (labels, drop_name) in groups.into_labels() {
-            let mut column = Column::new(self.grid.count);
-            for (step, accumulator) in steps.by_ref().take(self.grid.count).enumerate() {
-                if let Some(value) = accumulator.finish(&remarks) {
-                    column.set(step, value);
-                }
-            }
-            if !column.is_empty() {
-                out.push(Series { labels, drop_name, column });
-            }
+            finish(labels, drop_name, &mut steps.by_ref().take(self.grid.count));
         }
         self.evaluator.release_bytes(0, bytes);
-        self.evaluator.hold(&out, self.expr)?;
+        Ok(())
+    }
+
+    /// The sums of all groups with what rounding takes from them.
+    fn sums(&self) -> Result<Vec<GroupSum>, QueryError> {
+        let mut out = Vec::new();
+        let remarks = self.remarks();
+        self.fold_groups::<fold::Parts>(|labels, _, steps| {
+            let mut group = GroupSum { labels, ..GroupSum::default() };
+            for (ts, parts) in self.grid.times().zip(steps) {
+                group.push(ts, parts, &remarks);
+            }
+            out.push(group);
+        })?;
         Ok(out)
     }
 

@@ -540,6 +540,34 @@ impl Expr {
         }
     }
 
+    /// All selectors that are written, in the order of the text. The function `info` may read a metric besides
+    /// that no selector names.
+    #[must_use]
+    pub fn selectors(&self) -> Vec<&Selector> {
+        let mut out = Vec::new();
+        self.add_selectors(&mut out);
+        out
+    }
+
+    fn add_selectors<'a>(&'a self, out: &mut Vec<&'a Selector>) {
+        match &self.kind {
+            ExprKind::Number(_) | ExprKind::String(_) => {}
+            ExprKind::Vector(selector) => out.push(selector),
+            ExprKind::Matrix(matrix) => out.push(&matrix.selector),
+            ExprKind::Subquery(subquery) => subquery.expr.add_selectors(out),
+            ExprKind::Paren(inner) => inner.add_selectors(out),
+            ExprKind::Unary(unary) => unary.expr.add_selectors(out),
+            ExprKind::Binary(binary) => {
+                binary.left.add_selectors(out);
+                binary.right.add_selectors(out);
+            }
+            ExprKind::Aggregate(aggregate) => {
+                aggregate.param.iter().chain([&aggregate.expr]).for_each(|expr| expr.add_selectors(out));
+            }
+            ExprKind::Call(call) => call.args.iter().for_each(|arg| arg.add_selectors(out)),
+        }
+    }
+
     /// The expression without parentheses around it.
     #[must_use]
     pub fn unwrapped(&self) -> &Self {

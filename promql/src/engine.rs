@@ -1,10 +1,11 @@
 //! The engine: limits, threads, and the two ways to ask.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use model::{Labels, Querier, QueryCancelled, Samples, StorageError, Timestamp, Value};
 
+use crate::aggregate::GroupSum;
 use crate::ast::{Expr, Span, ValueType};
 use crate::eval::at::Times;
 use crate::eval::{Evaluator, Grid};
@@ -161,6 +162,25 @@ pub struct Outcome {
     pub costs: Option<Costs>,
 }
 
+/// The sums behind an aggregation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// By group.
+    pub groups: Vec<GroupSum>,
+    /// As in [`Outcome`].
+    pub warnings: Vec<String>,
+    /// As in [`Outcome`].
+    pub infos: Vec<String>,
+}
+
+/// What comes with a value.
+struct Parts {
+    warnings: Vec<String>,
+    infos: Vec<String>,
+    stats: Stats,
+    costs: Option<Costs>,
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -205,6 +225,33 @@ pub struct Engine {
     options: EngineOptions,
     gate: Gate,
     pool: Option<rayon::ThreadPool>,
+    totals: Totals,
+}
+
+/// What an engine has done since it was built.
+#[derive(Debug, Default)]
+struct Totals {
+    queries: AtomicU64,
+    queued_ns: AtomicU64,
+    elapsed_ns: AtomicU64,
+    samples: AtomicU64,
+}
+
+/// What an engine has done since it was built, and does now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EngineStats {
+    /// Queries that are evaluated now.
+    pub running: usize,
+    /// Queries that may be evaluated at once.
+    pub concurrency: usize,
+    /// Queries that have ended.
+    pub queries: u64,
+    /// How long they have waited.
+    pub queued: Duration,
+    /// How long they were evaluated.
+    pub elapsed: Duration,
+    /// Samples that were read.
+    pub samples: u64,
 }
 
 /// Longer than any query runs.
@@ -226,7 +273,7 @@ impl Engine {
             .build()
             // Without threads, the caller's own does the work.
             .ok();
-        Self { gate: Gate::new(&options.limits), options, pool }
+        Self { gate: Gate::new(&options.limits), options, pool, totals: Totals::default() }
     }
 
     /// What the engine was built from.
@@ -239,6 +286,21 @@ impl Engine {
     #[must_use]
     pub fn bytes_held(&self) -> u64 {
         self.gate.bytes().load(Ordering::Relaxed)
+    }
+
+    /// What it has done, and does now.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let concurrency = self.options.limits.concurrency.max(1);
+        EngineStats {
+            running: concurrency - self.gate.free(),
+            concurrency,
+            queries: load(&self.totals.queries),
+            queued: Duration::from_nanos(load(&self.totals.queued_ns)),
+            elapsed: Duration::from_nanos(load(&self.totals.elapsed_ns)),
+            samples: load(&self.totals.samples),
+        }
     }
 
     /// Evaluates `expr` at one time.
@@ -281,6 +343,27 @@ impl Engine {
         self.run(querier, expr, self.times(grid, end, options), options)
     }
 
+    /// Evaluates the sums behind `expr`, which is a `sum` or an `avg`, from `start` to `end`; a `step_ms` of 0
+    /// means at `start` alone.
+    ///
+    /// # Errors
+    /// See [`QueryError`]; also if `expr` is no aggregation.
+    pub fn sums(
+        &self,
+        querier: &dyn Querier,
+        expr: &Expr,
+        (start, end): (Timestamp, Timestamp),
+        step_ms: i64,
+        options: &QueryOptions<'_>,
+    ) -> Result<Sums, QueryError> {
+        let grid = if step_ms == 0 { Some(Grid::instant(start)) } else { Grid::range(start, end, step_ms) };
+        let grid = grid.ok_or_else(invalid_range)?;
+        let times = self.times(grid, if step_ms == 0 { start } else { end }, options);
+        let (groups, parts) =
+            self.evaluated(querier, (expr, times), options, |evaluator| evaluator.sums(expr))?;
+        Ok(Sums { groups, warnings: parts.warnings, infos: parts.infos })
+    }
+
     /// How `expr` would be evaluated from `start` to `end`; a `step_ms` of 0 means at `start` alone.
     ///
     /// # Errors
@@ -313,6 +396,24 @@ impl Engine {
         times: Times,
         options: &QueryOptions<'_>,
     ) -> Result<Outcome, QueryError> {
+        let evaluated = self.evaluated(querier, (expr, times), options, |evaluator| evaluator.query(expr));
+        let (value, mut parts) = evaluated?;
+        let (value, cut) = limited(value, options.limit);
+        if cut {
+            parts.warnings.push("results truncated due to limit".to_owned());
+        }
+        let Parts { warnings, infos, stats, costs } = parts;
+        Ok(Outcome { value, warnings, infos, stats, costs })
+    }
+
+    /// Evaluates in a place at the gate, under the limits.
+    fn evaluated<T: Send>(
+        &self,
+        querier: &dyn Querier,
+        (expr, times): (&Expr, Times),
+        options: &QueryOptions<'_>,
+        evaluation: impl Fn(&Evaluator<'_>) -> Result<T, QueryError> + Sync,
+    ) -> Result<(T, Parts), QueryError> {
         let limits = &self.options.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let asked = Instant::now();
@@ -321,35 +422,60 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
+        let evaluated = self.evaluated_on(&account, (querier, expr, times), options, evaluation);
+        let mut stats = account.stats();
+        (stats.queued, stats.elapsed) = (entered - asked, entered.elapsed());
+        self.totals.add(&stats);
+        evaluated.map(|(value, parts)| (value, Parts { stats, ..parts }))
+    }
+
+    fn evaluated_on<T: Send>(
+        &self,
+        account: &Account<'_>,
+        (querier, expr, times): (&dyn Querier, &Expr, Times),
+        options: &QueryOptions<'_>,
+        evaluation: impl Fn(&Evaluator<'_>) -> Result<T, QueryError> + Sync,
+    ) -> Result<(T, Parts), QueryError> {
         let evaluator =
-            Evaluator::new(querier, &self.options, &account, times, self.pool.as_ref()).for_query(expr)?;
+            Evaluator::new(querier, &self.options, account, times, self.pool.as_ref()).for_query(expr)?;
         let evaluator = if options.with_costs { evaluator.with_tally(expr) } else { evaluator };
-        let value = evaluate(&evaluator, expr)?;
-        let (value, cut) = limited(value, options.limit);
-        let (mut warnings, infos, tally) = evaluator.into_parts();
+        let value = evaluate(&evaluator, expr, evaluation)?;
+        let (warnings, infos, tally) = evaluator.into_parts();
         let costs = tally.map(|tally| {
             let (samples_per_step, nodes) = tally.into_parts();
             Costs { samples_per_step, nodes }
         });
-        if cut {
-            warnings.push("results truncated due to limit".to_owned());
+        Ok((value, Parts { warnings, infos, stats: Stats::default(), costs }))
+    }
+}
+
+impl Totals {
+    fn add(&self, stats: &Stats) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        for (counter, more) in [
+            (&self.queries, 1),
+            (&self.queued_ns, nanos(stats.queued)),
+            (&self.elapsed_ns, nanos(stats.elapsed)),
+            (&self.samples, stats.samples),
+        ] {
+            counter.fetch_add(more, Ordering::Relaxed);
         }
-        let mut stats = account.stats();
-        stats.queued = entered - asked;
-        stats.elapsed = entered.elapsed();
-        Ok(Outcome { value, warnings, infos, stats, costs })
     }
 }
 
 /// Evaluates a query on the caller's thread. The pool computes series for it, but no thread of the pool
 /// ever waits for another query, so that a long one does not hold up a short one.
-fn evaluate(evaluator: &Evaluator<'_>, expr: &Expr) -> Result<QueryValue, QueryError> {
+fn evaluate<T: Send>(
+    evaluator: &Evaluator<'_>,
+    expr: &Expr,
+    evaluation: impl Fn(&Evaluator<'_>) -> Result<T, QueryError> + Sync,
+) -> Result<T, QueryError> {
     if plan::height(expr) <= SHALLOW {
-        return evaluator.query(expr);
+        return evaluation(evaluator);
     }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-        let spawned = thread.spawn_scoped(scope, || evaluator.query(expr));
+        let spawned = thread.spawn_scoped(scope, || evaluation(evaluator));
         match spawned.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(value)) => value,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),

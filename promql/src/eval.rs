@@ -115,7 +115,7 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn for_query(mut self, expr: &Expr) -> Result<Self, QueryError> {
         detect::selectors(expr, false, &mut self.detecting);
         self.unordered = unordered::selectors(expr);
-        self.shared = shared::select(self.querier, expr, &self.times)?;
+        self.shared = shared::select(self.querier, expr, &self.times, self.account)?;
         Ok(self)
     }
 

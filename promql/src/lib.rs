@@ -38,10 +38,11 @@ mod print;
 pub mod series;
 pub mod text;
 
+pub use aggregate::GroupSum;
 pub use ast::{Expr, ExprKind, Position, Span, ValueType};
 pub use engine::{
-    Costs, Engine, EngineOptions, Features, MatrixSeries, NodeStats, Outcome, QueryError, QueryOptions,
-    QueryValue, Stats, VectorSample,
+    Costs, Engine, EngineOptions, EngineStats, Features, MatrixSeries, NodeStats, Outcome, QueryError,
+    QueryOptions, QueryValue, Stats, Sums, VectorSample,
 };
 pub use histogram::{Bucket, all as buckets};
 pub use limits::Limits;

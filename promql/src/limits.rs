@@ -53,6 +53,11 @@ impl Gate {
         Self { free: Mutex::new(limits.concurrency.max(1)), left: Condvar::new(), bytes: Arc::default() }
     }
 
+    /// Places that are free now.
+    pub(crate) fn free(&self) -> usize {
+        *self.free.lock()
+    }
+
     /// The bytes that all queries hold.
     pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)
@@ -169,6 +174,22 @@ impl<'a> Account<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Takes `bytes` until the query ends, unless more than half of a limit would be taken: what is kept for
+    /// speed leaves room for what is needed.
+    pub(crate) fn keep(&self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        let limits = self.limits;
+        let fits = |book: &AtomicU64, max| max == 0 || book.load(Ordering::Relaxed) + bytes <= max / 2;
+        if !fits(&self.bytes, limits.bytes_per_query_max) || !fits(&self.bytes_of_all, limits.bytes_total_max)
+        {
+            return false;
+        }
+        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes_peak.fetch_max(held, Ordering::Relaxed);
+        self.bytes_of_all.fetch_add(bytes, Ordering::Relaxed);
+        true
     }
 
     /// Gives back what [`Account::hold`] took.

@@ -239,7 +239,7 @@ sum: folds
     }
 
     #[test]
-    fn equal_selectors_are_looked_up_once() {
+    fn equal_selectors_are_read_once() {
         let wanted = "\
 /: holds
 ├ a: reads 700001..1600000, shared

@@ -5,7 +5,7 @@
 #[path = "support/storage.rs"]
 mod storage;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use model::{
@@ -72,10 +72,10 @@ fn a_query_ends_at_its_deadline() {
     assert!(matches!(ask(&engine, &store(5), "m"), Err(QueryError::Timeout(_))));
 }
 
-/// A store whose reading takes its time.
-struct Slow(Memory, AtomicBool);
+/// A store whose reading takes its time, and is counted.
+struct Slow(Memory, AtomicUsize);
 
-struct SlowSet<'a>(Box<dyn SeriesSet + 'a>, &'a AtomicBool);
+struct SlowSet<'a>(Box<dyn SeriesSet + 'a>, &'a AtomicUsize);
 
 impl Querier for Slow {
     fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
@@ -107,7 +107,7 @@ impl SeriesSet for SlowSet<'_> {
     }
 
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
-        self.1.store(true, Ordering::Relaxed);
+        self.1.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(2));
         self.0.samples(index, range, into)
     }
@@ -116,7 +116,7 @@ impl SeriesSet for SlowSet<'_> {
 #[test]
 fn a_query_that_nobody_waits_for_ends_at_once() {
     let engine = engine(Limits::default());
-    let store = Slow(store(5000), AtomicBool::new(false));
+    let store = Slow(store(5000), AtomicUsize::new(0));
     let expr = parse("sum(m)", &ParseOptions::default()).unwrap();
     let cancelled = QueryCancelled::new();
     std::thread::scope(|scope| {
@@ -124,7 +124,7 @@ fn a_query_that_nobody_waits_for_ends_at_once() {
             let options = QueryOptions { cancelled: Some(&cancelled), ..QueryOptions::default() };
             engine.instant(&store, &expr, 500_000, &options)
         });
-        while !store.1.load(Ordering::Relaxed) {
+        while store.1.load(Ordering::Relaxed) == 0 {
             std::thread::yield_now();
         }
         cancelled.set();
@@ -135,14 +135,31 @@ fn a_query_that_nobody_waits_for_ends_at_once() {
 }
 
 #[test]
+fn equal_selectors_decode_their_series_once() {
+    for query in ["m / (m + m)", "rate(m[5m]) / ignoring(x) rate(m[1m]) + m"] {
+        let store = Slow(store(20), AtomicUsize::new(0));
+        let outcome = ask(&engine(Limits::default()), &store, query).unwrap();
+        let alone = ask(&engine(Limits::default()), &store.0, query).unwrap();
+        assert_eq!(store.1.load(Ordering::Relaxed), 20, "{query}");
+        // Some are NaN, which equals nothing.
+        assert!(format!("{:?}", outcome.value) == format!("{:?}", alone.value), "{query}");
+    }
+    // Where nothing may be kept, each decodes for itself; the answer is the same.
+    let store = Slow(store(20), AtomicUsize::new(0));
+    let limits = Limits { bytes_per_query_max: 90_000, ..Limits::default() };
+    ask(&engine(limits), &store, "sum(m) + count(m)").unwrap();
+    assert!((21..=40).contains(&store.1.load(Ordering::Relaxed)), "{:?}", store.1);
+}
+
+#[test]
 fn queries_beyond_the_concurrency_wait() {
     let limits = Limits { concurrency: 1, timeout: Duration::from_millis(200), ..Limits::default() };
     let engine = engine(limits);
-    let store = Slow(store(5000), AtomicBool::new(false));
+    let store = Slow(store(5000), AtomicUsize::new(0));
     let expr = parse("sum(m)", &ParseOptions::default()).unwrap();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| engine.instant(&store, &expr, 500_000, &QueryOptions::default()));
-        while !store.1.load(Ordering::Relaxed) {
+        while store.1.load(Ordering::Relaxed) == 0 {
             std::thread::yield_now();
         }
         let options = QueryOptions { timeout: Some(Duration::from_millis(20)), ..QueryOptions::default() };

@@ -1,5 +1,5 @@
-//! Samples between processes: remote write in and out, remote read served, OTLP metrics in. The router and
-//! the StoreAPI are to come.
+//! Samples between processes: remote write in and out, the router that spreads it over shards, remote read
+//! served, OTLP metrics in. The StoreAPI is to come.
 //!
 //! This crate is *not* a transport of queries (that is `cluster`) and knows no HTTP server: a request
 //! comes in as bytes with its headers, and goes out as counts or a typed error. It sends with a client
@@ -23,5 +23,7 @@ mod message;
 pub mod otlp;
 pub mod read;
 pub mod receive;
+pub mod router;
 pub mod send;
+pub mod slots;
 mod wire;

@@ -2,15 +2,30 @@
 //!
 //! Source: `prometheus/prompb/remote.proto` and the remote read documentation. A request names queries
 //! (a range and matchers each) and the kinds of answer it takes; the answer is one message with all
-//! samples, compressed with snappy's block format.
+//! samples, compressed with snappy's block format, or a stream of encoded chunks ([`stream`]).
+
+mod frames;
+mod stream;
 
 use model::{Labels, MatchOp, Matcher, Querier, Samples, Selection, StorageError, TimeRange};
 
 use crate::message::{push_histogram, push_labels, push_sample};
-use crate::wire::{Fields, WireError, Writer};
+use crate::wire::{Fields, WireError, Writer, packed};
+
+pub use frames::{ChunkedSeries, FrameError, Frames};
+pub use stream::stream;
 
 /// A decompressed request may have this many bytes.
 const REQUEST_BYTES_MAX: usize = 32 << 20;
+
+/// What is asked for, and how it is to be answered.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// What is asked for.
+    pub queries: Vec<ReadQuery>,
+    /// Whether a stream of chunks is preferred to one message of samples.
+    pub streamed: bool,
+}
 
 /// One of a request's queries.
 #[derive(Clone, Debug)]
@@ -45,7 +60,7 @@ impl From<WireError> for ReadError {
 ///
 /// # Errors
 /// [`ReadError::Malformed`]
-pub fn parse(body: &[u8]) -> Result<Vec<ReadQuery>, ReadError> {
+pub fn parse(body: &[u8]) -> Result<ReadRequest, ReadError> {
     let malformed = |error: snap::Error| ReadError::Malformed(format!("decompressing: {error}"));
     let length = snap::raw::decompress_len(body).map_err(malformed)?;
     if length > REQUEST_BYTES_MAX {
@@ -53,15 +68,50 @@ pub fn parse(body: &[u8]) -> Result<Vec<ReadQuery>, ReadError> {
         return Err(ReadError::Malformed(what));
     }
     let message = snap::raw::Decoder::new().decompress_vec(body).map_err(malformed)?;
-    let mut queries = Vec::new();
+    let (mut queries, mut accepted) = (Vec::new(), Vec::new());
     let mut fields = Fields::new(&message);
     while let Some((number, content)) = fields.next()? {
-        // 2 is the list of accepted answers; samples are one that every client takes.
-        if number == 1 {
-            queries.push(query(content.bytes()?)?);
+        match number {
+            1 => queries.push(query(content.bytes()?)?),
+            2 => packed(content, &mut accepted, |kind| kind)?,
+            _ => {}
         }
     }
-    Ok(queries)
+    // The first one that is known: 0 are samples, 1 is a stream of chunks. Who names none takes samples.
+    let streamed = accepted.into_iter().find(|kind| *kind <= 1) == Some(1);
+    Ok(ReadRequest { queries, streamed })
+}
+
+/// The body of a request.
+#[must_use]
+pub fn request(request: &ReadRequest) -> Vec<u8> {
+    let mut out = Writer::default();
+    for query in &request.queries {
+        out.message(1, |message| {
+            message.int64(1, query.range.start);
+            message.int64(2, query.range.end);
+            for matcher in &query.matchers {
+                message.message(3, |message| {
+                    let op = match matcher.op {
+                        MatchOp::Equal => 0,
+                        MatchOp::NotEqual => 1,
+                        MatchOp::Regex => 2,
+                        MatchOp::NotRegex => 3,
+                    };
+                    message.uint64(1, op);
+                    message.bytes(2, matcher.name.as_bytes());
+                    message.bytes(3, matcher.value.as_bytes());
+                });
+            }
+        });
+    }
+    if request.streamed {
+        // Preferred; whoever does not know it sends samples.
+        out.member_uint64(2, 1);
+        out.member_uint64(2, 0);
+    }
+    // Compressing into a buffer of the size it asks for cannot fail.
+    snap::raw::Encoder::new().compress_vec(&out.0).unwrap_or_default()
 }
 
 fn query(message: &[u8]) -> Result<ReadQuery, ReadError> {
@@ -178,4 +228,32 @@ fn with_external(labels: &Labels, external: &Labels) -> Labels {
         builder.set(name, value);
     }
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_back_as_they_were_written() {
+        let matcher = |name, op, value| Matcher::new(name, op, value).unwrap();
+        let matchers = vec![
+            matcher("__name__", MatchOp::Equal, "up"),
+            matcher("a", MatchOp::NotEqual, ""),
+            matcher("b", MatchOp::Regex, "x|y"),
+            matcher("c", MatchOp::NotRegex, ".*z"),
+        ];
+        for streamed in [false, true] {
+            let queries = [(-5, 7), (0, 0)].map(|(start, end)| ReadQuery {
+                range: TimeRange::new(start, end),
+                matchers: matchers.clone(),
+            });
+            let read = parse(&request(&ReadRequest { queries: queries.into(), streamed })).unwrap();
+            assert_eq!(read.streamed, streamed);
+            let ranges: Vec<_> =
+                read.queries.iter().map(|query| (query.range.start, query.range.end)).collect();
+            assert_eq!(ranges, [(-5, 7), (0, 0)]);
+            assert!(read.queries.iter().all(|query| query.matchers == matchers));
+        }
+    }
 }

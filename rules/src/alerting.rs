@@ -12,14 +12,14 @@ use promql::VectorSample;
 
 use crate::notifier::Alert;
 use crate::query::{Environment, RuleError, plain};
-use crate::rule::{Rule, RuleKind};
+use crate::rule::{Group, Rule, RuleKind};
 use crate::status::{AlertState, AlertStatus};
 use crate::template::{self, Expander, Setting};
 
 /// A resolved alert is kept this long.
 const RESOLVED_KEPT_MS: i64 = 15 * 60_000;
 /// The series of an alert's state.
-const STATE_METRIC: &str = "ALERTS";
+pub(crate) const STATE_METRIC: &str = "ALERTS";
 /// The series of the time since which an alert is active.
 pub(crate) const SINCE_METRIC: &str = "ALERTS_FOR_STATE";
 const ALERT_NAME: &str = "alertname";
@@ -56,8 +56,6 @@ pub(crate) struct Moment {
     pub(crate) query_offset_ms: i64,
     /// Time between two evaluations.
     pub(crate) interval_ms: i64,
-    /// At most this many results (0: any number).
-    pub(crate) limit: usize,
 }
 
 impl Moment {
@@ -72,13 +70,14 @@ impl Alerts {
     pub(crate) fn evaluate(
         &mut self,
         env: &Environment,
+        group: &Group,
         rule: &Rule,
         moment: Moment,
     ) -> Result<Vec<(Labels, Value)>, RuleError> {
         let RuleKind::Alerting { for_ms, keep_firing_for_ms, annotations } = &rule.kind else {
             return Ok(Vec::new());
         };
-        let samples = env.query(&rule.expr, moment.at())?;
+        let samples = env.query(group, &rule.expr, moment.at())?;
         let mut found = BTreeMap::new();
         let mut expander = Expander::new(Setting {
             name: template::name(&rule.name),
@@ -94,9 +93,10 @@ impl Alerts {
             }
         }
         let count = self.advance(found, moment.ts, (*for_ms, *keep_firing_for_ms));
-        if moment.limit > 0 && count > moment.limit {
+        let limit = group.limit;
+        if limit > 0 && count > limit {
             self.active.clear();
-            return Err(RuleError::Limit { limit: moment.limit, found: count, what: "alerts" });
+            return Err(RuleError::Limit { limit, found: count, what: "alerts" });
         }
         Ok(if self.restored { self.series(&rule.name) } else { Vec::new() })
     }

@@ -8,6 +8,7 @@ use model::{Labels, Timestamp, Value};
 use parking_lot::Mutex;
 
 use crate::alerting::{Alerts, Moment};
+use crate::dependencies;
 use crate::notifier::Alert;
 use crate::query::{Environment, RuleError, Written, count};
 use crate::recording;
@@ -24,6 +25,8 @@ pub(crate) struct GroupState {
     pub(crate) interval_ms: i64,
     pub(crate) query_offset_ms: i64,
     pub(crate) rules: Vec<RuleState>,
+    /// The rules, by index, in the order of their evaluation.
+    steps: Vec<Vec<usize>>,
     /// Series of rules that are no more; they end with the next evaluation.
     leftover: Vec<Labels>,
     evaluations: u64,
@@ -66,6 +69,7 @@ impl GroupState {
             last_samples: 0,
         };
         Self {
+            steps: dependencies::steps(&group.rules),
             group,
             interval_ms,
             query_offset_ms,
@@ -114,47 +118,20 @@ impl GroupState {
         self.leftover = old.leftover.into_iter().chain(orphans).collect();
     }
 
-    /// Evaluates all rules at `ts`, in order; each sees what those before it wrote. Returns the alerts
-    /// that Alertmanager must be told of.
+    /// Evaluates all rules at `ts`; each sees what those before it wrote. Returns the alerts that Alertmanager
+    /// must be told of.
     pub(crate) fn evaluate(&mut self, env: &Environment, ts: Timestamp) -> Vec<Arc<Alert>> {
         let began = Instant::now();
-        let moment = Moment {
-            ts,
-            query_offset_ms: self.query_offset_ms,
-            interval_ms: self.interval_ms,
-            limit: self.group.limit,
-        };
-        let mut due = Vec::new();
-        let mut samples = 0;
-        for (at, state) in self.rules.iter_mut().enumerate() {
-            if env.cancelled.is_set() {
-                break;
+        let moment = Moment { ts, query_offset_ms: self.query_offset_ms, interval_ms: self.interval_ms };
+        let told = Told { env, group: &self.group, live: &self.live };
+        let (mut due, mut samples) = (Vec::new(), 0);
+        let mut states: Vec<Option<&mut RuleState>> = self.rules.iter_mut().map(Some).collect();
+        for step in &self.steps {
+            let rules = step.iter().filter_map(|at| states[*at].take().map(|state| (*at, state))).collect();
+            for (stored, alerts) in told.evaluate_step(rules, moment) {
+                samples += stored;
+                due.extend(alerts);
             }
-            let began = Instant::now();
-            let result = state.evaluate(env, moment);
-            count(&env.counters.evaluations, 1);
-            if result.is_ok() {
-                due.extend(state.alerts.due(env, &state.rule, moment));
-            }
-            if let Err(error) = &result {
-                count(&env.counters.failures, 1);
-                let (group, rule) = (&self.group.name, &state.rule.name);
-                tracing::warn!(file = %self.group.file, %group, %rule, %error, "a rule could not be evaluated");
-            }
-            let mut live = self.live.lock();
-            let status = &mut live.rules[at];
-            status.last_evaluation = Some(ts);
-            status.evaluation_time_s = began.elapsed().as_secs_f64();
-            if let Some(alerting) = &mut status.alerting {
-                alerting.show(&state.alerts);
-            }
-            (status.health, status.last_error) = match result {
-                Ok(stored) => {
-                    samples += stored;
-                    (Health::Ok, None)
-                }
-                Err(error) => (Health::Err, Some(error.to_string())),
-            };
         }
         self.end_leftover(env, moment.at());
         self.evaluations += 1;
@@ -196,11 +173,80 @@ impl GroupState {
     }
 }
 
+/// Whom the evaluations of a group's rules ask, and whom they tell.
+struct Told<'a> {
+    env: &'a Environment,
+    group: &'a Group,
+    live: &'a Mutex<GroupStatus>,
+}
+
+/// What an evaluation gives: the number of samples written, and alerts to tell of.
+type Given = (u64, Vec<Arc<Alert>>);
+
+impl Told<'_> {
+    /// Evaluates rules that do not depend on each other, side by side as far as there are permits. What they
+    /// give comes in their order.
+    fn evaluate_step(&self, rules: Vec<(usize, &mut RuleState)>, moment: Moment) -> Vec<Given> {
+        if rules.len() == 1 {
+            return rules.into_iter().map(|(at, state)| self.evaluate_one(at, state, moment)).collect();
+        }
+        std::thread::scope(|scope| {
+            let mut given: Vec<_> = Vec::with_capacity(rules.len());
+            let count = rules.len();
+            for (nth, (at, state)) in rules.into_iter().enumerate() {
+                // The last one is for this thread, which would only wait.
+                let permit = if nth + 1 < count { self.env.beside.take() } else { None };
+                given.push(match permit {
+                    Some(permit) => Err(scope.spawn(move || {
+                        let _permit = permit;
+                        self.evaluate_one(at, state, moment)
+                    })),
+                    None => Ok(self.evaluate_one(at, state, moment)),
+                });
+            }
+            let joined = given.into_iter().map(|given| match given {
+                Ok(given) => given,
+                Err(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            });
+            joined.collect()
+        })
+    }
+
+    fn evaluate_one(&self, at: usize, state: &mut RuleState, moment: Moment) -> Given {
+        let env = self.env;
+        if env.cancelled.is_set() {
+            return (0, Vec::new());
+        }
+        let began = Instant::now();
+        let result = state.evaluate(env, self.group, moment);
+        count(&env.counters.evaluations, 1);
+        let due = if result.is_ok() { state.alerts.due(env, &state.rule, moment) } else { Vec::new() };
+        if let Err(error) = &result {
+            count(&env.counters.failures, 1);
+            let (group, rule) = (&self.group.name, &state.rule.name);
+            tracing::warn!(file = %self.group.file, %group, %rule, %error, "a rule could not be evaluated");
+        }
+        let mut live = self.live.lock();
+        let status = &mut live.rules[at];
+        status.last_evaluation = Some(moment.ts);
+        status.evaluation_time_s = began.elapsed().as_secs_f64();
+        if let Some(alerting) = &mut status.alerting {
+            alerting.show(&state.alerts);
+        }
+        let (health, error, stored) = match result {
+            Ok(stored) => (Health::Ok, None, stored),
+            Err(error) => (Health::Err, Some(error.to_string()), 0),
+        };
+        (status.health, status.last_error) = (health, error);
+        (stored, due)
+    }
+}
+
 impl RuleState {
-    fn evaluate(&mut self, env: &Environment, moment: Moment) -> Result<u64, RuleError> {
+    fn evaluate(&mut self, env: &Environment, group: &Group, moment: Moment) -> Result<u64, RuleError> {
         let results = match self.rule.kind {
-            RuleKind::Recording => recording::evaluate(env, &self.rule, moment.limit, moment.at())?,
-            RuleKind::Alerting { .. } => self.alerts.evaluate(env, &self.rule, moment)?,
+            RuleKind::Recording => recording::evaluate(env, group, &self.rule, moment.at())?,
+            RuleKind::Alerting { .. } => self.alerts.evaluate(env, group, &self.rule, moment)?,
         };
         env.write(&mut self.written, results, moment.at())
     }

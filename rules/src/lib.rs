@@ -28,6 +28,7 @@
 //! rule by rule.
 
 mod alerting;
+mod dependencies;
 mod file;
 mod group;
 mod handle;
@@ -55,6 +56,7 @@ use tokio_util::task::TaskTracker;
 pub use file::{FileError, parse};
 pub use handle::Handle;
 pub use notifier::{Alertmanager, QueueOptions, Relabel};
+pub use query::{EndedQuery, Observer};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
@@ -64,7 +66,7 @@ pub use trial::Trial;
 
 use handle::Shared;
 use notifier::Notifier;
-use query::{Counters, Environment};
+use query::{Counters, Environment, Permits};
 
 /// Where timestamps come from: milliseconds since the epoch, now.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -101,6 +103,11 @@ pub struct Options {
     /// Nothing is evaluated before this is cancelled; at once if there is none. For a store whose history
     /// is still being read.
     pub begin: Option<Shutdown>,
+    /// Rules of all groups that may be evaluated beside those whose turn it is, if they depend on none of
+    /// them. With 0 the rules of a group are evaluated one after the other.
+    pub beside_max: usize,
+    /// Is told of each query.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Options {
@@ -122,6 +129,8 @@ impl Options {
             alertmanagers: Vec::new(),
             queue: QueueOptions::default(),
             begin: None,
+            beside_max: 0,
+            observer: None,
         }
     }
 }
@@ -200,5 +209,7 @@ fn environment(options: &Options) -> Environment {
         grace_period_ms: options.for_grace_period_ms,
         cancelled: Arc::new(QueryCancelled::new()),
         counters: Counters::default(),
+        observer: options.observer.clone(),
+        beside: Permits::new(options.beside_max),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use model::{HistogramValue, Labels, QueryCancelled, Timestamp, Value};
-use promql::{Engine, Expr, ParseOptions, QueryError, QueryOptions, QueryValue, VectorSample};
+use promql::{Engine, Expr, Outcome, ParseOptions, QueryError, QueryOptions, QueryValue, VectorSample};
 use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
 
+use crate::rule::Group;
 use crate::template::{Found, Lookup};
 
 /// What all groups share.
@@ -22,6 +23,57 @@ pub(crate) struct Environment {
     /// Set when nobody waits for results any more.
     pub(crate) cancelled: Arc<QueryCancelled>,
     pub(crate) counters: Counters,
+    /// Is told of each query that has ended.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Rules that may be evaluated beside those of the groups' own threads; none if groups keep their order.
+    pub(crate) beside: Permits,
+}
+
+/// Is told of the queries of rules, for a log.
+pub trait Observer: Send + Sync {
+    /// Whether it wants to know what the parts of a query cost.
+    fn wants_costs(&self) -> bool;
+
+    /// A query has ended.
+    fn ended(&self, query: &EndedQuery<'_>);
+}
+
+/// A query of a rule that has ended.
+#[derive(Debug)]
+pub struct EndedQuery<'a> {
+    /// The rule's group.
+    pub group: &'a Group,
+    /// The expression.
+    pub expr: &'a Expr,
+    /// The time at which it was evaluated.
+    pub at: Timestamp,
+    /// What came of it.
+    pub result: Result<&'a Outcome, &'a QueryError>,
+}
+
+/// So many more things may be done at once.
+#[derive(Debug, Default)]
+pub(crate) struct Permits(AtomicUsize);
+
+/// One of them; dropping it gives it back.
+pub(crate) struct Permit<'a>(&'a Permits);
+
+impl Permits {
+    pub(crate) fn new(count: usize) -> Self {
+        Self(AtomicUsize::new(count))
+    }
+
+    /// A permit, if there is one now.
+    pub(crate) fn take(&self) -> Option<Permit<'_>> {
+        let one_less = |free: usize| free.checked_sub(1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok().map(|_| Permit(self))
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Counted since the start.
@@ -61,11 +113,22 @@ pub(crate) enum RuleError {
 pub(crate) type Written = HashMap<Labels, SeriesRef>;
 
 impl Environment {
-    /// Evaluates an expression on what is stored now.
-    pub(crate) fn query(&self, expr: &Expr, at: Timestamp) -> Result<Vec<VectorSample>, RuleError> {
+    /// Evaluates an expression of a group on what is stored now.
+    pub(crate) fn query(
+        &self,
+        group: &Group,
+        expr: &Expr,
+        at: Timestamp,
+    ) -> Result<Vec<VectorSample>, RuleError> {
         let snapshot = self.db.snapshot();
-        let options = QueryOptions { cancelled: Some(&self.cancelled), ..QueryOptions::default() };
-        match self.engine.instant(&snapshot, expr, at, &options)?.value {
+        let with_costs = self.observer.as_ref().is_some_and(|observer| observer.wants_costs());
+        let options =
+            QueryOptions { cancelled: Some(&self.cancelled), with_costs, ..QueryOptions::default() };
+        let result = self.engine.instant(&snapshot, expr, at, &options);
+        if let Some(observer) = &self.observer {
+            observer.ended(&EndedQuery { group, expr, at, result: result.as_ref() });
+        }
+        match result?.value {
             QueryValue::Vector(samples) => Ok(samples),
             QueryValue::Scalar { ts, value } => {
                 Ok(vec![VectorSample { labels: Labels::empty(), ts, value: Value::Float(value) }])

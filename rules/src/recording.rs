@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use model::{Labels, Timestamp, Value};
 
 use crate::query::{Environment, RuleError};
-use crate::rule::Rule;
+use crate::rule::{Group, Rule};
 
 /// The series of a recording rule at one time.
 pub(crate) fn evaluate(
     env: &Environment,
+    group: &Group,
     rule: &Rule,
-    limit: usize,
     at: Timestamp,
 ) -> Result<Vec<(Labels, Value)>, RuleError> {
-    let samples = env.query(&rule.expr, at)?;
+    let samples = env.query(group, &rule.expr, at)?;
     let mut seen = HashSet::with_capacity(samples.len());
     let mut results = Vec::with_capacity(samples.len());
     for sample in samples {
@@ -29,6 +29,7 @@ pub(crate) fn evaluate(
         }
         results.push((labels, sample.value));
     }
+    let limit = group.limit;
     if limit > 0 && results.len() > limit {
         return Err(RuleError::Limit { limit, found: results.len(), what: "series" });
     }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use model::{Labels, QueryCancelled, Timestamp, Value};
+use parking_lot::Mutex;
 use promql::{Engine, EngineOptions, ParseOptions};
 use tsdb::Db;
 
 use crate::group::GroupState;
 use crate::notifier::Alert;
-use crate::query::{Counters, Environment};
+use crate::query::{Counters, Environment, Permits};
 use crate::status::{AlertState, Health};
-use crate::{Group, parse};
+use crate::{EndedQuery, Group, Observer, parse};
 
 const MINUTE: i64 = 60_000;
 
@@ -34,6 +35,8 @@ impl Bench {
             grace_period_ms: 10 * MINUTE,
             cancelled: Arc::new(QueryCancelled::new()),
             counters: Counters::default(),
+            observer: None,
+            beside: Permits::new(3),
         };
         Self { env, _dir: dir }
     }
@@ -50,7 +53,7 @@ impl Bench {
         let expr = promql::parse(text, &ParseOptions::default()).unwrap();
         let mut out: Vec<String> = self
             .env
-            .query(&expr, ts)
+            .query(&group(""), &expr, ts)
             .unwrap()
             .into_iter()
             .map(|sample| match sample.value {
@@ -331,4 +334,47 @@ fn a_failing_query_leaves_alerts_as_they_are() {
     assert_eq!(states(&state), [AlertState::Firing]);
     // Nothing was written, the state's series least of all ended.
     assert_eq!(bench.ask("ALERTS", MINUTE).len(), 1);
+}
+
+#[test]
+fn rules_side_by_side_see_what_rules_one_by_one_see() {
+    let rules = "  - {record: a, expr: x + 1}\n  - {record: b, expr: x + 2}\n  - {record: c, expr: a + b}\n  \
+                 - {alert: D, expr: c > 4}\n  - {record: e, expr: count(ALERTS)}\n  - {record: f, expr: x}\n";
+    let answers = [0, 3].map(|beside| {
+        let mut bench = Bench::new();
+        bench.env.beside = Permits::new(beside);
+        bench.put("x", 0, 1.0);
+        let mut state = GroupState::new(Arc::new(group(rules)), (MINUTE, 0), false);
+        assert_eq!(state.evaluate(&bench.env, 0).len(), 1);
+        assert!(bench.env.beside.take().is_some() == (beside > 0), "permits are given back");
+        let live = state.live.lock();
+        assert!(live.rules.iter().all(|rule| rule.health == Health::Ok && rule.last_evaluation == Some(0)));
+        assert_eq!(live.last_samples, 7);
+        bench.ask("{__name__=~\".+\"}", 0)
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0].iter().any(|line| *line == "e 1"), "{:?}", answers[0]);
+}
+
+#[test]
+fn every_query_of_a_rule_is_told_with_its_group() {
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<String>>);
+    impl Observer for Seen {
+        fn wants_costs(&self) -> bool {
+            true
+        }
+
+        fn ended(&self, query: &EndedQuery<'_>) {
+            let costs = query.result.map(|outcome| outcome.costs.is_some());
+            let line = format!("{} {} at {}: {costs:?}", query.group.name, query.expr, query.at);
+            self.0.lock().push(line);
+        }
+    }
+    let mut bench = Bench::new();
+    let seen = Arc::new(Seen::default());
+    bench.env.observer = Some(Arc::clone(&seen) as Arc<dyn Observer>);
+    let mut state = state("  - {record: a, expr: up}\n  - {record: b, expr: a * on() up}\n");
+    state.evaluate(&bench.env, 5);
+    assert_eq!(*seen.0.lock(), ["g up at 5: Ok(true)", "g a * on () up at 5: Ok(true)"]);
 }

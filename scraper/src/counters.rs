@@ -55,12 +55,9 @@ impl Counters {
         counter.add(1);
     }
 
-    /// The counters; what is counted elsewhere is 0.
+    /// The counters.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
-            pools: 0,
-            targets: 0,
-            cached_series: 0,
             scrapes: self.scrapes.get(),
             scrapes_failed: self.scrapes_failed.get(),
             scrapes_missed: self.scrapes_missed.get(),

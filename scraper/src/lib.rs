@@ -53,7 +53,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use config::{Config, ConfigError, ScrapeJob};
-pub use status::{Health, Stats, TargetMetadata, TargetStatus, Targets};
+pub use status::{Health, PoolStatus, Stats, TargetMetadata, TargetStatus, Targets};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
 use ingest::Store;
@@ -93,11 +93,22 @@ impl Handle {
         self.pools.lock().metadata()
     }
 
+    /// The relabelling rules of a job's targets, if there is such a job.
+    #[must_use]
+    pub fn relabel_rules(&self, pool: &str) -> Option<Vec<relabel::Rule>> {
+        self.pools.lock().relabel_rules(pool)
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (pools, targets, cached_series) = self.pools.lock().counts();
-        Stats { pools, targets, cached_series, ..self.shared.store.counters.stats() }
+        self.shared.store.counters.stats()
+    }
+
+    /// Each job as a whole, now.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolStatus> {
+        self.pools.lock().statuses()
     }
 
     /// Replaces the configuration; its clock stays the one of the start. Targets that stay as they were

@@ -59,6 +59,23 @@ pub struct TargetStatus {
     pub series: u64,
 }
 
+/// What is known of a job as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// The job.
+    pub name: String,
+    /// Targets being scraped.
+    pub targets: u64,
+    /// The most there may be; 0 for no limit.
+    pub targets_max: u64,
+    /// Targets that relabelling dropped.
+    pub dropped: u64,
+    /// Series in its scrape caches.
+    pub cached_series: u64,
+    /// How targets are looked for, with how often that failed; fixed ones are not among them.
+    pub discoveries: Vec<(&'static str, u64)>,
+}
+
 /// A target that relabelling dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedTarget {
@@ -106,10 +123,6 @@ pub struct TargetMetadata {
 /// Counters since the start, for `prometheus_target_*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Active jobs.
-    pub pools: u64,
-    /// Active targets.
-    pub targets: u64,
     /// Scrapes begun.
     pub scrapes: u64,
     /// Scrapes that failed, for whatever reason.
@@ -142,8 +155,6 @@ pub struct Stats {
     pub samples_invalid_histogram: u64,
     /// Commits that the store refused.
     pub commits_failed: u64,
-    /// Series in the scrape caches.
-    pub cached_series: u64,
     /// Configurations applied after the first.
     pub reloads: u64,
 }

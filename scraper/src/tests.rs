@@ -533,7 +533,7 @@ async fn a_reload_changes_relabelling_and_interval_of_running_targets() {
     bench.until("a marker", |bench| bench.values("a").last() == Some(&None)).await;
     assert!(bench.values("b").iter().all(Option::is_some));
     assert_eq!(exporter.connections.load(Ordering::Relaxed), 1);
-    assert_eq!(bench.handle.stats().targets, 1);
+    assert_eq!(bench.handle.pools()[0].targets, 1);
 }
 
 #[tokio::test]

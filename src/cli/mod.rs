@@ -61,6 +61,15 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub(crate) kubernetes: Kubernetes,
 
+    /// Whether to scrape, besides what a configuration file says, this process and this machine (or the cluster
+    /// it runs in).
+    #[arg(long = "scrape.built-in", value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(crate) built_in: BuiltIn,
+
+    /// Roles, and what they need.
+    #[command(flatten)]
+    pub(crate) cluster: crate::roles::Flags,
+
     /// The Kubernetes metrics APIs.
     #[command(flatten)]
     pub(crate) kubernetes_api: KubernetesApi,
@@ -113,11 +122,11 @@ pub(crate) struct Milliseconds(pub(crate) i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
 
-fn duration_ms(text: &str) -> Result<Milliseconds, String> {
+pub(crate) fn duration_ms(text: &str) -> Result<Milliseconds, String> {
     model::duration::parse_ms(text).map(Milliseconds).map_err(|error| error.to_string())
 }
 
-fn bytes(text: &str) -> Result<Bytes, String> {
+pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
     crate::config::parse_bytes(text).map(Bytes)
 }
 
@@ -126,11 +135,28 @@ fn switch_of(arg: Arg) -> Arg {
     arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(["true", "false"])
 }
 
+/// Whether there are jobs that no file names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuiltIn {
+    /// Without a configuration file.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 /// The feature that has changed files of configuration come into force.
 const AUTO_RELOAD: &str = "auto-reload-config";
 
 /// The feature that type, help and unit are stored with each scraped series.
 const METADATA: &str = "metadata-wal-records";
+
+/// The feature that rules of a group which do not depend on each other are evaluated at once.
+const CONCURRENT_RULES: &str = "concurrent-rule-eval";
+
+/// The feature that names and values can be searched for.
+const SEARCH: &str = "search-api";
 
 /// What `--enable-feature` switches on: parts of the query language, and of its meaning.
 pub(crate) fn query_features(names: &[String]) -> Features {
@@ -142,9 +168,14 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             "promql-binop-fill-modifiers" => features.grammar.fill_modifiers = true,
             "promql-delayed-name-removal" => features.meaning.delayed_name_removal = true,
             // Always on.
-            "native-histograms" | "ooo-native-histograms" | "promql-duration-expr" | "exemplar-storage" => {}
-            // Of the server, not of the language: see [`Cli::auto_reload`].
-            AUTO_RELOAD | METADATA => {}
+            "native-histograms"
+            | "ooo-native-histograms"
+            | "promql-duration-expr"
+            | "exemplar-storage"
+            | "promql-per-step-stats"
+            | "fast-startup" => {}
+            // Of the server, not of the language: see [`Cli::auto_reload`] and its neighbours.
+            AUTO_RELOAD | METADATA | CONCURRENT_RULES | SEARCH => {}
             // As in Prometheus, a name that is not known does not keep the server from starting.
             other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
         }
@@ -249,6 +280,29 @@ impl Cli {
     /// Whether type, help and unit are stored with each scraped series.
     pub(crate) fn stores_metadata(&self) -> bool {
         self.features.iter().any(|name| name == METADATA)
+    }
+
+    /// Whether there are jobs that no file names.
+    pub(crate) fn has_built_in_jobs(&self) -> bool {
+        match self.built_in {
+            BuiltIn::Auto => self.config_file.is_none() && self.cluster.scrapes_itself(),
+            BuiltIn::On => true,
+            BuiltIn::Off => false,
+        }
+    }
+
+    /// How many rules may be evaluated beside those whose turn it is.
+    pub(crate) fn concurrent_rules(&self) -> usize {
+        if self.features.iter().any(|name| name == CONCURRENT_RULES) {
+            self.rules.concurrent_evals
+        } else {
+            0
+        }
+    }
+
+    /// Most results of a search, if searching is on.
+    pub(crate) fn search_limit_max(&self) -> Option<usize> {
+        self.features.iter().any(|name| name == SEARCH).then_some(self.web.search_limit_max)
     }
 
     /// The addresses to listen on.

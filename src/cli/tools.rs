@@ -33,6 +33,11 @@ pub(crate) enum Command {
     AdapterRules(AdapterRules),
     /// Ask two servers the same questions and show every difference.
     Verify(Verify),
+    /// Show who uses how much CPU and memory, live or once, now or then.
+    Top(crate::top::Top),
+    /// Say which shard holds which series.
+    #[command(subcommand)]
+    Slots(crate::roles::Slots),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

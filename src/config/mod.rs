@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::Location;
 
 pub(crate) use alerting::Alertmanager;
-pub(crate) use redact::redact;
+pub(crate) use redact::{Shown, redact};
 pub(crate) use remote_write::RemoteWriteOptions;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
@@ -47,8 +47,8 @@ pub(crate) struct Loaded {
     pub(crate) storage: storage::StorageOptions,
     /// How OTLP metrics become series.
     pub(crate) otlp: remote::otlp::Options,
-    /// The file's text without its secrets.
-    pub(crate) redacted: String,
+    /// The file without its secrets.
+    pub(crate) redacted: redact::Shown,
     /// Of the files, before they were read.
     pub(crate) fingerprint: Option<u64>,
 }
@@ -66,7 +66,7 @@ impl Default for Loaded {
             remote_write: Vec::new(),
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
-            redacted: String::new(),
+            redacted: redact::Shown::default(),
             fingerprint: None,
         }
     }
@@ -173,7 +173,7 @@ fn parse_file(path: &Path, text: &str) -> Result<(Loaded, Vec<serde_saphyr::Span
     let file: file::File = read(path, text)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let patterns = file.rule_files.clone();
-    let mut parts = Vec::new();
+    let (mut parts, mut texts) = (Vec::new(), Vec::new());
     for (at, pattern) in file.scrape_config_files.iter().enumerate() {
         if file.scrape_config_files[..at].iter().any(|other| other.value == pattern.value) {
             let what = format!("scrape_config_files: {:?} is named twice", pattern.value);
@@ -189,6 +189,7 @@ fn parse_file(path: &Path, text: &str) -> Result<(Loaded, Vec<serde_saphyr::Span
             let text = std::fs::read_to_string(&path)
                 .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
             let part: file::ScrapeFile = read(&path, &text)?;
+            texts.push(text);
             parts.push(resolve::Part { path, scrapes: part.scrape_configs });
         }
     }
@@ -198,7 +199,7 @@ fn parse_file(path: &Path, text: &str) -> Result<(Loaded, Vec<serde_saphyr::Span
             location: fault.location,
             what: fault.what,
         })?;
-    loaded.redacted = redact(text);
+    loaded.redacted = redact(text, &texts);
     Ok((loaded, patterns))
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
+use tsdb::FloatChunks;
 
 use super::resolve::{Fault, fault};
 use super::scalars::{Duration, Size};
@@ -50,6 +51,8 @@ pub(crate) struct StorageOptions {
     pub(crate) out_of_order_window_ms: i64,
     /// How many exemplars are kept.
     pub(crate) exemplars_max: Option<usize>,
+    /// How floats are encoded, and whether start times are kept.
+    pub(crate) float_chunks: FloatChunks,
     /// How long samples are kept.
     pub(crate) retention_ms: Option<i64>,
     /// How much may be kept on disk.
@@ -66,23 +69,23 @@ impl Storage {
         if let Some(percentage) = tsdb.retention.percentage.as_ref().filter(|p| p.value != 0.0) {
             return fault(percentage.referenced, "storage.tsdb.retention.percentage is not supported");
         }
-        match tsdb.chunk_encoding.floats.as_ref().map(|floats| (floats.value.as_str(), floats.referenced)) {
-            None | Some(("xor", _)) => {}
-            Some(("xor2", at)) => {
-                return fault(at, "storage.tsdb.chunk_encoding.floats: xor2 is not supported");
-            }
+        let floats = tsdb.chunk_encoding.floats.as_ref();
+        let float_chunks = match floats.map(|floats| (floats.value.as_str(), floats.referenced)) {
+            None | Some(("" | "xor", _)) => FloatChunks::Xor,
+            Some(("xor2", _)) => FloatChunks::Xor2,
             Some((other, at)) => {
                 let what =
                     format!("storage.tsdb.chunk_encoding.floats must be 'xor' or 'xor2', got {other:?}");
                 return fault(at, what);
             }
-        }
+        };
         // As in Prometheus, a negative number is none.
         let exemplars_max = self.exemplars.max_exemplars.as_ref();
         let exemplars_max = exemplars_max.map(|max| usize::try_from(max.value).unwrap_or(0));
         Ok(StorageOptions {
             out_of_order_window_ms: tsdb.out_of_order_time_window.map_or(0, |window| window.0),
             exemplars_max,
+            float_chunks,
             retention_ms: tsdb.retention.time.map(|time| time.0).filter(|ms| *ms > 0),
             retention_bytes: tsdb.retention.size.map(|size| size.0).filter(|bytes| *bytes > 0),
         })

@@ -54,7 +54,7 @@ struct Tls {
 }
 
 /// One server.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     http: Http,
     url: String,
     headers: Vec<(String, String)>,
@@ -75,7 +75,7 @@ fn text_of(inline: Option<String>, file: Option<&Path>) -> anyhow::Result<Option
 
 impl Connection {
     /// Prepares to ask the server at `url`.
-    pub(super) fn new(url: &str, client: &Client) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &str, client: &Client) -> anyhow::Result<Self> {
         // The first call installs it; later ones find it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
@@ -131,14 +131,14 @@ impl Connection {
     }
 
     /// Status and text of a path below the server's URL.
-    pub(super) fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let url = format!("{}{path}", self.url);
         let answer = self.with_credentials(self.http.get(&url)).send().with_context(|| url.clone())?;
         Ok((answer.status().as_u16(), answer.text().with_context(|| url.clone())?))
     }
 
     /// Asks the API by a form; gives the whole answer, whether it is one or an error, and its size.
-    pub(super) fn ask(&self, path: &str, form: &[(&str, String)]) -> anyhow::Result<(Value, usize)> {
+    pub(crate) fn ask(&self, path: &str, form: &[(&str, String)]) -> anyhow::Result<(Value, usize)> {
         let url = format!("{}/api/v1/{path}", self.url);
         let body: Vec<String> =
             form.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
@@ -153,7 +153,7 @@ impl Connection {
     }
 
     /// The data of an answer.
-    pub(super) fn data(&self, path: &str, form: &[(&str, String)]) -> anyhow::Result<Value> {
+    pub(crate) fn data(&self, path: &str, form: &[(&str, String)]) -> anyhow::Result<Value> {
         let (mut answer, _) = self.ask(path, form)?;
         for kind in ["warnings", "infos"] {
             for note in answer[kind].as_array().into_iter().flatten() {
@@ -198,13 +198,13 @@ fn with_tls(mut builder: ClientBuilder, tls: &Tls) -> anyhow::Result<ClientBuild
 }
 
 /// Percent-encodes everything that is not plain.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// `NAME=VALUE` texts, taken apart.
-pub(super) fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+pub(crate) fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     texts
         .iter()
         .map(|text| {
@@ -216,7 +216,7 @@ pub(super) fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
 }
 
 /// `check healthy` and `check ready`.
-pub(super) fn probe(server: &Server, what: &str) -> anyhow::Result<()> {
+pub(crate) fn probe(server: &Server, what: &str) -> anyhow::Result<()> {
     let connection = Connection::new(&server.url, &server.client)?;
     let (status, text) = connection.get(&format!("/-/{what}"))?;
     ensure!(status == 200, "check failed: URL={}, status={status}", connection.url);
@@ -225,7 +225,7 @@ pub(super) fn probe(server: &Server, what: &str) -> anyhow::Result<()> {
 }
 
 /// Prints what a server says under each path.
-pub(super) fn print_paths(url: &str, paths: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn print_paths(url: &str, paths: &[&str]) -> anyhow::Result<()> {
     let connection = Connection::new(url, &Client::default())?;
     for path in paths {
         let (status, text) = connection.get(path)?;
@@ -239,7 +239,7 @@ pub(super) fn print_paths(url: &str, paths: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Sends pages of metrics by remote write, all samples with the time of now unless they have one.
-pub(super) fn push(
+pub(crate) fn push(
     client: &Client,
     url: &str,
     files: &[PathBuf],

@@ -11,7 +11,7 @@ macro_rules! say {
 pub(crate) mod adapter_rules;
 mod blocks;
 mod check;
-mod client;
+pub(crate) mod client;
 mod dump;
 mod expressions;
 mod import;
@@ -75,6 +75,7 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
             unit_tests::run(&files, &settings)?;
         }
         Command::Query(query) => query::run(query)?,
+        Command::Slots(command) => crate::roles::run_slots(command)?,
         Command::Tsdb(tsdb) => directory(tsdb)?,
         Command::Promql(promql) => expressions::run(&promql)?,
         Command::Debug(Debug::Metrics { server }) => client::print_paths(&server, &["/metrics"])?,
@@ -99,6 +100,7 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
         }
         Command::AdapterRules(AdapterRules::Try(options)) => adapter_rules::try_rules(&options)?,
         Command::Verify(options) => verify::run(&options)?,
+        Command::Top(options) => crate::top::run(&options)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut crate::cli::command(), "pyrometer", &mut std::io::stdout());
         }

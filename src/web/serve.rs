@@ -1,11 +1,12 @@
 //! The accept loop: hyper connections under limits, drained on shutdown.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -96,8 +97,8 @@ async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: Can
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, typically: wait for some to be closed.
                 tracing::warn!("accepting a connection: {error}");
@@ -108,7 +109,7 @@ async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: Can
         let _ = stream.set_nodelay(true);
         let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
         tokio::spawn(async move {
-            shared.connection(stream, watcher).await;
+            shared.connection((stream, peer), watcher).await;
             drop(slot);
         });
     }
@@ -117,10 +118,17 @@ async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: Can
 }
 
 /// What all requests of a connection share.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct About {
+    address: SocketAddr,
     settings: Option<Arc<Settings>>,
     peer: Option<PeerCertificates>,
+}
+
+impl About {
+    fn of(address: SocketAddr) -> Self {
+        Self { address, settings: None, peer: None }
+    }
 }
 
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(tls: &TlsAcceptor, stream: S) -> Option<TlsStream<S>> {
@@ -133,9 +141,9 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(tls: &TlsAcceptor, stream:
 }
 
 impl Shared {
-    async fn connection(&self, stream: TcpStream, watcher: Watcher) {
+    async fn connection(&self, (stream, address): (TcpStream, SocketAddr), watcher: Watcher) {
         let guard = match &self.front {
-            Front::Open => return self.http(stream, About::default(), watcher).await,
+            Front::Open => return self.http(stream, About::of(address), watcher).await,
             Front::Guarded(guard) => Arc::clone(guard),
             Front::Delegated(certificate) => {
                 let certificate = Arc::clone(certificate);
@@ -146,11 +154,11 @@ impl Shared {
                 let Some(stream) = handshake(&tls, stream).await else { return };
                 let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = Some(PeerCertificates(shown.iter().map(|der| der.clone().into_owned()).collect()));
-                return self.http(stream, About { settings: None, peer }, watcher).await;
+                return self.http(stream, About { peer, ..About::of(address) }, watcher).await;
             }
         };
         let Ok(settings) = tokio::task::spawn_blocking(move || guard.settings()).await else { return };
-        let about = About { settings: Some(Arc::clone(&settings)), peer: None };
+        let about = About { settings: Some(Arc::clone(&settings)), ..About::of(address) };
         match &settings.tls {
             None => self.http(stream, about, watcher).await,
             Some(tls) => {
@@ -183,6 +191,7 @@ impl Shared {
                 if let Some(peer) = about.peer {
                     request.extensions_mut().insert(peer);
                 }
+                request.extensions_mut().insert(ConnectInfo(about.address));
                 Ok::<_, std::convert::Infallible>(answer(router, about.settings, request).await)
             }
         });

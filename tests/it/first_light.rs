@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::process::{Server, get, installed, request, run};
+use serde_json::Value;
+
+use crate::process::{Server, command, get, installed, request, run};
 
 /// Starts a server and waits until every target has been scraped and the Metrics API has values.
 fn lit() -> (tempfile::TempDir, Server) {
@@ -201,4 +203,34 @@ fn the_page_and_its_files_are_served() {
     assert_eq!(status, 400);
     assert!(body.contains("\"errorType\":\"bad_data\"") && body.contains("1:5: parse error"), "{body}");
     assert_eq!(request("POST", &format!("{}/-/reload", server.url), &[], "").0, 403);
+}
+
+#[test]
+fn top_shows_now_and_then_and_as_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--kubernetes=off"]);
+    server.wait_for_rows("count_over_time(node_cpu_usage_seconds_total[1m]) >= 2");
+    let top = |arguments: &[&str]| {
+        let output = command()
+            .arg("top")
+            .args(arguments)
+            .args(["--url", &server.url])
+            .output()
+            .expect("the binary starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let nodes = top(&["nodes", "--once"]);
+    assert!(nodes.starts_with("NAME ") && nodes.contains("CPU%") && nodes.lines().count() == 2, "{nodes}");
+    let pods: Vec<Value> = serde_json::from_str(&top(&["pods", "-o", "json", "--sort-by", "name"])).unwrap();
+    assert!(pods.is_sorted_by_key(|pod| (pod["namespace"].to_string(), pod["name"].to_string())));
+    assert!(pods.iter().all(|pod| pod["memory_bytes"].as_f64().is_some() && pod["timestamp_ms"].is_u64()));
+    // Then is now, as far as the list goes.
+    let then = (pods[0]["timestamp_ms"].as_u64().unwrap() / 1000 + 1).to_string();
+    assert!(top(&["nodes", "--at", &then]).lines().count() == 2);
+    assert_eq!(top(&["nodes", "--at", "1000"]).lines().count(), 1);
+    let refused = command().args(["top", "nodes", "--once", "--url", "http://127.0.0.1:9"]).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("127.0.0.1:9"));
 }

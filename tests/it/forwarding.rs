@@ -49,7 +49,7 @@ fn every_sample_arrives_through_outages_and_restarts() {
     let config = dir.path().join("prom.yml");
     write_config(&config, &[&receiver.url, &format!("http://{late}")]);
     let flag = format!("--config.file={}", config.display());
-    let flags = ["--kubernetes=off", "--storage.remote.flush-deadline=1s", &flag];
+    let flags = ["--kubernetes=off", "--scrape.built-in=on", "--storage.remote.flush-deadline=1s", &flag];
     let sender = Server::start(&dir.path().join("sender"), &flags);
     sender.wait_for_rows("count(up) == 3");
     // The receiver has series of this name of its own: they lack the label.

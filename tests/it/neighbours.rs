@@ -1,5 +1,8 @@
 //! What other programs ask of a Prometheus: remote read, federation, administration, exemplars.
 
+use model::{MatchOp, Matcher, TimeRange};
+use remote::read::{ChunkedSeries, Frames, ReadQuery, ReadRequest};
+
 use crate::process::{Server, escape, get, installed, request, run};
 use crate::prometheus::{Prometheus, now_s, page};
 
@@ -64,6 +67,75 @@ fn prometheus_reads_from_us_and_federates_us_and_we_federate_it() {
     let flag = format!("--config.file={}", back.display());
     let second = Server::start(&dir.path().join("second"), &["--kubernetes=off", &flag]);
     second.wait_for_rows("up{job=\"federate\"} == 1");
+    theirs.stop();
+}
+
+/// The series of a streamed remote read, with their chunks.
+fn streamed(url: &str, range: TimeRange, matchers: &[Matcher]) -> Vec<ChunkedSeries> {
+    let queries = vec![ReadQuery { range, matchers: matchers.to_vec() }];
+    let body = remote::read::request(&ReadRequest { queries, streamed: true });
+    // The first call installs it; later ones find it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::blocking::Client::new();
+    let answer = client
+        .post(format!("{url}/api/v1/read"))
+        .header("Content-Encoding", "snappy")
+        .header("Content-Type", "application/x-protobuf")
+        .header("Accept-Encoding", "gzip")
+        .body(body)
+        .send()
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let kind = answer.headers()["content-type"].to_str().unwrap();
+    assert_eq!(kind, "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse");
+    assert!(answer.headers().get("content-encoding").is_none());
+    let (mut frames, mut all) = (Frames::default(), Vec::new());
+    frames.push(&answer.bytes().unwrap());
+    while let Some(series) = frames.take().unwrap() {
+        all.extend(series);
+    }
+    assert!(frames.is_at_end());
+    all
+}
+
+#[test]
+fn a_streamed_remote_read_has_the_chunks_of_prometheus() {
+    if !(installed("prometheus") && installed("promtool")) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let end = now_s() / 7200 * 7200 - 7200;
+    let ours = with_history(&dir.path().join("ours"), end, &[]);
+    let theirs_dir = dir.path().join("theirs");
+    let data = dir.path().join("ours/data");
+    let copied = std::process::Command::new("cp").arg("-r").arg(&data).arg(&theirs_dir).status().unwrap();
+    assert!(copied.success());
+    let _ = std::fs::remove_file(theirs_dir.join("lock"));
+    let theirs = Prometheus::start(&theirs_dir, "");
+    let job = Matcher::new("job", MatchOp::Regex, "j[1-3]").unwrap();
+    let all = Matcher::new("__name__", MatchOp::NotEqual, "").unwrap();
+    let ms = |ago: i64| (end - ago) * 1000;
+    for (range, matchers) in [
+        (TimeRange::new(ms(3600), ms(0)), vec![all.clone()]),
+        (TimeRange::new(ms(1800), ms(1700)), vec![all.clone(), job]),
+        (TimeRange::new(ms(90_000), ms(80_000)), vec![all]),
+    ] {
+        let (mine, its) = (streamed(&ours.url, range, &matchers), streamed(&theirs.url, range, &matchers));
+        assert_eq!(mine.is_empty(), range.end < ms(3600));
+        // Prometheus encodes a chunk anew that reaches beyond the range; we leave it to the reader to cut it.
+        let is_whole = range == TimeRange::new(ms(3600), ms(0));
+        assert!(!is_whole || mine == its, "{} and {} series", mine.len(), its.len());
+        let samples = |all: &[ChunkedSeries]| -> Vec<_> {
+            let decoded = |series: &ChunkedSeries| {
+                let mut samples = model::Samples::default();
+                series.decode(range, &mut samples).unwrap();
+                // As text, for a NaN equals nothing.
+                format!("{} {samples:?}", series.labels)
+            };
+            all.iter().map(decoded).collect()
+        };
+        assert!(samples(&mine) == samples(&its), "{range:?}");
+    }
     theirs.stop();
 }
 

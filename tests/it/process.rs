@@ -29,14 +29,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port with its data in `dir` and waits for its greeting.
     pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Self {
-        Self::start_among(dir, arguments, &[])
+        Self::start_at("127.0.0.1:0", dir, arguments)
+    }
+
+    /// The same at an address.
+    pub(crate) fn start_at(address: &str, dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_among(address, dir, arguments, &[])
     }
 
     /// The same in an environment.
-    pub(crate) fn start_among(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_among(
+        address: &str,
+        dir: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut child = command()
             .envs(environment.iter().copied())
-            .arg("--web.listen-address=127.0.0.1:0")
+            .arg(format!("--web.listen-address={address}"))
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
             .args(arguments)
             .stdout(Stdio::piped())
@@ -104,6 +114,13 @@ impl Server {
         self.wait_for(expression, |server| Some(server.query(expression)).filter(|rows| !rows.is_empty()))
     }
 
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let done = Command::new("kill").args([name, &id]).status().expect("kill runs");
+        assert!(done.success());
+    }
+
     /// Ends the process as a power button does.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the server can be killed");
@@ -112,9 +129,7 @@ impl Server {
 
     /// Ends the process as Ctrl-C does; gives its exit code.
     pub(crate) fn interrupt(mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        let done = Command::new("kill").args(["-INT", &id]).status().expect("kill runs");
-        assert!(done.success());
+        self.signal("-INT");
         self.child.wait().expect("the server has ended").code()
     }
 }

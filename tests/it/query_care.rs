@@ -13,8 +13,12 @@ fn queries_are_logged_and_the_log_moves_with_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("prometheus.yml");
     let write = |name: &str| {
-        std::fs::write(&config, format!("global: {{query_log_file: {name}}}\nscrape_configs: []\n")).unwrap();
+        std::fs::write(&config, format!("global: {{query_log_file: {name}}}\nrule_files: [rules.yml]\n"))
+            .unwrap();
     };
+    let rule = "{record: two, expr: vector(2)}";
+    let rules = format!("groups: [{{name: g, interval: 100ms, rules: [{rule}]}}]");
+    std::fs::write(dir.path().join("rules.yml"), rules).unwrap();
     write("first.log");
     let file = format!("--config.file={}", config.display());
     // What a crash leaves.
@@ -35,7 +39,17 @@ fn queries_are_logged_and_the_log_moves_with_the_configuration() {
         let text = std::fs::read_to_string(dir.path().join(name)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    let (first, second) = (lines("first.log"), lines("second.log"));
+    let of_rule = server.wait_for("a query of a rule", |_| {
+        lines("second.log").into_iter().find(|line| line.get("ruleGroup").is_some())
+    });
+    assert_eq!(of_rule["params"]["query"], "vector(2)");
+    assert_eq!(of_rule["ruleGroup"]["name"], "g");
+    assert!(of_rule["ruleGroup"]["file"].as_str().unwrap().ends_with("rules.yml"));
+    let of_clients = |name: &str| -> Vec<Value> {
+        lines(name).into_iter().filter(|line| line.get("httpRequest").is_some()).collect()
+    };
+    let (first, second) = (of_clients("first.log"), of_clients("second.log"));
+    assert_eq!(first[0]["httpRequest"]["clientIP"], "127.0.0.1");
     assert_eq!(first[0]["params"]["query"], "vector(41) + 1");
     assert_eq!(first[0]["params"]["step"], 0);
     assert_eq!(first[0]["httpRequest"]["path"], "/api/v1/query");

@@ -27,7 +27,8 @@ fn rules_are_evaluated_shown_and_replaced() {
     std::fs::write(&config, "rule_files: ['*.rules']\n").unwrap();
     std::fs::write(&rules, RULES).unwrap();
     let file = format!("--config.file={}", config.display());
-    let server = Server::start(dir.path(), &["--kubernetes=off", "--web.enable-lifecycle", &file]);
+    let flags = ["--kubernetes=off", "--scrape.built-in=on", "--web.enable-lifecycle", &file];
+    let server = Server::start(dir.path(), &flags);
 
     server.wait_for_rows("job:up:sum{job=\"kubelet\", team=\"storage\"} == 2");
     server.wait_for_rows("ALERTS{alertname=\"TwoUp\", alertstate=\"firing\"} == 1");

@@ -80,6 +80,12 @@ pub struct CommitError {
 pub(crate) type IoError = CommitError;
 
 impl CommitError {
+    /// Whether the disk, or the user's share of it, is full: it is worth trying again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// For `map_err`: the error with the path it concerns.
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();

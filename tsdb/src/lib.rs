@@ -20,6 +20,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! What a commit promises when it returns: its samples are seen by every later snapshot, as a whole, and survive
+//! `kill -9`; after [`Options::wal_sync_interval`] they survive a power cut. While the disk is full they are seen, but
+//! nothing survives before there is space: then they are written, in order, before anything else. Until then
+//! [`Stats::samples_not_durable`] counts them, and when [`Options::backlog_bytes_max`] is reached, commits are refused.
+//! After a failed sync everything is refused until a restart, since nobody knows what the disk has lost.
+//!
 //! The hard decision is how a snapshot stays what it is while appends go on. Nothing is versioned per
 //! sample: a series counts its samples, and the first append after a snapshot notes the count (in
 //! the head), so that the snapshot can leave out what came later. Commits run one at a time under one
@@ -45,6 +51,7 @@ mod wal;
 
 pub use block::meta::Meta as BlockMeta;
 pub use db::appender::Appender;
+pub use db::chunks::{ChunkEncoding, ChunkSeriesSet, MalformedChunk, RawChunk};
 pub use db::scrub::Scrubbed;
 pub use db::snapshot::Snapshot;
 pub use db::tail::{Logged, Position, Tail};
@@ -53,5 +60,5 @@ pub use error::{AppendError, CommitError, OpenError};
 pub use head::SeriesRef;
 pub use head::exemplars::Exemplar;
 pub use head::metadata::{Metadata, MetricKind};
-pub use options::Options;
+pub use options::{FloatChunks, Options};
 pub use wal::page::Compression;

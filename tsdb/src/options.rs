@@ -2,7 +2,18 @@
 
 use std::time::Duration;
 
+use crate::chunk::Encoding;
 use crate::wal::page::Compression;
+
+/// How new chunks of floats are encoded. Chunks that exist are read whatever they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloatChunks {
+    /// As every Prometheus reads it. Start times of samples are forgotten, those of histograms, too.
+    #[default]
+    Xor,
+    /// As Prometheus reads it from 3.14 on. Start times are kept. An open chunk takes more memory.
+    Xor2,
+}
 
 /// How a database behaves.
 #[derive(Clone, Debug)]
@@ -24,8 +35,24 @@ pub struct Options {
     pub exemplars_max: usize,
     /// How records of the log are packed.
     pub wal_compression: Compression,
+    /// While the disk is full, commits are kept in memory until their records have this many bytes; then they are
+    /// refused. They are visible, but a crash loses them. 0: commits are refused at once.
+    pub backlog_bytes_max: usize,
+    /// How new chunks of floats are encoded, and with that, whether start times are kept.
+    pub float_chunks: FloatChunks,
     /// A segment of the log is ended before it exceeds this; at most 128 MiB.
     pub wal_segment_bytes_max: u64,
+}
+
+impl Options {
+    /// Whether start times are kept.
+    pub(crate) fn keeps_starts(&self) -> bool {
+        self.float_chunks == FloatChunks::Xor2
+    }
+
+    pub(crate) fn float_encoding(&self) -> Option<Encoding> {
+        Some(if self.keeps_starts() { Encoding::Xor2 } else { Encoding::Xor })
+    }
 }
 
 impl Default for Options {
@@ -39,6 +66,8 @@ impl Default for Options {
             out_of_order_window_ms: 0,
             exemplars_max: 100_000,
             wal_compression: Compression::Snappy,
+            backlog_bytes_max: 64 * 1024 * 1024,
+            float_chunks: FloatChunks::Xor,
             wal_segment_bytes_max: 128 * 1024 * 1024,
         }
     }

@@ -87,6 +87,35 @@ impl Accumulator for Sum {
     }
 }
 
+/// What a sum is made of, before it is rounded: for sums that are put together from several stores.
+#[derive(Clone, Default)]
+pub(super) struct Parts {
+    pub(super) sum: kahan::Sum,
+    pub(super) any_floats: bool,
+    pub(super) histograms: Option<Box<Total>>,
+    pub(super) count: u64,
+}
+
+impl Accumulator for Parts {
+    fn add(&mut self, value: f64) {
+        self.any_floats = true;
+        self.count += 1;
+        self.sum.add(value);
+    }
+
+    fn add_histogram(&mut self, value: &Arc<FloatHistogram>, remarks: &Remarks<'_>) {
+        self.count += 1;
+        match &mut self.histograms {
+            Some(total) => total.add(value, false, remarks),
+            None => self.histograms = Some(Box::new(Total::new(value))),
+        }
+    }
+
+    fn finish(self, _: &Remarks<'_>) -> Option<Value> {
+        None
+    }
+}
+
 /// `avg`
 #[derive(Clone, Default)]
 pub(super) struct Avg(Both<kahan::Mean>);

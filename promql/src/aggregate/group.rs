@@ -101,11 +101,6 @@ impl Groups {
         self.labels.len() - 1
     }
 
-    /// The number of groups.
-    pub(super) fn len(&self) -> usize {
-        self.labels.len()
-    }
-
     /// The labels of all groups, and whether their names are to be removed at the end.
     pub(super) fn into_labels(self) -> Vec<(Labels, bool)> {
         self.labels

@@ -7,10 +7,19 @@ use super::grid::Grid;
 use super::range::{Input, remove_stale};
 use super::source::{Series, goes_with_name, join_equal};
 use super::{Evaluated, Evaluator};
-use crate::ast::{Expr, ValueType};
+use crate::aggregate::{self, GroupSum};
+use crate::ast::{Expr, ExprKind, ValueType};
 use crate::engine::{MatrixSeries, QueryError, QueryValue, VectorSample};
 
 impl Evaluator<'_> {
+    /// Evaluates the sums behind an aggregation over the query's grid.
+    pub(crate) fn sums(&self, expr: &Expr) -> Result<Vec<GroupSum>, QueryError> {
+        match &expr.unwrapped().kind {
+            ExprKind::Aggregate(aggregate) => aggregate::sums(self, aggregate, expr, self.times.query),
+            _ => Err(QueryError::Execution("only an aggregation is made of sums".to_owned())),
+        }
+    }
+
     /// Evaluates a query over its grid.
     pub(crate) fn query(&self, expr: &Expr) -> Result<QueryValue, QueryError> {
         let grid = self.times.query;

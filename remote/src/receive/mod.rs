@@ -9,6 +9,7 @@ mod receiver;
 mod request;
 
 pub use receiver::{Receiver, Written};
+pub(crate) use request::times_of;
 
 use crate::wire::WireError;
 
@@ -69,6 +70,25 @@ pub enum ReceiveError {
     /// The store could not write; nothing is stored: 500.
     #[error("{0}")]
     Storage(String),
+}
+
+impl ReceiveError {
+    /// The status of the answer: 4xx for what must not be sent again, 5xx for what may be.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Unsupported(_) => 415,
+            Self::TooLarge { .. } => 413,
+            Self::Malformed(_) | Self::Partial { .. } => 400,
+            Self::Storage(_) => 500,
+        }
+    }
+
+    /// What was stored all the same.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        if let Self::Partial { written, .. } = self { *written } else { Written::default() }
+    }
 }
 
 impl From<WireError> for ReceiveError {
@@ -138,4 +158,4 @@ impl Compression {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -28,6 +28,32 @@ pub struct Written {
     pub exemplars: u64,
 }
 
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+    }
+}
+
+impl Written {
+    /// The headers that tell it to a sender.
+    #[must_use]
+    pub fn headers(self) -> [(&'static str, String); 3] {
+        [
+            ("x-prometheus-remote-write-samples-written", self.samples.to_string()),
+            ("x-prometheus-remote-write-histograms-written", self.histograms.to_string()),
+            ("x-prometheus-remote-write-exemplars-written", self.exemplars.to_string()),
+        ]
+    }
+
+    /// Samples of all kinds.
+    #[must_use]
+    pub fn all(self) -> u64 {
+        self.samples + self.histograms + self.exemplars
+    }
+}
+
 /// Takes remote-write requests into a store.
 ///
 /// Known series are found by 128 bits of hash over their raw label bytes (1.0) or label texts (2.0).

@@ -1,6 +1,6 @@
 //! The messages of both protocol versions, walked in place.
 
-use model::Labels;
+use model::{Labels, TimeRange};
 use tsdb::Exemplar;
 
 use super::{Protocol, ReceiveError};
@@ -249,6 +249,38 @@ impl<'a> Symbols<'a> {
         }
         Ok(())
     }
+}
+
+/// The times of all samples, histograms and exemplars of a 1.0 message; none if it has none.
+pub(crate) fn times_of(message: &[u8]) -> Result<Option<TimeRange>, ReceiveError> {
+    let mut range: Option<TimeRange> = None;
+    let symbols = Symbols::default();
+    symbols.each_series(Protocol::V1, message, |series| {
+        series.visit(|item| {
+            let ts = match item {
+                Item::Sample(sample) => sample.ts,
+                Item::Histogram(message) => number_of(message, 15)?,
+                Item::Exemplar(message) => number_of(message, 3)?,
+            };
+            range = Some(
+                range.map_or(TimeRange::new(ts, ts), |r| TimeRange::new(r.start.min(ts), r.end.max(ts))),
+            );
+            Ok(())
+        })
+    })?;
+    Ok(range)
+}
+
+/// The last number of a field; 0 without one.
+fn number_of(message: &[u8], wanted: u32) -> Result<i64, WireError> {
+    let mut value = 0;
+    let mut fields = Fields::new(message);
+    while let Some((number, content)) = fields.next()? {
+        if number == wanted {
+            value = content.int64()?;
+        }
+    }
+    Ok(value)
 }
 
 /// Appends what identifies a 2.0 series across requests, whose symbol numbers differ: the texts.

@@ -8,53 +8,53 @@ use tsdb::Db;
 use super::*;
 
 /// The messages as the specification draws them, for `prost` to encode.
-mod v1 {
+pub(crate) mod v1 {
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct WriteRequest {
+    pub(crate) struct WriteRequest {
         #[prost(message, repeated, tag = "1")]
-        pub(super) timeseries: Vec<TimeSeries>,
+        pub(crate) timeseries: Vec<TimeSeries>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct TimeSeries {
+    pub(crate) struct TimeSeries {
         #[prost(message, repeated, tag = "1")]
-        pub(super) labels: Vec<Label>,
+        pub(crate) labels: Vec<Label>,
         #[prost(message, repeated, tag = "2")]
-        pub(super) samples: Vec<Sample>,
+        pub(crate) samples: Vec<Sample>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Label {
+    pub(crate) struct Label {
         #[prost(string, tag = "1")]
-        pub(super) name: String,
+        pub(crate) name: String,
         #[prost(string, tag = "2")]
-        pub(super) value: String,
+        pub(crate) value: String,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Sample {
+    pub(crate) struct Sample {
         #[prost(double, tag = "1")]
-        pub(super) value: f64,
+        pub(crate) value: f64,
         #[prost(int64, tag = "2")]
-        pub(super) timestamp: i64,
+        pub(crate) timestamp: i64,
     }
 }
 
-mod v2 {
+pub(crate) mod v2 {
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Request {
+    pub(crate) struct Request {
         #[prost(string, repeated, tag = "4")]
-        pub(super) symbols: Vec<String>,
+        pub(crate) symbols: Vec<String>,
         #[prost(message, repeated, tag = "5")]
-        pub(super) timeseries: Vec<TimeSeries>,
+        pub(crate) timeseries: Vec<TimeSeries>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct TimeSeries {
+    pub(crate) struct TimeSeries {
         #[prost(uint32, repeated, tag = "1")]
-        pub(super) labels_refs: Vec<u32>,
+        pub(crate) labels_refs: Vec<u32>,
         #[prost(message, repeated, tag = "2")]
-        pub(super) samples: Vec<super::v1::Sample>,
+        pub(crate) samples: Vec<super::v1::Sample>,
     }
 }
 

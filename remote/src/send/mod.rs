@@ -33,6 +33,7 @@ use reqwest::header::HeaderMap;
 use tsdb::{CommitError, Db};
 
 pub use batch::request;
+pub(crate) use post::with_causes;
 
 /// Changes the labels of a series on its way out, or keeps it back.
 pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;

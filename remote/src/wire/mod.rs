@@ -5,7 +5,7 @@
 
 mod write;
 
-pub(crate) use write::Writer;
+pub(crate) use write::{Writer, push_varint};
 
 /// Bytes that are no protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

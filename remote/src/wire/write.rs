@@ -1,5 +1,15 @@
 //! Writing messages: fields in the order of the calls, appended to one buffer.
 
+/// Appends a number in groups of seven bits, the lowest first.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits fit")]
+pub(crate) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
 /// A message under construction. Scalars that have their default are left out, as proto3 does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer(pub(crate) Vec<u8>);
@@ -9,13 +19,8 @@ impl Writer {
         self.push_varint(u64::from(number) << 3 | kind);
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "seven bits fit")]
-    fn push_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
+    fn push_varint(&mut self, value: u64) {
+        push_varint(&mut self.0, value);
     }
 
     /// An unsigned number, an enum or a bool.
@@ -69,6 +74,13 @@ impl Writer {
             self.push_varint(value.len() as u64);
             self.0.extend_from_slice(value);
         }
+    }
+
+    /// Bytes that are there even if they are empty: a message that is copied.
+    pub(crate) fn present(&mut self, number: u32, value: &[u8]) {
+        self.key(number, 2);
+        self.push_varint(value.len() as u64);
+        self.0.extend_from_slice(value);
     }
 
     /// A message, which is written by `fill`. It is there even if it is empty.

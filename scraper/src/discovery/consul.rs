@@ -29,7 +29,7 @@ pub(super) async fn run(mut options: ConsulDiscovery, requester: Requester, feed
             Some(name) => break name,
             None => match asking.data_center(&options).await {
                 Ok(name) => break name,
-                Err(error) => tracing::error!("consul_sd: {}: {error}", options.server),
+                Err(error) => feed.fail("consul", &options.server, &error),
             },
         }
         tokio::time::sleep(RETRY).await;
@@ -53,7 +53,7 @@ pub(super) async fn run(mut options: ConsulDiscovery, requester: Requester, feed
                 tokio::time::sleep(every).await;
             }
             Err(error) => {
-                tracing::error!("consul_sd: {}: {error}", following.options.server);
+                following.feed.fail("consul", &following.options.server, &error);
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -278,7 +278,7 @@ impl Following {
                     tokio::time::sleep(every.saturating_sub(began.elapsed()).min(every)).await;
                 }
                 Err(error) => {
-                    tracing::error!("consul_sd: {}: {error}", options.server);
+                    self.feed.fail("consul", &options.server, &error);
                     index = 0;
                     tokio::time::sleep(RETRY).await;
                 }

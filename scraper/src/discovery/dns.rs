@@ -61,7 +61,7 @@ async fn refresh(name: &str, options: &DnsDiscovery, feed: &Feed) {
     match lookup(name, options.record, &options.resolv_conf).await {
         Ok(records) => feed.replace_part(&prefix(name), vec![group(name, &records, options.port)]),
         // What was found last goes on.
-        Err(error) => tracing::error!("dns_sd: {name}: {error}"),
+        Err(error) => feed.fail("dns", name, &error),
     }
 }
 

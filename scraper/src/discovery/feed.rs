@@ -27,6 +27,11 @@ impl Feed {
         self.groups.lock().get(source).cloned()
     }
 
+    /// Something could not be found out.
+    pub(crate) fn fail(&self, mechanism: &str, whom: &str, error: &dyn std::fmt::Display) {
+        self.subscribers.fail(mechanism, whom, error);
+    }
+
     /// These are all groups that there are.
     pub(crate) fn replace(&self, groups: Vec<TargetGroup>) {
         let new: BTreeMap<Source, Arc<TargetGroup>> =

@@ -32,8 +32,8 @@ pub(super) async fn run(options: FileDiscovery, feed: Arc<Feed>) {
     let refresh = Duration::from_millis(options.refresh_ms.max(1).unsigned_abs());
     let mut read_all_at = tokio::time::Instant::now() + refresh;
     loop {
-        let (again, before) = (Arc::clone(&options), known);
-        let looked = tokio::task::spawn_blocking(move || look(&again.files, before)).await;
+        let (again, before, failing) = (Arc::clone(&options), known, Arc::clone(&feed));
+        let looked = tokio::task::spawn_blocking(move || look(&again.files, before, &failing)).await;
         known = match looked {
             Ok((now, is_changed)) => {
                 if is_changed {
@@ -56,7 +56,7 @@ pub(super) async fn run(options: FileDiscovery, feed: Arc<Feed>) {
 type Known = HashMap<PathBuf, (Stamp, Vec<TargetGroup>)>;
 
 /// Reads what is new or changed. A file that cannot be read stands for what it last held.
-fn look(patterns: &[PathBuf], mut known: Known) -> (Known, bool) {
+fn look(patterns: &[PathBuf], mut known: Known, feed: &Feed) -> (Known, bool) {
     let (mut now, mut is_changed) = (Known::new(), false);
     for path in patterns.iter().flat_map(|pattern| matching(pattern)) {
         let old = known.remove(&path);
@@ -73,7 +73,7 @@ fn look(patterns: &[PathBuf], mut known: Known) -> (Known, bool) {
                 now.insert(path, (stamp.unwrap_or_default(), groups));
             }
             Err(error) => {
-                tracing::error!("file_sd: {}: {error}", path.display());
+                feed.fail("file", &path.display().to_string(), &error);
                 if let Some((_, groups)) = old {
                     now.insert(path, (stamp.unwrap_or_default(), groups));
                 }

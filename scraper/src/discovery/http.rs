@@ -93,7 +93,7 @@ pub(super) async fn run(options: HttpDiscovery, requester: Requester, feed: Arc<
         match answer.and_then(|(head, body)| groups(&options.url, &head, &body)) {
             Ok(groups) => feed.replace(groups),
             // What was listed last goes on.
-            Err(error) => tracing::error!("http_sd: {}: {error}", options.url),
+            Err(error) => feed.fail("http", &options.url, &error),
         }
         tokio::time::sleep(every).await;
     }

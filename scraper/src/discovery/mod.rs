@@ -16,6 +16,7 @@ mod kubernetes;
 pub(crate) mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use k8s::{Changed, Mailbox};
@@ -110,23 +111,35 @@ pub(crate) type Source = Arc<str>;
 /// The sources of one pool that changed, each with the place of its discoverer among the pool's.
 pub(crate) type PoolMailbox = Mailbox<(usize, Source)>;
 
-/// Those who are told of changes.
+/// Those who are told of changes, and how often there was trouble.
 #[derive(Default)]
-pub(crate) struct Subscribers(Mutex<Vec<(usize, Weak<PoolMailbox>)>>);
+pub(crate) struct Subscribers {
+    pools: Mutex<Vec<(usize, Weak<PoolMailbox>)>>,
+    failures: AtomicU64,
+}
 
 impl Subscribers {
     fn tell(&self, source: &Source, changed: Changed) {
-        let mut all = self.0.lock();
+        let mut all = self.pools.lock();
         all.retain(|(_, mailbox)| mailbox.strong_count() > 0);
         for (place, mailbox) in all.iter().filter_map(|(place, mailbox)| Some((place, mailbox.upgrade()?))) {
             mailbox.put((*place, Arc::clone(source)), changed);
         }
+    }
+
+    /// `whom` could not be asked, or its answer not be used; what was found last goes on.
+    fn fail(&self, mechanism: &str, whom: &str, error: &dyn std::fmt::Display) {
+        let colon = if whom.is_empty() { "" } else { ": " };
+        tracing::error!("{mechanism}_sd: {whom}{colon}{error}");
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// A running discoverer. Dropping it ends it.
 pub(crate) struct Discoverer {
     kind: Kind,
+    /// The word of the configuration file, without `_sd_configs`; none for targets that are fixed.
+    mechanism: Option<&'static str>,
     subscribers: Arc<Subscribers>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -150,7 +163,7 @@ impl Discoverer {
         let named =
             |(at, group): (usize, &TargetGroup)| TargetGroup { source: at.to_string(), ..group.clone() };
         feed.replace(groups.iter().enumerate().map(named).collect());
-        Arc::new(Self { kind: Kind::Feed(feed), subscribers, tasks: Vec::new() })
+        Arc::new(Self { kind: Kind::Feed(feed), mechanism: None, subscribers, tasks: Vec::new() })
     }
 
     fn start(discovery: &Discovery, shared: &Shared) -> Self {
@@ -158,23 +171,30 @@ impl Discoverer {
         if let Discovery::Kubernetes(options) = discovery {
             let cluster = kubernetes::Cluster::new(options, Arc::clone(&subscribers));
             let task = tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&shared.clients)));
-            return Self { kind: Kind::Kubernetes(cluster), subscribers, tasks: vec![task] };
+            let mechanism = Some("kubernetes");
+            return Self { kind: Kind::Kubernetes(cluster), mechanism, subscribers, tasks: vec![task] };
         }
         let feed = Arc::new(Feed::new(Arc::clone(&subscribers)));
         let (out, roots) = (Arc::clone(&feed), Arc::clone(&shared.roots));
         let agent = shared.user_agent.clone();
-        let task = match discovery.clone() {
-            Discovery::File(options) => tokio::spawn(file::run(options, out)),
+        let (mechanism, task) = match discovery.clone() {
+            Discovery::File(options) => ("file", tokio::spawn(file::run(options, out))),
             Discovery::Http(options) => {
-                tokio::spawn(http::run(*options, http::Requester::new(roots, agent), out))
+                ("http", tokio::spawn(http::run(*options, http::Requester::new(roots, agent), out)))
             }
-            Discovery::Dns(options) => tokio::spawn(dns::run(options, out)),
+            Discovery::Dns(options) => ("dns", tokio::spawn(dns::run(options, out))),
             Discovery::Consul(options) => {
-                tokio::spawn(consul::run(*options, http::Requester::new(roots, agent), out))
+                ("consul", tokio::spawn(consul::run(*options, http::Requester::new(roots, agent), out)))
             }
-            Discovery::Kubernetes(_) => tokio::spawn(async {}),
+            Discovery::Kubernetes(_) => ("kubernetes", tokio::spawn(async {})),
         };
-        Self { kind: Kind::Feed(feed), subscribers, tasks: vec![task] }
+        Self { kind: Kind::Feed(feed), mechanism: Some(mechanism), subscribers, tasks: vec![task] }
+    }
+
+    /// How it looks for targets, and how often that failed; `None` if its targets are fixed.
+    pub(crate) fn failures(&self) -> Option<(&'static str, u64)> {
+        let failures = self.subscribers.failures.load(Ordering::Relaxed);
+        self.mechanism.map(|mechanism| (mechanism, failures))
     }
 
     /// All sources there are now.
@@ -200,7 +220,7 @@ impl Discoverer {
 
     /// Tells `mailbox` of changes from now on; what is there is to be asked for.
     pub(crate) fn subscribe(&self, place: usize, mailbox: &Arc<PoolMailbox>) {
-        self.subscribers.0.lock().push((place, Arc::downgrade(mailbox)));
+        self.subscribers.pools.lock().push((place, Arc::downgrade(mailbox)));
     }
 }
 

@@ -14,7 +14,8 @@ use crate::config::{Config, ScrapeJob, Seed};
 use crate::discovery::{self, Discoverer, PoolMailbox, Source};
 use crate::fetch::Access;
 use crate::http::Roots;
-use crate::status::{DroppedTarget, TargetMetadata, Targets};
+use crate::relabel::Rule;
+use crate::status::{DroppedTarget, PoolStatus, TargetMetadata, Targets};
 use crate::target::{Outcome, Target, resolve};
 
 pub(crate) use task::Shared;
@@ -161,12 +162,22 @@ impl Pools {
         self.pools.iter().flat_map(|pool| pool.in_order().map(move |task| of(pool, task))).collect()
     }
 
-    /// Jobs, targets, and series in their caches.
-    pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let targets: usize = self.pools.iter().map(|pool| pool.tasks.len()).sum();
-        let tasks = self.pools.iter().flat_map(|pool| pool.tasks.values());
-        let series = tasks.map(|(task, _)| task.series()).sum();
-        (self.pools.len() as u64, targets as u64, series)
+    pub(crate) fn relabel_rules(&self, name: &str) -> Option<Vec<Rule>> {
+        let pool = self.pools.iter().find(|pool| pool.common.job.name == name)?;
+        Some(pool.common.job.relabel.clone())
+    }
+
+    /// Each job as a whole.
+    pub(crate) fn statuses(&self) -> Vec<PoolStatus> {
+        let status = |pool: &Pool| PoolStatus {
+            name: pool.common.job.name.clone(),
+            targets: pool.tasks.len() as u64,
+            targets_max: pool.common.job.limits.targets_max,
+            dropped: pool.found.values().map(|found| found.dropped).sum(),
+            cached_series: pool.tasks.values().map(|(task, _)| task.series()).sum(),
+            discoveries: pool.discoverers.iter().filter_map(|discoverer| discoverer.failures()).collect(),
+        };
+        self.pools.iter().map(status).collect()
     }
 }
 

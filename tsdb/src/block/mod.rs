@@ -100,6 +100,7 @@ impl Block {
         let from = (into.ts.len(), into.histogram_ts.len());
         for chunk in scratch.iter() {
             if range.overlaps(TimeRange::new(chunk.min, chunk.max)) {
+                let range = chunk::within(range, chunk.min, chunk.max);
                 let decoded = self
                     .chunks
                     .chunk(chunk.reference)

@@ -41,6 +41,12 @@ impl Intervals {
         self.0.iter().any(|other| other.start <= range.start && range.end <= other.end)
     }
 
+    /// Whether anything of `range` is in a span.
+    pub(crate) fn overlaps(&self, range: TimeRange) -> bool {
+        let at = self.0.partition_point(|other| other.end < range.start);
+        self.0.get(at).is_some_and(|other| other.start <= range.end)
+    }
+
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = TimeRange> + '_ {
         self.0.iter().copied()
     }
@@ -115,6 +121,9 @@ mod tests {
             for ts in -1..125 {
                 let expected = spans.iter().any(|&(start, length)| start <= ts && ts <= start + length);
                 prop_assert_eq!(intervals.contains(ts), expected);
+                let span = TimeRange::new(ts, ts + 7);
+                let expected = (ts..=ts + 7).any(|ts| intervals.contains(ts));
+                prop_assert_eq!(intervals.overlaps(span), expected);
             }
             let mut tombstones = Tombstones::default();
             tombstones.0.insert(3, intervals.clone());

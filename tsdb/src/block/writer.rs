@@ -68,13 +68,11 @@ impl Writer {
         for chunk in chunks {
             let reference = self.chunks.write(chunk).map_err(IoError::at(&self.tmp.join(CHUNKS_DIR)))?;
             self.metas.push(ChunkMeta { min: chunk.min, max: chunk.max, reference });
-            let samples = u64::from(chunk::count(&chunk.data));
+            let samples = u64::from(chunk::count(chunk.encoding, &chunk.data));
             self.meta.stats.num_samples += samples;
             match chunk.encoding {
                 Encoding::Xor | Encoding::Xor2 => self.meta.stats.num_float_samples += samples,
-                Encoding::Histogram | Encoding::FloatHistogram => {
-                    self.meta.stats.num_histogram_samples += samples;
-                }
+                _ => self.meta.stats.num_histogram_samples += samples,
             }
         }
         self.meta.stats.num_series += 1;

@@ -1,5 +1,5 @@
-//! Chunks of native histograms (encodings 2 and 3). Drawn in `docs/format.md`, section "Histogram
-//! chunks".
+//! Chunks of native histograms (encodings 2 and 3; with start times 5 and 6). Drawn in `docs/format.md`,
+//! section "Histogram chunks".
 //!
 //! All histograms of a chunk have one layout, and counters in it never go down; where either would
 //! change, a new chunk begins.
@@ -8,13 +8,14 @@ use model::{FloatHistogram, Histogram, HistogramValue, IntHistogram, ResetHint, 
 
 use super::Encoding;
 use super::layout::{Counts, Layout};
+use super::start::{StartReader, StartWriter};
 use super::varbit::{read_signed, read_unsigned, write_signed, write_unsigned};
-use super::xor::{XorValue, count, set_count};
+use super::xor::{XorValue, set_count};
 use crate::codec::Malformed;
 use crate::codec::bits::{BitReader, BitWriter};
-use crate::codec::bytes::Put;
 
-/// Where the flags are: after the count.
+/// Where the flags are: after the count. With start times these have the place, and the flags are the two high
+/// bits of the count.
 const FLAGS_AT: usize = 2;
 const HEADER_BYTES: usize = 3;
 const FLAG_RESET: u8 = 0b1000_0000;
@@ -30,7 +31,10 @@ pub(crate) struct HistogramAppender {
     layout: Layout,
     sum: XorValue,
     counts: State,
+    /// `None`: the chunk has no start times.
+    starts: Option<StartWriter>,
     writer: BitWriter,
+    number: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -104,18 +108,23 @@ fn goes_down<N: PartialOrd + Copy>(last: &Histogram<N>, next: &Histogram<N>) -> 
 }
 
 impl HistogramAppender {
-    /// Begins a chunk in `out`, which must be empty. `value` must be consistent. `reset` is what is known
-    /// about a counter reset in front of the chunk.
-    pub(crate) fn start(out: &mut Vec<u8>, ts: Timestamp, value: &HistogramValue, reset: ResetHint) -> Self {
+    /// Begins a chunk in `out`, which must be empty; with start times if `start` is known (not 0). `value` must
+    /// be consistent. `reset` is what is known about a counter reset in front of the chunk.
+    pub(crate) fn start(
+        out: &mut Vec<u8>,
+        (ts, start): (Timestamp, Timestamp),
+        value: &HistogramValue,
+        reset: ResetHint,
+    ) -> Self {
         debug_assert!(out.is_empty());
         let value = without_content(value).unwrap_or_else(|| value.clone());
-        out.put_u16(1);
-        out.push(match (hint(&value), reset) {
+        let flags = match (hint(&value), reset) {
             (ResetHint::Gauge, _) => FLAG_GAUGE,
             (ResetHint::Reset, _) | (_, ResetHint::Reset) => FLAG_RESET,
             (_, ResetHint::NotReset) => FLAG_NOT_RESET,
             _ => 0,
-        });
+        };
+        out.extend_from_slice(&if start == 0 { [0, 1, flags] } else { [flags, 1, 0] });
         let mut writer = BitWriter::default();
         let layout = match &value {
             HistogramValue::Int(histogram) => Layout::of(histogram),
@@ -146,7 +155,18 @@ impl HistogramAppender {
             }
         };
         let sum = XorValue::first(sum(&value));
-        Self { ts, ts_delta: 0, last: value, layout, sum, counts, writer }
+        let starts = (start != 0).then(|| StartWriter::first(&mut writer, (out, FLAGS_AT), ts, start));
+        Self { ts, ts_delta: 0, last: value, layout, sum, counts, starts, writer, number: 1 }
+    }
+
+    /// Whether a sample with this start time can be in the chunk.
+    pub(crate) fn takes_start(&self, start: Timestamp) -> bool {
+        start == 0 || self.starts.is_some()
+    }
+
+    /// The number of samples.
+    pub(crate) fn count(&self) -> u16 {
+        self.number
     }
 
     /// Whether `value`, which must be consistent, can follow.
@@ -184,15 +204,15 @@ impl HistogramAppender {
     }
 
     /// Appends a histogram that fits.
-    pub(crate) fn append(&mut self, out: &mut Vec<u8>, ts: Timestamp, value: &HistogramValue) {
+    pub(crate) fn append(
+        &mut self,
+        out: &mut Vec<u8>,
+        (ts, start): (Timestamp, Timestamp),
+        value: &HistogramValue,
+    ) {
         let value = without_content(value).unwrap_or_else(|| value.clone());
-        let number = count(out);
-        let ts_delta = ts.wrapping_sub(self.ts);
-        if number == 1 {
-            write_unsigned(&mut self.writer, out, ts_delta.cast_unsigned());
-        } else {
-            write_signed(&mut self.writer, out, ts_delta.wrapping_sub(self.ts_delta));
-        }
+        let (before, ts_delta) = (self.ts, ts.wrapping_sub(self.ts));
+        write_signed(&mut self.writer, out, ts_delta.wrapping_sub(self.ts_delta));
         (self.ts, self.ts_delta) = (ts, ts_delta);
         match (&mut self.counts, &self.last, &value) {
             (
@@ -228,7 +248,14 @@ impl HistogramAppender {
             _ => debug_assert!(false, "a histogram of the other kind does not fit"),
         }
         self.last = value;
-        set_count(out, number + 1);
+        let index = usize::from(self.number);
+        self.number += 1;
+        let mut flags = 0;
+        if let Some(starts) = &mut self.starts {
+            starts.next(&mut self.writer, (out, FLAGS_AT), index, (before, start));
+            flags = u16::from(out[0] & FLAG_GAUGE) << 8;
+        }
+        set_count(out, flags | self.number);
     }
 
     /// The time of the last sample.
@@ -242,33 +269,40 @@ impl HistogramAppender {
     }
 
     pub(crate) fn encoding(&self) -> Encoding {
-        match self.last {
-            HistogramValue::Int(_) => Encoding::Histogram,
-            HistogramValue::Float(_) => Encoding::FloatHistogram,
+        match (&self.last, &self.starts) {
+            (HistogramValue::Int(_), None) => Encoding::Histogram,
+            (HistogramValue::Float(_), None) => Encoding::FloatHistogram,
+            (HistogramValue::Int(_), Some(_)) => Encoding::StartedHistogram,
+            (HistogramValue::Float(_), Some(_)) => Encoding::StartedFloatHistogram,
         }
     }
 }
+
+/// What is done with time, start time (0 where it is unknown) and value of each sample.
+type Visit<'a> = dyn FnMut(Timestamp, Timestamp, HistogramValue) + 'a;
 
 /// Calls `visit` with the first `limit` samples of the chunk.
 pub(super) fn for_each(
     encoding: Encoding,
     chunk: &[u8],
     limit: usize,
-    visit: &mut dyn FnMut(Timestamp, HistogramValue),
+    visit: &mut Visit<'_>,
 ) -> Result<(), Malformed> {
-    if chunk.len() < HEADER_BYTES {
+    let Some((&[first, _, third], data)) = chunk.split_first_chunk::<HEADER_BYTES>() else {
         return Err(Malformed("histogram chunk without a header"));
-    }
-    let samples = usize::from(count(chunk)).min(limit);
+    };
+    let samples = usize::from(super::count(encoding, chunk)).min(limit);
     if samples == 0 {
         return Ok(());
     }
-    let mut reader = BitReader::new(&chunk[HEADER_BYTES..]);
+    let mut reader = BitReader::new(data);
     let layout = Layout::read(&mut reader, chunk.len() as u64 * 8)?;
-    let chunk = Chunk { layout, flags: chunk[FLAGS_AT] & FLAG_GAUGE, samples };
+    let (flags, starts) = if encoding.has_flagged_count() { (first, third) } else { (third, 0) };
+    let times = Times { ts: 0, delta: 0, starts: StartReader::new(starts) };
+    let chunk = Chunk { layout, flags: flags & FLAG_GAUGE, samples };
     match encoding {
-        Encoding::FloatHistogram => chunk.floats(&mut reader, visit),
-        _ => chunk.ints(&mut reader, visit),
+        Encoding::FloatHistogram | Encoding::StartedFloatHistogram => chunk.floats(&mut reader, times, visit),
+        _ => chunk.ints(&mut reader, times, visit),
     }
 }
 
@@ -282,19 +316,26 @@ struct Chunk {
 struct Times {
     ts: Timestamp,
     delta: i64,
+    starts: StartReader,
 }
 
 impl Times {
     fn next(&mut self, reader: &mut BitReader<'_>, index: usize) -> Result<Timestamp, Malformed> {
-        match index {
-            0 => self.ts = read_signed(reader)?,
-            1 => self.delta = read_unsigned(reader)?.cast_signed(),
-            _ => self.delta = self.delta.wrapping_add(read_signed(reader)?),
-        }
-        if index > 0 {
+        if index == 0 {
+            self.ts = read_signed(reader)?;
+        } else {
+            self.delta = self.delta.wrapping_add(read_signed(reader)?);
             self.ts = self.ts.wrapping_add(self.delta);
         }
         Ok(self.ts)
+    }
+
+    /// The start time, which is behind the sample.
+    fn start(&mut self, reader: &mut BitReader<'_>, index: usize) -> Result<Timestamp, Malformed> {
+        if index == 0 {
+            return self.starts.first(reader, self.ts);
+        }
+        self.starts.next(reader, index, self.ts.wrapping_sub(self.delta))
     }
 }
 
@@ -312,10 +353,10 @@ impl Chunk {
     fn ints(
         &self,
         reader: &mut BitReader<'_>,
-        visit: &mut dyn FnMut(Timestamp, HistogramValue),
+        mut times: Times,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Malformed> {
         let positive = self.layout.positive_buckets();
-        let mut times = Times { ts: 0, delta: 0 };
         let (mut count, mut zero_count, mut sum) = ((0u64, 0i64), (0u64, 0i64), XorValue::first(0.0));
         let mut buckets = vec![(0i64, 0i64); positive + self.layout.negative_buckets()];
         for index in 0..self.samples {
@@ -335,7 +376,8 @@ impl Chunk {
             }
             let sum = sum.value();
             if index > 0 && model::is_stale_nan(sum) {
-                visit(ts, HistogramValue::Int(IntHistogram { sum, ..IntHistogram::default() }));
+                let start = times.start(reader, index)?;
+                visit(ts, start, HistogramValue::Int(IntHistogram { sum, ..IntHistogram::default() }));
                 continue;
             }
             for (value, step) in &mut buckets {
@@ -362,7 +404,8 @@ impl Chunk {
                 negative: absolute(negative),
                 reset_hint: self.hint(index),
             };
-            visit(ts, HistogramValue::Int(self.layout.histogram(counts)));
+            let start = times.start(reader, index)?;
+            visit(ts, start, HistogramValue::Int(self.layout.histogram(counts)));
         }
         Ok(())
     }
@@ -370,10 +413,10 @@ impl Chunk {
     fn floats(
         &self,
         reader: &mut BitReader<'_>,
-        visit: &mut dyn FnMut(Timestamp, HistogramValue),
+        mut times: Times,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Malformed> {
         let positive = self.layout.positive_buckets();
-        let mut times = Times { ts: 0, delta: 0 };
         let mut head = [XorValue::first(0.0); 3];
         let mut buckets = vec![XorValue::first(0.0); positive + self.layout.negative_buckets()];
         for index in 0..self.samples {
@@ -389,7 +432,8 @@ impl Chunk {
             head.iter_mut().try_for_each(&mut next)?;
             let [count, zero_count, sum] = head.map(XorValue::value);
             if index > 0 && model::is_stale_nan(sum) {
-                visit(ts, HistogramValue::Float(FloatHistogram { sum, ..FloatHistogram::default() }));
+                let start = times.start(reader, index)?;
+                visit(ts, start, HistogramValue::Float(FloatHistogram { sum, ..FloatHistogram::default() }));
                 continue;
             }
             buckets.iter_mut().try_for_each(&mut next)?;
@@ -397,7 +441,8 @@ impl Chunk {
             let (positive, negative) = buckets.split_at(positive);
             let (positive, negative) = (values(positive), values(negative));
             let counts = Counts { zero_count, count, sum, positive, negative, reset_hint: self.hint(index) };
-            visit(ts, HistogramValue::Float(self.layout.histogram(counts)));
+            let start = times.start(reader, index)?;
+            visit(ts, start, HistogramValue::Float(self.layout.histogram(counts)));
         }
         Ok(())
     }
@@ -423,9 +468,9 @@ mod tests {
         }
     }
 
-    fn read(encoding: Encoding, chunk: &[u8]) -> Result<Vec<(i64, HistogramValue)>, Malformed> {
+    fn read(encoding: Encoding, chunk: &[u8]) -> Result<Vec<(i64, i64, HistogramValue)>, Malformed> {
         let mut out = Vec::new();
-        for_each(encoding, chunk, usize::MAX, &mut |ts, value| out.push((ts, value)))?;
+        for_each(encoding, chunk, usize::MAX, &mut |ts, start, value| out.push((ts, start, value)))?;
         Ok(out)
     }
 
@@ -434,22 +479,35 @@ mod tests {
         let mut out = Vec::new();
         let first = HistogramValue::Int(histogram(&[1, 2], 3.0));
         let stale = HistogramValue::Int(histogram(&[1, 2], model::stale_nan()));
-        let mut appender = HistogramAppender::start(&mut out, 10, &first, ResetHint::Unknown);
+        let mut appender = HistogramAppender::start(&mut out, (10, 0), &first, ResetHint::Unknown);
         for ts in [20, 35, 40] {
             assert_eq!(appender.fit(&stale), Fit::Fits);
-            appender.append(&mut out, ts, &stale);
+            appender.append(&mut out, (ts, 0), &stale);
         }
         assert_eq!(appender.fit(&first), Fit::Differs);
         let back = read(Encoding::Histogram, &out).unwrap();
         assert_eq!(back.iter().map(|sample| sample.0).collect::<Vec<_>>(), [10, 20, 35, 40]);
-        assert!(back[1..].iter().all(|(_, value)| model::is_stale_nan(sum(value))));
+        assert!(back[1..].iter().all(|(.., value)| model::is_stale_nan(sum(value))));
+    }
+
+    #[test]
+    fn the_first_step_is_a_signed_number_as_all_others() {
+        // 3000 takes 12 bits without a sign, but its place is among those of 18.
+        let stale = HistogramValue::Int(IntHistogram { sum: model::stale_nan(), ..IntHistogram::default() });
+        let mut out = Vec::new();
+        let mut appender = HistogramAppender::start(&mut out, (0, 0), &stale, ResetHint::Unknown);
+        appender.append(&mut out, (3000, 0), &stale);
+        // Zero threshold, schema, two counts of spans, time, two counts: 8 + 6 zero bits, and 64 bits of sum.
+        let mut reader = BitReader::new(&out[HEADER_BYTES..]);
+        assert_eq!((reader.bits(14), reader.bits(64)), (Ok(0), Ok(model::STALE_NAN)));
+        assert_eq!(reader.bits(6 + 18), Ok(0b11_1110 << 18 | 3000));
     }
 
     #[test]
     fn resets_and_other_layouts_do_not_fit() {
         let mut out = Vec::new();
         let first = HistogramValue::Int(histogram(&[1, 2], 3.0));
-        let appender = HistogramAppender::start(&mut out, 10, &first, ResetHint::Unknown);
+        let appender = HistogramAppender::start(&mut out, (10, 0), &first, ResetHint::Unknown);
         let fit = |h: IntHistogram| appender.fit(&HistogramValue::Int(h));
         assert_eq!(fit(histogram(&[1, 2], 3.0)), Fit::Fits);
         assert_eq!(fit(histogram(&[0, 4], 3.0)), Fit::Reset);
@@ -465,12 +523,17 @@ mod tests {
         #[test]
         fn counters_round_trip(
             start: i64,
-            steps in prop::collection::vec((1i64..100_000, any::<u64>(), prop::collection::vec(0u64..1000, 4)), 1..40),
+            steps in prop::collection::vec(
+                (1i64..1_000_000, any::<u64>(), prop::collection::vec(0u64..1000, 4), prop::option::of(any::<i64>())),
+                1..150,
+            ),
         ) {
             let (mut ts, mut counts) = (start, vec![0u64; 4]);
-            for float in [false, true] {
+            for (float, started) in [(false, false), (true, false), (false, true), (true, true)] {
+                let mut start = i64::from(started);
                 let (mut out, mut appender, mut expected) = (Vec::new(), None, Vec::new());
-                for (step, sum, growth) in &steps {
+                for (step, sum, growth, new) in &steps {
+                    start = new.filter(|_| started && !expected.is_empty()).unwrap_or(start);
                     ts = ts.wrapping_add(*step);
                     counts.iter_mut().zip(growth).for_each(|(count, growth)| *count += growth);
                     let sum = f64::from_bits(*sum);
@@ -483,19 +546,22 @@ mod tests {
                     };
                     match &mut appender {
                         None => appender = Some(
-                            HistogramAppender::start(&mut out, ts, &value(&int), ResetHint::Unknown),
+                            HistogramAppender::start(&mut out, (ts, start), &value(&int), ResetHint::Unknown),
                         ),
                         Some(appender) => {
                             prop_assert_eq!(appender.fit(&value(&int)), Fit::Fits);
-                            appender.append(&mut out, ts, &value(&int));
+                            appender.append(&mut out, (ts, start), &value(&int));
                             int.reset_hint = ResetHint::NotReset;
                         }
                     }
-                    expected.push((ts, format!("{:?}", value(&int))));
+                    expected.push((ts, start, format!("{:?}", value(&int))));
                 }
-                let encoding = if float { Encoding::FloatHistogram } else { Encoding::Histogram };
+                let encoding = appender.unwrap().encoding();
+                prop_assert_eq!(encoding.has_flagged_count(), started);
+                prop_assert_eq!(usize::from(crate::chunk::count(encoding, &out)), steps.len());
                 let back = read(encoding, &out).unwrap();
-                let back: Vec<_> = back.iter().map(|(ts, value)| (*ts, format!("{value:?}"))).collect();
+                let back: Vec<_> =
+                    back.iter().map(|(ts, start, value)| (*ts, *start, format!("{value:?}"))).collect();
                 prop_assert_eq!(back, expected);
             }
         }
@@ -504,6 +570,8 @@ mod tests {
         fn garbage_never_panics(chunk: Vec<u8>) {
             let _ = read(Encoding::Histogram, &chunk);
             let _ = read(Encoding::FloatHistogram, &chunk);
+            let _ = read(Encoding::StartedHistogram, &chunk);
+            let _ = read(Encoding::StartedFloatHistogram, &chunk);
         }
     }
 }

@@ -2,17 +2,20 @@
 
 pub(crate) mod histogram;
 pub(crate) mod layout;
+mod start;
 mod varbit;
 pub(crate) mod xor;
-mod xor2;
+pub(crate) mod xor2;
 
 use std::sync::Arc;
 
 use histogram::{Fit, HistogramAppender};
 use model::{HistogramValue, ResetHint, Samples, TimeRange, Timestamp};
 use xor::XorAppender;
+use xor2::Xor2Appender;
 
 use crate::codec::Malformed;
+use crate::samples;
 
 /// How the bytes of a chunk are to be read. The numbers are those on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub(crate) enum Encoding {
     FloatHistogram = 3,
     /// Floats, perhaps with start times.
     Xor2 = 4,
+    /// Native histograms with integer counts and start times.
+    StartedHistogram = 5,
+    /// Native histograms with float counts and start times.
+    StartedFloatHistogram = 6,
 }
 
 impl Encoding {
@@ -35,9 +42,15 @@ impl Encoding {
             2 => Ok(Self::Histogram),
             3 => Ok(Self::FloatHistogram),
             4 => Ok(Self::Xor2),
-            5 | 6 => Err(Malformed("histogram chunks with start times are not supported")),
+            5 => Ok(Self::StartedHistogram),
+            6 => Ok(Self::StartedFloatHistogram),
             _ => Err(Malformed("unknown chunk encoding")),
         }
+    }
+
+    /// Whether the two high bits of the count are flags.
+    fn has_flagged_count(self) -> bool {
+        matches!(self, Self::StartedHistogram | Self::StartedFloatHistogram)
     }
 }
 
@@ -58,6 +71,30 @@ impl Value {
     }
 }
 
+/// A value with its time, and the time from which on it counts, 0 where that is unknown.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sample {
+    pub(crate) ts: Timestamp,
+    pub(crate) start: Timestamp,
+    pub(crate) value: Value,
+}
+
+impl Sample {
+    /// A sample of unknown start.
+    pub(crate) fn new(ts: Timestamp, value: Value) -> Self {
+        Self { ts, start: 0, value }
+    }
+
+    pub(crate) fn float(ts: Timestamp, value: f64) -> Self {
+        Self::new(ts, Value::Float(value))
+    }
+}
+
+/// `range`, or all of time where it contains the whole span of a chunk: then no sample has to be looked at.
+pub(crate) fn within(range: TimeRange, min: Timestamp, max: Timestamp) -> TimeRange {
+    if range.contains(min) && range.contains(max) { TimeRange::ALL } else { range }
+}
+
 /// Appends those of the first `limit` samples of a chunk that lie in `range` to `into`.
 pub(crate) fn decode(
     encoding: Encoding,
@@ -68,22 +105,20 @@ pub(crate) fn decode(
 ) -> Result<(), Malformed> {
     match encoding {
         Encoding::Xor => xor::decode(data, limit, range, into),
-        Encoding::Xor2 => xor2::for_each(data, limit, |ts, value| {
+        Encoding::Xor2 => xor2::for_each(data, limit, |ts, start, value| {
             if range.contains(ts) {
-                into.push_float(ts, value);
+                samples::push_float(into, (ts, start), value);
             }
         }),
-        Encoding::Histogram | Encoding::FloatHistogram => {
-            histogram::for_each(encoding, data, limit, &mut |ts, value| {
-                if range.contains(ts) {
-                    let value = match value {
-                        HistogramValue::Int(histogram) => histogram.to_float(),
-                        HistogramValue::Float(histogram) => histogram,
-                    };
-                    into.push_histogram(ts, Arc::new(value));
-                }
-            })
-        }
+        _ => histogram::for_each(encoding, data, limit, &mut |ts, start, value| {
+            if range.contains(ts) {
+                let value = match value {
+                    HistogramValue::Int(histogram) => histogram.to_float(),
+                    HistogramValue::Float(histogram) => histogram,
+                };
+                samples::push_histogram(into, (ts, start), Arc::new(value));
+            }
+        }),
     }
 }
 
@@ -92,14 +127,16 @@ pub(crate) fn for_each(
     encoding: Encoding,
     data: &[u8],
     limit: usize,
-    visit: &mut dyn FnMut(Timestamp, Value),
+    visit: &mut dyn FnMut(Sample),
 ) -> Result<(), Malformed> {
     match encoding {
-        Encoding::Xor => xor::for_each(data, limit, |ts, value| visit(ts, Value::Float(value))),
-        Encoding::Xor2 => xor2::for_each(data, limit, |ts, value| visit(ts, Value::Float(value))),
-        Encoding::Histogram | Encoding::FloatHistogram => {
-            histogram::for_each(encoding, data, limit, &mut |ts, value| visit(ts, Value::Histogram(value)))
-        }
+        Encoding::Xor => xor::for_each(data, limit, |ts, value| visit(Sample::float(ts, value))),
+        Encoding::Xor2 => xor2::for_each(data, limit, |ts, start, value| {
+            visit(Sample { ts, start, value: Value::Float(value) });
+        }),
+        _ => histogram::for_each(encoding, data, limit, &mut |ts, start, value| {
+            visit(Sample { ts, start, value: Value::Histogram(value) });
+        }),
     }
 }
 
@@ -112,8 +149,11 @@ pub(crate) struct Chunk {
     pub(crate) data: Box<[u8]>,
 }
 
-/// The number of samples in a chunk of any encoding.
-pub(crate) use xor::count;
+/// The number of samples in a chunk: its first two bytes, of which flags may have the two high bits.
+pub(crate) fn count(encoding: Encoding, chunk: &[u8]) -> u16 {
+    let count = chunk.first_chunk::<2>().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+    if encoding.has_flagged_count() { count & 0x3fff } else { count }
+}
 
 /// How many samples a chunk is meant to have.
 pub(crate) const SAMPLES_PER_CHUNK: u16 = 120;
@@ -129,43 +169,51 @@ pub(crate) const HISTOGRAMS_MIN: u16 = 10;
 pub(crate) enum Appender {
     /// 40 bytes, inline, as nearly all chunks are of this kind.
     Xor(XorAppender),
+    Xor2(Xor2Appender),
     Histogram(Box<HistogramAppender>),
 }
 
 impl Appender {
     /// Begins a chunk in `out`, which must be empty. `reset` is what is known about a counter reset in
-    /// front of it.
-    pub(crate) fn start(out: &mut Vec<u8>, ts: Timestamp, value: &Value, reset: ResetHint) -> Self {
+    /// front of it. Floats are encoded as XOR2 if their start is known, or if `xor2` says so.
+    pub(crate) fn start(out: &mut Vec<u8>, sample: &Sample, xor2: bool, reset: ResetHint) -> Self {
+        let &Sample { ts, start, ref value } = sample;
         match value {
+            Value::Float(value) if xor2 || start != 0 => {
+                Self::Xor2(Xor2Appender::start(out, ts, start, *value))
+            }
             Value::Float(value) => Self::Xor(XorAppender::start(out, ts, *value)),
             Value::Histogram(value) => {
-                Self::Histogram(Box::new(HistogramAppender::start(out, ts, value, reset)))
+                Self::Histogram(Box::new(HistogramAppender::start(out, (ts, start), value, reset)))
             }
         }
     }
 
     /// Appends to `out`; where the sample does not fit, says what is known about a counter reset
     /// between the chunk and the sample.
-    pub(crate) fn append(
-        &mut self,
-        out: &mut Vec<u8>,
-        ts: Timestamp,
-        value: &Value,
-    ) -> Result<(), ResetHint> {
+    pub(crate) fn append(&mut self, out: &mut Vec<u8>, sample: &Sample) -> Result<(), ResetHint> {
+        let &Sample { ts, start, ref value } = sample;
         match (self, value) {
-            (Self::Xor(appender), Value::Float(value)) if out.len() <= XOR_BYTES_MAX => {
+            (Self::Xor(appender), Value::Float(value)) if start == 0 && out.len() <= XOR_BYTES_MAX => {
                 appender.append(out, ts, *value);
                 Ok(())
             }
-            (Self::Histogram(appender), Value::Histogram(value)) => match appender.fit(value) {
-                Fit::Fits if out.len() < HISTOGRAM_BYTES_TARGET || count(out) < HISTOGRAMS_MIN => {
-                    appender.append(out, ts, value);
-                    Ok(())
+            (Self::Xor2(appender), Value::Float(value)) if out.len() <= XOR_BYTES_MAX => {
+                appender.append(out, ts, start, *value);
+                Ok(())
+            }
+            (Self::Histogram(appender), Value::Histogram(value)) => {
+                let full = out.len() >= HISTOGRAM_BYTES_TARGET && appender.count() >= HISTOGRAMS_MIN;
+                match appender.fit(value) {
+                    Fit::Fits if !full && appender.takes_start(start) => {
+                        appender.append(out, (ts, start), value);
+                        Ok(())
+                    }
+                    Fit::Fits => Err(ResetHint::NotReset),
+                    Fit::Reset => Err(ResetHint::Reset),
+                    Fit::Differs => Err(ResetHint::Unknown),
                 }
-                Fit::Fits => Err(ResetHint::NotReset),
-                Fit::Reset => Err(ResetHint::Reset),
-                Fit::Differs => Err(ResetHint::Unknown),
-            },
+            }
             _ => Err(ResetHint::Unknown),
         }
     }
@@ -173,6 +221,7 @@ impl Appender {
     pub(crate) fn encoding(&self) -> Encoding {
         match self {
             Self::Xor(_) => Encoding::Xor,
+            Self::Xor2(_) => Encoding::Xor2,
             Self::Histogram(appender) => appender.encoding(),
         }
     }
@@ -181,6 +230,7 @@ impl Appender {
     fn float_count(&self) -> Option<u16> {
         match self {
             Self::Xor(appender) => Some(appender.count()),
+            Self::Xor2(appender) => Some(appender.count()),
             Self::Histogram(_) => None,
         }
     }
@@ -189,7 +239,16 @@ impl Appender {
     pub(crate) fn last_ts(&self) -> Timestamp {
         match self {
             Self::Xor(appender) => appender.last_ts(),
+            Self::Xor2(appender) => appender.last_ts(),
             Self::Histogram(appender) => appender.last_ts(),
+        }
+    }
+
+    /// The last sample, if it is a histogram.
+    pub(crate) fn last_histogram(&self) -> Option<&HistogramValue> {
+        match self {
+            Self::Histogram(appender) => Some(appender.last()),
+            _ => None,
         }
     }
 }
@@ -197,17 +256,25 @@ impl Appender {
 /// Encodes samples, which ascend in time, into as few chunks as their kinds and the usual size allow.
 #[derive(Default)]
 pub(crate) struct Encoder {
+    /// Floats are encoded as XOR2 also where no start is known.
+    xor2: bool,
     open: Option<(Timestamp, Appender, Vec<u8>)>,
     chunks: Vec<Chunk>,
 }
 
 impl Encoder {
-    pub(crate) fn push(&mut self, ts: Timestamp, value: &Value) {
+    /// An encoder in place of those that encoded with `encodings`.
+    pub(crate) fn like(encodings: impl IntoIterator<Item = Encoding>) -> Self {
+        let xor2 = encodings.into_iter().any(|encoding| encoding == Encoding::Xor2);
+        Self { xor2, ..Self::default() }
+    }
+
+    pub(crate) fn push(&mut self, sample: &Sample) {
         let mut reset = ResetHint::Unknown;
         if let Some((_, appender, data)) = &mut self.open {
             let full = appender.float_count().is_some_and(|count| count >= SAMPLES_PER_CHUNK);
             if !full {
-                match appender.append(data, ts, value) {
+                match appender.append(data, sample) {
                     Ok(()) => return,
                     Err(hint) => reset = hint,
                 }
@@ -215,8 +282,8 @@ impl Encoder {
         }
         self.close();
         let mut data = Vec::with_capacity(256);
-        let appender = Appender::start(&mut data, ts, value, reset);
-        self.open = Some((ts, appender, data));
+        let appender = Appender::start(&mut data, sample, self.xor2, reset);
+        self.open = Some((sample.ts, appender, data));
     }
 
     fn close(&mut self) {
@@ -242,10 +309,10 @@ pub(crate) fn filter(
     limit: usize,
     mut keep: impl FnMut(Timestamp) -> bool,
 ) -> Result<Vec<Chunk>, Malformed> {
-    let mut encoder = Encoder::default();
-    for_each(encoding, data, limit, &mut |ts, value| {
-        if keep(ts) {
-            encoder.push(ts, &value);
+    let mut encoder = Encoder::like([encoding]);
+    for_each(encoding, data, limit, &mut |sample| {
+        if keep(sample.ts) {
+            encoder.push(&sample);
         }
     })?;
     Ok(encoder.finish())

@@ -28,24 +28,30 @@ impl XorValue {
         f64::from_bits(self.bits)
     }
 
-    /// Appends `value` as its difference from the previous one, behind `zeros` zero bits (0 or 1).
+    /// Appends `value` as its difference from the previous one, behind a head of so many bits (up to 16).
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "counts of bits are at most 64")]
-    fn push(&mut self, pending: &mut Pending, zeros: u32, value: f64, full: &mut impl FnMut(u64)) {
+    fn push(
+        &mut self,
+        pending: &mut Pending,
+        (head, head_bits): (u64, u32),
+        value: f64,
+        full: &mut impl FnMut(u64),
+    ) {
         let delta = value.to_bits() ^ self.bits;
         self.bits = value.to_bits();
         if delta == 0 {
-            return pending.push(0, zeros + 1, full);
+            return pending.push(head << 1, head_bits + 1, full);
         }
         let leading = delta.leading_zeros().min(31) as u8;
         let trailing = delta.trailing_zeros() as u8;
         let (head, head_bits) = if leading >= self.leading && trailing >= self.trailing {
-            (0b10, zeros + 2)
+            (head << 2 | 0b10, head_bits + 2)
         } else {
             (self.leading, self.trailing) = (leading, trailing);
             let width = 64 - u64::from(leading) - u64::from(trailing);
             // A width of 64 does not fit six bits and is written as 0, which never occurs otherwise.
-            (0b11 << 11 | u64::from(leading) << 6 | width & 63, zeros + 13)
+            (head << 13 | 0b11 << 11 | u64::from(leading) << 6 | width & 63, head_bits + 13)
         };
         let width = 64 - u32::from(self.leading) - u32::from(self.trailing);
         let bits = delta >> self.trailing;
@@ -131,13 +137,16 @@ impl XorState {
     /// Adds a sample `delta` after the last one; `second` if it is the second of its chunk.
     #[inline]
     pub(crate) fn append(&mut self, second: bool, delta: u64, value: f64, full: &mut impl FnMut(u64)) {
-        let mut head = 0;
+        let mut head = (0, 0);
         if second {
             push_uvarint(&mut self.pending, delta, full);
-        } else if delta == self.delta {
-            head = 1; // a zero bit
         } else {
-            push_delta_of_delta(&mut self.pending, delta.wrapping_sub(self.delta).cast_signed(), full);
+            // Small changes go with the value, by one push.
+            match delta.wrapping_sub(self.delta).cast_signed() {
+                0 => head = (0, 1),
+                change @ -8191..=8192 => head = (0b10 << 14 | change.cast_unsigned() & 0x3fff, 16),
+                change => push_large_change(&mut self.pending, change, full),
+            }
         }
         self.delta = delta;
         self.value.push(&mut self.pending, head, value, full);
@@ -196,11 +205,7 @@ impl XorAppender {
     }
 }
 
-/// The number of samples in a chunk of any encoding: its first two bytes.
-pub(crate) fn count(chunk: &[u8]) -> u16 {
-    chunk.first_chunk::<2>().map_or(0, |bytes| u16::from_be_bytes(*bytes))
-}
-
+/// Writes the first two bytes: the number of samples.
 pub(super) fn set_count(chunk: &mut [u8], count: u16) {
     if let Some(bytes) = chunk.first_chunk_mut::<2>() {
         *bytes = count.to_be_bytes();
@@ -212,11 +217,11 @@ fn fits(value: i64, width: u32) -> bool {
     -((1 << (width - 1)) - 1) <= value && value <= 1 << (width - 1)
 }
 
-fn push_delta_of_delta(pending: &mut Pending, value: i64, full: &mut impl FnMut(u64)) {
+/// Appends a change of the step that 14 bits do not hold.
+#[cold]
+fn push_large_change(pending: &mut Pending, value: i64, full: &mut impl FnMut(u64)) {
     let raw = value.cast_unsigned();
     let (prefix, prefix_bits, width) = match value {
-        0 => return pending.push(0, 1, full),
-        _ if fits(value, 14) => (0b10, 2, 14),
         _ if fits(value, 17) => (0b110, 3, 17),
         _ if fits(value, 20) => (0b1110, 4, 20),
         _ => {
@@ -227,100 +232,94 @@ fn push_delta_of_delta(pending: &mut Pending, value: i64, full: &mut impl FnMut(
     pending.push(prefix << width | raw & ((1 << width) - 1), prefix_bits + width, full);
 }
 
-/// Reads samples one after the other.
+/// Where a reader of samples is. All of it fits registers, as long as nobody asks for its address: so it is handed
+/// around by value.
 ///
-/// Between samples there is only a bit position: each is read from one or two unaligned loads at it. What
-/// the next sample waits for is a load, two shifts and the choice of a window, about 13 cycles; the value
-/// itself is worked out beside that.
-struct Reader<'a> {
-    data: &'a [u8],
+/// Between samples there is only a bit position: each is read from one or two unaligned loads at it. As long as values
+/// differ within the window used last, which is nearly always after the first few, the position of the next sample
+/// follows from what is known already; so the processor, which guesses the kind of a sample, is some samples ahead
+/// with its loads.
+#[derive(Clone, Copy)]
+struct State {
     at: usize,
     ts: Timestamp,
     delta: u64,
     bits: u64,
-    leading: u32,
+    /// Of the window used last, 1 to 64; 0: there was none.
+    width: u32,
     trailing: u32,
 }
 
-impl<'a> Reader<'a> {
-    /// The number of samples, and a reader that has read the first one, if there is one.
-    fn new(chunk: &'a [u8]) -> Result<(usize, Self), Malformed> {
-        let Some((head, data)) = chunk.split_first_chunk::<2>() else {
-            return Err(Malformed("XOR chunk without a sample count"));
-        };
-        let count = usize::from(u16::from_be_bytes(*head));
-        let mut bytes = Bytes::new(data);
-        let (mut ts, mut bits) = (0, 0);
-        if count > 0 {
-            (ts, bits) = (bytes.varint()?, bytes.u64()?);
-        }
-        let at = (data.len() - bytes.rest().len()) * 8;
-        let leading = u32::from(NO_WINDOW);
-        Ok((count, Self { data, at, ts, delta: 0, bits, leading, trailing: 0 }))
-    }
+/// A position that no chunk has, with room behind it: there was no window where one was to be.
+const NO_WINDOW_AT: usize = usize::MAX / 2;
 
-    /// At least 57 bits from `at` on, left-aligned; zeros beyond the end.
-    #[inline(always)]
-    fn load(&self, at: usize) -> u64 {
-        let rest = self.data.get(at / 8..).unwrap_or_default();
-        let word = match rest.first_chunk::<8>() {
-            Some(word) => u64::from_be_bytes(*word),
-            None => Self::load_end(rest),
-        };
-        word << (at % 8)
+/// The number of samples, the bits behind it, and where a reader is that has read the first sample, if there is one.
+fn begin(chunk: &[u8]) -> Result<(usize, &[u8], State), Malformed> {
+    let Some((head, data)) = chunk.split_first_chunk::<2>() else {
+        return Err(Malformed("XOR chunk without a sample count"));
+    };
+    let count = usize::from(u16::from_be_bytes(*head));
+    let mut bytes = Bytes::new(data);
+    let (mut ts, mut bits) = (0, 0);
+    if count > 0 {
+        (ts, bits) = (bytes.varint()?, bytes.u64()?);
     }
+    let at = (data.len() - bytes.rest().len()) * 8;
+    Ok((count, data, State { at, ts, delta: 0, bits, width: 0, trailing: 0 }))
+}
 
-    #[cold]
-    fn load_end(rest: &[u8]) -> u64 {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        u64::from_be_bytes(word)
+/// What [`load`] loads at least.
+const LOADED: u32 = 57;
+
+/// At least 57 bits from `at` on, left-aligned; zeros beyond the end.
+#[inline(always)]
+fn load(data: &[u8], at: usize) -> u64 {
+    let rest = data.get(at / 8..).unwrap_or_default();
+    let word = match rest.first_chunk::<8>() {
+        Some(word) => u64::from_be_bytes(*word),
+        None => load_end(rest),
+    };
+    word << (at % 8)
+}
+
+#[cold]
+fn load_end(rest: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_be_bytes(word)
+}
+
+/// `width` bits at `at`, 1 to 64.
+#[inline(always)]
+fn field(data: &[u8], at: usize, width: u32) -> u64 {
+    let high = load(data, at) >> (64 - width);
+    if width <= 57 {
+        return high;
     }
+    // The last seven bits may be missing.
+    high | load(data, at + 57) >> 57 >> (64 - width)
+}
 
-    /// `width` bits at `at`, 1 to 64.
-    #[inline(always)]
-    fn field(&self, at: usize, width: u32) -> u64 {
-        let high = self.load(at) >> (64 - width);
-        if width <= 57 {
-            return high;
-        }
-        // The last seven bits may be missing.
-        high | self.load(at + 57) >> 57 >> (64 - width)
-    }
-
-    fn second(&mut self) -> Result<(), Malformed> {
-        let mut bytes = Bytes::new(self.data.get(self.at / 8..).unwrap_or_default());
+impl State {
+    fn second(mut self, data: &[u8]) -> Result<Self, Malformed> {
+        let mut bytes = Bytes::new(data.get(self.at / 8..).unwrap_or_default());
         self.delta = bytes.uvarint()?;
-        self.at = (self.data.len() - bytes.rest().len()) * 8;
+        self.at = (data.len() - bytes.rest().len()) * 8;
         self.ts = self.ts.wrapping_add(self.delta.cast_signed());
-        self.value(self.load(self.at))
+        let window = load(data, self.at);
+        Ok(self.value(data, window, LOADED))
     }
 
-    /// Fills columns of equal length; returns how far it came, and why it came no further.
-    fn fill(mut self, times: &mut [Timestamp], values: &mut [f64]) -> (usize, Result<(), Malformed>) {
-        let mut done = 0;
-        for (ts, value) in times.iter_mut().zip(values) {
-            let read = match done {
-                0 => Ok(()),
-                1 => self.second(),
-                _ => self.advance(),
-            };
-            if read.is_err() {
-                return (done, read);
-            }
-            (*ts, *value) = (self.ts, f64::from_bits(self.bits));
-            done += 1;
-        }
-        let complete = self.check();
-        (if complete.is_ok() { done } else { 0 }, complete)
-    }
-
+    /// Reads the next sample. What is wrong with it is told by [`State::check`]: a result would have to go through
+    /// memory.
     #[inline(always)]
-    fn advance(&mut self) -> Result<(), Malformed> {
-        let mut window = self.load(self.at);
+    fn next(mut self, data: &[u8]) -> Self {
+        let mut window = load(data, self.at);
+        let mut left = LOADED;
         if window >> 63 == 0 {
             // Samples are evenly spaced as a rule,
             self.at += 1;
+            left -= 1;
             window <<= 1;
         } else if window >> 62 == 0b10 {
             // or nearly so. What is left of the window is enough for the head of the value.
@@ -328,62 +327,90 @@ impl<'a> Reader<'a> {
             let change = raw - (i64::from(raw > 1 << 13) << 14);
             self.delta = self.delta.wrapping_add(change.cast_unsigned());
             self.at += 16;
+            left -= 16;
             window <<= 16;
         } else {
-            self.change(window);
-            window = self.load(self.at);
+            self = self.change(data, window);
+            window = load(data, self.at);
         }
         self.ts = self.ts.wrapping_add(self.delta.cast_signed());
-        self.value(window)
+        self.value(data, window, left)
     }
 
     /// Takes over a large change of the step.
     #[cold]
-    fn change(&mut self, window: u64) {
+    #[inline(never)]
+    fn change(mut self, data: &[u8], window: u64) -> Self {
         let (prefix, width) = match (!window).leading_zeros() {
             2 => (3, 17),
             3 => (4, 20),
             _ => (4, 64),
         };
-        let raw = self.field(self.at + prefix, width).cast_signed();
+        let raw = field(data, self.at + prefix, width).cast_signed();
         let negative = width < 64 && raw > 1 << (width - 1);
         let change = if negative { raw - (1 << width) } else { raw };
         self.delta = self.delta.wrapping_add(change.cast_unsigned());
         self.at += prefix + width as usize;
+        self
     }
 
-    /// Reads the value at the position, where `window` begins.
+    /// Reads the value at the position, where `window` begins, of which `left` bits were loaded.
     #[inline(always)]
-    fn value(&mut self, window: u64) -> Result<(), Malformed> {
+    fn value(mut self, data: &[u8], window: u64, left: u32) -> Self {
         if window >> 63 == 0 {
             self.at += 1;
+            return self;
+        }
+        if window >> 62 == 0b10 {
+            if self.width.wrapping_sub(1) < left - 2 {
+                // All of it is there.
+                self.bits ^= window << 2 >> (64 - self.width) << self.trailing;
+                self.at += 2 + self.width as usize;
+                return self;
+            }
+            self.at += 2;
         } else {
-            // Which of the two forms comes is anybody's guess: both are read, and one is taken.
-            let fresh = window >> 62 & 1 == 1;
             let leading = u32::from((window >> 57).to_le_bytes()[0] & 31);
             let width = u32::from((window >> 51).to_le_bytes()[0] & 63);
-            let width = if width == 0 { 64 } else { width };
-            let trailing = 64u32.wrapping_sub(leading).wrapping_sub(width);
-            self.leading = if fresh { leading } else { self.leading };
-            self.trailing = if fresh { trailing } else { self.trailing };
-            let at = self.at + if fresh { 13 } else { 2 };
-            let width = 64u32.wrapping_sub(self.leading).wrapping_sub(self.trailing);
-            if self.leading.wrapping_add(width) > 64 || width > 64 {
-                return Err(NO_SUCH_WINDOW);
-            }
-            self.bits ^= self.field(at, width) << self.trailing;
-            self.at = at + width as usize;
+            self.width = if width == 0 { 64 } else { width };
+            self.trailing = 64u32.wrapping_sub(leading).wrapping_sub(self.width);
+            self.at += 13;
         }
-        Ok(())
+        // A window that reaches beyond 64 bits leaves less than nothing behind it.
+        if self.width == 0 || self.trailing >= 64 {
+            self.at = NO_WINDOW_AT;
+            return self;
+        }
+        self.bits ^= field(data, self.at, self.width) << self.trailing;
+        self.at += self.width as usize;
+        self
     }
 
     /// Whether all that was read was there: beyond the end there are zeros.
-    fn check(&self) -> Result<(), Malformed> {
-        if self.at > self.data.len() * 8 {
+    fn check(self, data: &[u8]) -> Result<(), Malformed> {
+        if self.at >= NO_WINDOW_AT {
+            return Err(NO_SUCH_WINDOW);
+        }
+        if self.at > data.len() * 8 {
             return Err(Malformed("XOR chunk ends in the middle of a sample"));
         }
         Ok(())
     }
+}
+
+/// Fills columns of equal length.
+fn fill(data: &[u8], mut state: State, times: &mut [Timestamp], values: &mut [f64]) -> Result<(), Malformed> {
+    let mut columns = times.iter_mut().zip(values);
+    let Some((ts, value)) = columns.next() else { return Ok(()) };
+    (*ts, *value) = (state.ts, f64::from_bits(state.bits));
+    let Some((ts, value)) = columns.next() else { return state.check(data) };
+    state = state.second(data)?;
+    (*ts, *value) = (state.ts, f64::from_bits(state.bits));
+    for (ts, value) in columns {
+        state = state.next(data);
+        (*ts, *value) = (state.ts, f64::from_bits(state.bits));
+    }
+    state.check(data)
 }
 
 /// Calls `visit` with the first `limit` samples of the chunk.
@@ -393,35 +420,37 @@ pub(crate) fn for_each(
     limit: usize,
     mut visit: impl FnMut(Timestamp, f64),
 ) -> Result<(), Malformed> {
-    let (count, mut reader) = Reader::new(chunk)?;
+    let (count, data, mut state) = begin(chunk)?;
     for index in 0..count.min(limit) {
-        match index {
-            0 => {}
-            1 => reader.second()?,
-            _ => reader.advance()?,
-        }
-        reader.check()?;
-        visit(reader.ts, f64::from_bits(reader.bits));
+        state = match index {
+            0 => state,
+            1 => state.second(data)?,
+            _ => state.next(data),
+        };
+        state.check(data)?;
+        visit(state.ts, f64::from_bits(state.bits));
     }
     Ok(())
 }
 
-/// Appends those of the first `limit` samples that lie in `range` to `into`.
+/// Appends those of the first `limit` samples that lie in `range` to `into`; none if the chunk is malformed.
 pub(crate) fn decode(
     chunk: &[u8],
     limit: usize,
     range: TimeRange,
     into: &mut Samples,
 ) -> Result<(), Malformed> {
-    let (count, reader) = Reader::new(chunk)?;
+    let (count, data, state) = begin(chunk)?;
     // A damaged count is at most 65,535.
     let (from, count) = (into.ts.len(), count.min(limit));
     into.ts.resize(from + count, 0);
     into.values.resize(from + count, 0.0);
-    let (done, result) = reader.fill(&mut into.ts[from..], &mut into.values[from..]);
-    into.ts.truncate(from + done);
-    into.values.truncate(from + done);
-    if !into.ts[from..].iter().all(|&ts| range.contains(ts)) {
+    let result = fill(data, state, &mut into.ts[from..], &mut into.values[from..]);
+    if result.is_err() {
+        into.ts.truncate(from);
+        into.values.truncate(from);
+    }
+    if range != TimeRange::ALL && !into.ts[from..].iter().all(|&ts| range.contains(ts)) {
         let histograms = into.histogram_ts.len();
         retain_from(into, (from, histograms), |ts| range.contains(ts));
     }

@@ -3,15 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
+use smallvec::SmallVec;
 
-use super::{Inner, Logs};
-use crate::chunk::{Value, layout};
+use super::Inner;
+use super::logs::Written;
+use crate::chunk::{Sample, Value, layout};
 use crate::error::{AppendError, CommitError};
 use crate::head::exemplars::Exemplar;
 use crate::head::metadata::Metadata;
 use crate::head::series::Refusal;
 use crate::head::{SHARDS, SeriesRef, shard_of};
-use crate::wal::record::{self, HistogramRecords, SamplesRecord, SeriesRecord};
+use crate::wal::record::{self, SamplesRecord, SeriesRecord};
+use crate::wal::samples::SampleRecords;
 
 /// A batch of samples of one moment, typically one scrape: all or nothing in the log, seen as a whole by
 /// readers. Dropping it without `commit` forgets the samples.
@@ -34,14 +37,17 @@ pub(crate) struct Batch {
     exemplars: Vec<(SeriesRef, Labels, Exemplar)>,
     metadata: Vec<(SeriesRef, Metadata)>,
     unlogged: Vec<u32>,
+    /// A sample has a start time.
+    started: bool,
 }
 
 /// The samples of one shard.
 #[derive(Debug, Default)]
 struct Part {
+    /// Floats where there are no start times: nearly everything.
     floats: Vec<(SeriesRef, Timestamp, f64)>,
-    histograms: Vec<(SeriesRef, Timestamp, HistogramValue)>,
-    late: Vec<(SeriesRef, Timestamp, Value)>,
+    others: Vec<(SeriesRef, Sample)>,
+    late: Vec<(SeriesRef, Sample)>,
 }
 
 impl Part {
@@ -50,7 +56,7 @@ impl Part {
     }
 
     fn len(&self) -> usize {
-        self.floats.len() + self.histograms.len() + self.late.len()
+        self.floats.len() + self.others.len() + self.late.len()
     }
 }
 
@@ -85,6 +91,20 @@ impl<'a> Appender<'a> {
     /// # Errors
     /// See [`AppendError`]; [`AppendError::UnknownSeries`] asks for [`Appender::series`] anew.
     pub fn append(&mut self, series: SeriesRef, ts: Timestamp, value: f64) -> Result<(), AppendError> {
+        self.append_started(series, (ts, 0), value)
+    }
+
+    /// The same with the time from which on the value counts, in milliseconds since the epoch, 0 where that is
+    /// unknown. It is kept where [`crate::Options::float_chunks`] says so.
+    ///
+    /// # Errors
+    /// See [`Appender::append`].
+    pub fn append_started(
+        &mut self,
+        series: SeriesRef,
+        (ts, start_ts): (Timestamp, Timestamp),
+        value: f64,
+    ) -> Result<(), AppendError> {
         let mut shard = self.inner.head.shard(series.id());
         let mut found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
         if model::is_stale_nan(value)
@@ -99,7 +119,7 @@ impl<'a> Appender<'a> {
                 }
             };
             drop(shard);
-            return self.append_histogram(series, ts, &stale);
+            return self.append_histogram_started(series, (ts, start_ts), &stale);
         }
         let check = found.check(ts, value);
         let known = || found.value_at(ts, self.inner.head.mapped());
@@ -108,11 +128,10 @@ impl<'a> Appender<'a> {
             found.set_pending(true);
         }
         drop(shard);
-        let part = &mut self.batch.shards[shard_of(series.id())];
-        match verdict {
-            Verdict::Skip => {}
-            Verdict::Store => part.floats.push((series, ts, value)),
-            Verdict::Late => part.late.push((series, ts, Value::Float(value))),
+        if verdict == Verdict::Store && !self.inner.options.keeps_starts() {
+            self.batch.shards[shard_of(series.id())].floats.push((series, ts, value));
+        } else {
+            self.add(verdict, series, Sample { ts, start: start_ts, value: Value::Float(value) });
         }
         Ok(())
     }
@@ -127,6 +146,19 @@ impl<'a> Appender<'a> {
         ts: Timestamp,
         value: &HistogramValue,
     ) -> Result<(), AppendError> {
+        self.append_histogram_started(series, (ts, 0), value)
+    }
+
+    /// The same with the time from which on it counts, see [`Appender::append_started`].
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_histogram_started(
+        &mut self,
+        series: SeriesRef,
+        (ts, start_ts): (Timestamp, Timestamp),
+        value: &HistogramValue,
+    ) -> Result<(), AppendError> {
         if !layout::is_valid(value) {
             return Err(AppendError::InvalidHistogram);
         }
@@ -139,13 +171,21 @@ impl<'a> Appender<'a> {
             found.set_pending(true);
         }
         drop(shard);
+        self.add(verdict, series, Sample { ts, start: start_ts, value: Value::Histogram(value.clone()) });
+        Ok(())
+    }
+
+    fn add(&mut self, verdict: Verdict, series: SeriesRef, mut sample: Sample) {
+        if !self.inner.options.keeps_starts() {
+            sample.start = 0;
+        }
+        self.batch.started |= sample.start != 0;
         let part = &mut self.batch.shards[shard_of(series.id())];
         match verdict {
             Verdict::Skip => {}
-            Verdict::Store => part.histograms.push((series, ts, value.clone())),
-            Verdict::Late => part.late.push((series, ts, Value::Histogram(value.clone()))),
+            Verdict::Store => part.others.push((series, sample)),
+            Verdict::Late => part.late.push((series, sample)),
         }
-        Ok(())
     }
 
     /// Adds an exemplar. Repeating the newest one of a series is accepted and does nothing.
@@ -208,7 +248,8 @@ impl<'a> Appender<'a> {
         }
     }
 
-    /// Makes the batch durable against `kill -9` and visible. Returns the number of samples.
+    /// Makes the batch durable against `kill -9` and visible. Returns the number of samples. On a full disk it is
+    /// only visible, until there is space: see [`crate::Options::backlog_bytes_max`].
     ///
     /// # Errors
     /// The log could not be written; nothing of the batch is stored then.
@@ -220,32 +261,24 @@ impl<'a> Appender<'a> {
         }
         let mut log = self.inner.log.lock();
         let min_valid = self.inner.head.min_valid.load(Ordering::Acquire);
-        let Batch { shards, samples, exemplars, metadata, unlogged } = batch;
-        let mut histograms = HistogramRecords::new();
-        let mut late = (SamplesRecord::default(), HistogramRecords::new());
+        let Batch { shards, samples, exemplars, metadata, unlogged, started } = batch;
+        let (mut others, mut late) = (SampleRecords::new(*started), SampleRecords::new(*started));
         samples.clear();
         unlogged.clear();
         let given: usize = shards.iter().map(Part::len).sum();
         for part in shards.iter_mut().filter(|part| !part.is_empty()) {
-            self.inner.encode(part, min_valid, unlogged, (samples, &mut histograms));
+            self.inner.encode(part, min_valid, unlogged, (samples, &mut others));
             self.inner.encode_late(part, unlogged, &mut late);
         }
         let examples = self.inner.encode_exemplars(exemplars, unlogged);
         let said = self.inner.encode_metadata(metadata, unlogged);
         let new_series = self.inner.series_record(unlogged);
-        let records = new_series.finish().into_iter().chain(samples.finish()).chain(histograms.finish());
+        let records = new_series.finish().into_iter().chain(samples.finish()).chain(others.finish());
         let records = records.chain(examples.as_deref()).chain(said.as_deref());
-        let Logs { wal, late: late_log } = &mut *log;
-        let end = wal.end();
-        wal.append(records).map_err(|source| CommitError { path: wal.path(), source })?;
-        if let Some(wbl) = late_log {
-            let records = late.0.finish().into_iter().chain(late.1.finish());
-            wbl.append(records).map_err(|source| {
-                wal.undo(end);
-                CommitError { path: wbl.path(), source }
-            })?;
-        }
-        if self.inner.options.wal_sync_interval.is_zero() {
+        let records: SmallVec<[&[u8]; 8]> = records.collect();
+        let kept: usize = shards.iter().map(Part::len).sum();
+        let written = log.commit(&records, &late.finish(), kept as u64)?;
+        if written == Written::Logged && self.inner.options.wal_sync_interval.is_zero() {
             log.sync()?;
         }
         self.inner.committed.notify_all();
@@ -281,7 +314,7 @@ impl Inner {
         part: &mut Part,
         min_valid: Timestamp,
         unlogged: &mut Vec<u32>,
-        (samples, histograms): (&mut SamplesRecord, &mut HistogramRecords),
+        (samples, others): (&mut SamplesRecord, &mut SampleRecords),
     ) {
         let Some(first) = part.first() else { return };
         let mut shard = self.head.shard(first.id());
@@ -294,11 +327,10 @@ impl Inner {
             }
             true
         });
-        part.histograms.retain(|(series, ts, value)| {
-            let found = shard.resolve(*series).filter(|_| *ts >= min_valid);
-            let found = found.filter(|found| found.check_histogram(*ts, value).is_ok());
-            let Some(found) = found else { return false };
-            histograms.push(found.wal_ref(), *ts, value);
+        part.others.retain(|(series, sample)| {
+            let found = shard.resolve(*series).filter(|_| sample.ts >= min_valid);
+            let Some(found) = found.filter(|found| found.check_sample(sample).is_ok()) else { return false };
+            others.push(found.wal_ref(), sample);
             if !found.is_logged() {
                 unlogged.push(series.id());
             }
@@ -307,23 +339,15 @@ impl Inner {
     }
 
     /// The same for late samples.
-    fn encode_late(
-        &self,
-        part: &mut Part,
-        unlogged: &mut Vec<u32>,
-        (samples, histograms): &mut (SamplesRecord, HistogramRecords),
-    ) {
+    fn encode_late(&self, part: &mut Part, unlogged: &mut Vec<u32>, records: &mut SampleRecords) {
         let Some(first) = part.late.first() else { return };
         let mut shard = self.head.shard(first.0.id());
-        part.late.retain(|(series, ts, value)| {
+        part.late.retain(|(series, sample)| {
             let Some(found) = shard.resolve(*series) else { return false };
-            if self.head.late.taken(series.id(), *ts, value).is_some() {
+            if self.head.late.taken(series.id(), sample.ts, &sample.value).is_some() {
                 return false;
             }
-            match value {
-                Value::Float(value) => samples.push(found.wal_ref(), *ts, *value),
-                Value::Histogram(value) => histograms.push(found.wal_ref(), *ts, value),
-            }
+            records.push(found.wal_ref(), sample);
             if !found.is_logged() {
                 unlogged.push(series.id());
             }
@@ -407,17 +431,17 @@ impl Inner {
                 (min, max) = (min.min(ts), max.max(ts));
             }
         }
-        for (series, ts, value) in part.histograms.drain(..) {
-            if self.head.apply_histogram(&mut shard, series, ts, &value) {
+        for (series, sample) in part.others.drain(..) {
+            if self.head.apply_sample(&mut shard, series, &sample) {
                 applied += 1;
-                (min, max) = (min.min(ts), max.max(ts));
+                (min, max) = (min.min(sample.ts), max.max(sample.ts));
             }
         }
-        let next_snapshot = self.head.snapshots.next();
-        for (series, ts, value) in part.late.drain(..) {
+        let snapshots = (self.head.snapshots.next(), self.head.snapshots.floor());
+        for (series, sample) in part.late.drain(..) {
             if let Some(mut found) = shard.resolve(series) {
                 found.set_committed();
-                applied += usize::from(self.head.late.add(series.id(), ts, value, next_snapshot));
+                applied += usize::from(self.head.late.add(series.id(), sample, snapshots));
             }
         }
         drop(shard);
@@ -433,7 +457,7 @@ impl Part {
     fn first(&self) -> Option<SeriesRef> {
         let float = self.floats.first().map(|float| float.0);
         float
-            .or_else(|| self.histograms.first().map(|histogram| histogram.0))
+            .or_else(|| self.others.first().map(|other| other.0))
             .or_else(|| self.late.first().map(|late| late.0))
     }
 }
@@ -444,9 +468,9 @@ impl Drop for Appender<'_> {
             let Some(first) = part.first() else { continue };
             let mut shard = self.inner.head.shard(first.id());
             let floats = part.floats.drain(..).map(|float| float.0);
-            let histograms = part.histograms.drain(..).map(|histogram| histogram.0);
+            let others = part.others.drain(..).map(|other| other.0);
             let late = part.late.drain(..).map(|late| late.0);
-            for series in floats.chain(histograms).chain(late) {
+            for series in floats.chain(others).chain(late) {
                 if let Some(mut series) = shard.resolve(series) {
                     series.set_pending(false);
                 }
@@ -454,6 +478,7 @@ impl Drop for Appender<'_> {
         }
         self.batch.exemplars.clear();
         self.batch.metadata.clear();
+        self.batch.started = false;
         let mut batches = self.inner.batches.lock();
         if batches.len() < 16 {
             batches.push(std::mem::take(&mut self.batch));

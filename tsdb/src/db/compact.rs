@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{Labels, StorageError, Timestamp};
+use model::{Labels, StorageError};
 
 use super::cut::new_ulid;
 use super::merge::merge;
@@ -12,7 +12,7 @@ use super::{Inner, Maintained};
 use crate::block::Block;
 use crate::block::meta::{Meta, Parent};
 use crate::block::writer::Writer;
-use crate::chunk::{self, Chunk, Encoder, Value};
+use crate::chunk::{self, Chunk, Encoder, Sample};
 use crate::codec::Malformed;
 use crate::disk::Disk;
 use crate::error::IoError;
@@ -221,24 +221,23 @@ fn series_chunks<'a>(
     // Of two samples of one time the one that came in order stays, then that of the first block, as
     // readers have it.
     all.sort_by_key(|(_, source, _)| (block_of(*source).meta.is_out_of_order(), *source));
-    let mut samples: Vec<(Timestamp, Value)> = Vec::new();
+    let (mut samples, mut encodings) = (Vec::<Sample>::new(), Vec::new());
     for (meta, source, id) in &all {
         let block = block_of(*source);
         let deleted = block.tombstones.0.get(id);
         let (encoding, data) = block.chunk(*id, meta)?;
-        let visited = chunk::for_each(encoding, data, usize::MAX, &mut |ts, value| {
-            if !deleted.is_some_and(|deleted| deleted.contains(ts)) {
-                samples.push((ts, value));
+        encodings.push(encoding);
+        let visited = chunk::for_each(encoding, data, usize::MAX, &mut |sample| {
+            if !deleted.is_some_and(|deleted| deleted.contains(sample.ts)) {
+                samples.push(sample);
             }
         });
         visited.map_err(|Malformed(what)| block.chunk_error(*id, meta, what))?;
     }
-    samples.sort_by_key(|&(ts, _)| ts);
-    samples.dedup_by_key(|&mut (ts, _)| ts);
-    let mut encoder = Encoder::default();
-    for (ts, value) in &samples {
-        encoder.push(*ts, value);
-    }
+    samples.sort_by_key(|sample| sample.ts);
+    samples.dedup_by_key(|sample| sample.ts);
+    let mut encoder = Encoder::like(encodings);
+    samples.iter().for_each(|sample| encoder.push(sample));
     Ok(encoder.finish())
 }
 

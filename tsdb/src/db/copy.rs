@@ -17,8 +17,19 @@ impl Db {
     /// which must be on the same file system: blocks are hard-linked. The copy is a data directory.
     ///
     /// # Errors
-    /// A file cannot be linked or written.
+    /// A file cannot be linked or written; then nothing of the copy stays, if `dir` is new.
     pub fn copy_to(&self, dir: &Path, with_head: bool) -> Result<(), CommitError> {
+        let disk = &*self.inner.disk;
+        let is_new = disk.list(dir).is_err();
+        self.copy(dir, with_head).inspect_err(|_| {
+            if is_new {
+                // A full disk must not get fuller.
+                let _ = disk.remove_dir_all(dir);
+            }
+        })
+    }
+
+    fn copy(&self, dir: &Path, with_head: bool) -> Result<(), CommitError> {
         let inner = &self.inner;
         // No block may vanish while it is linked.
         let maintenance = inner.maintenance.lock();

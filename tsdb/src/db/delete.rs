@@ -63,6 +63,7 @@ impl Inner {
         let entries: Vec<_> =
             spans.iter().map(|(_, wal_ref, span)| (*wal_ref, span.start, span.end)).collect();
         let record = record::tombstones(&entries);
+        log.catch_up()?;
         let written = log.wal.append(std::iter::once(record.as_slice()));
         written.map_err(|source| CommitError { path: log.wal.path(), source })?;
         log.sync()?;

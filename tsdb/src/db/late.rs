@@ -11,12 +11,12 @@ use super::cut::new_ulid;
 use super::{Inner, Maintained};
 use crate::block::meta::Meta;
 use crate::block::writer::Writer;
-use crate::chunk::{Encoder, Value};
+use crate::chunk::{Encoder, Sample};
 use crate::disk::Disk;
 use crate::error::{CommitError, IoError};
 use crate::head::late;
 use crate::options::Options;
-use crate::wal::record::{HistogramRecords, SamplesRecord};
+use crate::wal::samples::SampleRecords;
 use crate::wal::{Wal, segment_path, segments};
 
 pub(crate) const WBL_DIR: &str = "wbl";
@@ -37,8 +37,8 @@ pub(super) fn open_log(
     Ok(Some(log.map_err(CommitError::at(&dir))?))
 }
 
-/// Late samples of one block: by series, with time and value.
-type Samples<'a> = BTreeMap<u32, Vec<(Timestamp, &'a Value)>>;
+/// Late samples of one block by series.
+type Samples<'a> = BTreeMap<u32, Vec<&'a Sample>>;
 
 impl Inner {
     /// Writes the late samples of the time that blocks have already into blocks of their own, aligned
@@ -54,9 +54,9 @@ impl Inner {
         let (taken, covered) = self.rotate_late(&|_, ts| ts < edge)?;
         let range_ms = self.options.block_range_ms;
         let mut by_block: BTreeMap<Timestamp, Samples<'_>> = BTreeMap::new();
-        for (id, ts, value) in &taken {
-            let start = ts.div_euclid(range_ms) * range_ms;
-            by_block.entry(start).or_default().entry(*id).or_default().push((*ts, value));
+        for (id, sample) in &taken {
+            let start = sample.ts.div_euclid(range_ms) * range_ms;
+            by_block.entry(start).or_default().entry(*id).or_default().push(sample);
         }
         for (start, samples) in by_block {
             let written = self.write_late(&self.dir, start, edge.min(start + range_ms), samples)?;
@@ -75,10 +75,10 @@ impl Inner {
     pub(super) fn copy_late(&self, dir: &Path) -> Result<(), IoError> {
         let all = self.head.late.living();
         let mut by_series = Samples::new();
-        for (id, ts, value) in &all {
-            by_series.entry(*id).or_default().push((*ts, value));
+        for (id, sample) in &all {
+            by_series.entry(*id).or_default().push(sample);
         }
-        let times = all.iter().map(|sample| sample.1);
+        let times = all.iter().map(|(_, sample)| sample.ts);
         if let (Some(min), Some(max)) = (times.clone().min(), times.max()) {
             self.write_late(dir, min, max.saturating_add(1), by_series)?;
         }
@@ -102,6 +102,7 @@ impl Inner {
     ) -> Result<(late::Samples, Option<u64>), IoError> {
         // Between two commits: what is in memory is what the segments have.
         let mut logs = self.log.lock();
+        logs.catch_up()?;
         let (taken, left) = self.head.late.begin(take);
         let dir = self.dir.join(WBL_DIR);
         if logs.late.is_none() {
@@ -113,16 +114,15 @@ impl Inner {
         }
         let Some(log) = &mut logs.late else { return Ok((taken, None)) };
         let covered = log.segment();
-        let (mut floats, mut histograms) = (SamplesRecord::default(), HistogramRecords::new());
-        for (id, ts, value) in left {
-            let Some(wal_ref) = self.head.shard(id).get(id).map(|series| series.wal_ref()) else { continue };
-            match value {
-                Value::Float(value) => floats.push(wal_ref, ts, value),
-                Value::Histogram(value) => histograms.push(wal_ref, ts, &value),
-            }
+        let mut records = SampleRecords::new(left.iter().any(|(_, sample)| sample.start != 0));
+        for (id, sample) in &left {
+            let Some(wal_ref) = self.head.name_of(*id) else { continue };
+            records.push(wal_ref, sample);
         }
-        let records = floats.finish().into_iter().chain(histograms.finish());
-        let written = log.next_segment().and_then(|()| log.append(records)).and_then(|()| log.sync());
+        let written = log
+            .next_segment()
+            .and_then(|()| log.append(records.finish().into_iter()))
+            .and_then(|()| log.sync());
         written.map_err(|source| CommitError { path: log.path(), source })?;
         Ok((taken, Some(covered)))
     }
@@ -133,7 +133,7 @@ impl Inner {
             let _logs = self.log.lock();
             self.head.late.end(self.head.snapshots.next());
         }
-        self.head.late.forget(self.head.snapshots.oldest());
+        self.head.late.forget(self.head.snapshots.floor());
         let dir = self.dir.join(WBL_DIR);
         for (number, _) in segments(&*self.disk, &dir).map_err(CommitError::at(&dir))? {
             if covered.is_some_and(|covered| number <= covered) {
@@ -174,12 +174,10 @@ impl Inner {
         let mut writer = Writer::create(&self.disk, dir, meta, in_order)?;
         for id in ids {
             let mut series = samples.remove(&id).unwrap_or_default();
-            series.sort_by_key(|&(ts, _)| ts);
-            series.dedup_by_key(|&mut (ts, _)| ts);
-            let mut encoder = Encoder::default();
-            for (ts, value) in series {
-                encoder.push(ts, value);
-            }
+            series.sort_by_key(|sample| sample.ts);
+            series.dedup_by_key(|sample| sample.ts);
+            let mut encoder = Encoder::like(self.options.float_encoding());
+            series.into_iter().for_each(|sample| encoder.push(sample));
             let catalog = self.head.catalog.read_recursive();
             writer.series(catalog.pairs(id), &encoder.finish())?;
         }

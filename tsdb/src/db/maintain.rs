@@ -48,22 +48,30 @@ pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitEr
         return Ok(Maintained::default());
     };
     let mut done = Maintained::default();
-    inner.truncate_head(&mut pending)?;
-    inner.head.late.forget(inner.head.snapshots.oldest());
+    let written = write_and_cut(inner, &mut pending, &mut done);
+    // On a full disk nothing can be written, but this may make room.
+    inner.retain(now, &mut done)?;
+    written.map(|()| done)
+}
+
+/// Everything of a step but deleting what is old.
+fn write_and_cut(inner: &Inner, pending: &mut Pending, done: &mut Maintained) -> Result<(), CommitError> {
+    // A disk that is still full shall not keep memory from being freed.
+    inner.log.lock().catch_up().or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
+    inner.truncate_head(pending)?;
+    inner.head.late.forget(inner.head.snapshots.floor());
     inner.head.map_closed()?;
     let range = inner.options.block_range_ms;
     if let (Some(min), Some(max)) = (inner.head.min_ts(), inner.head.max_ts())
         && pending.truncate.is_none()
         && max.saturating_sub(min) > range / 2 * 3
     {
-        cut_one(inner, min, next_edge(min, range), &mut pending, &mut done)?;
+        cut_one(inner, min, next_edge(min, range), pending, done)?;
     }
     if done.head_cut {
-        inner.cut_late(&mut done)?;
+        inner.cut_late(done)?;
     }
-    inner.compact(&mut done)?;
-    inner.retain(now, &mut done)?;
-    Ok(done)
+    inner.compact(done)
 }
 
 /// Cuts everything.
@@ -123,6 +131,7 @@ impl Inner {
         let Some(until) = pending.shorten else { return Ok(()) };
         self.head.truncate_files(until)?;
         let mut log = self.log.lock();
+        log.catch_up()?;
         let wal = &mut log.wal;
         if !wal.is_fresh() {
             wal.next_segment().map_err(|source| CommitError { path: wal.path(), source })?;

@@ -2,12 +2,14 @@
 
 pub(crate) mod appender;
 mod cardinality;
+pub(crate) mod chunks;
 mod compact;
 mod copy;
 mod cut;
 mod delete;
 pub(crate) mod history;
 mod late;
+pub(crate) mod logs;
 mod maintain;
 mod merge;
 mod open;
@@ -34,6 +36,7 @@ use crate::head::{Head, SeriesRef};
 use crate::options::Options;
 use crate::wal::Wal;
 use appender::{Appender, Batch};
+use logs::Logs;
 use snapshot::Snapshot;
 
 pub(crate) const WAL_DIR: &str = "wal";
@@ -73,24 +76,6 @@ pub(crate) struct Inner {
     pub(crate) history: history::State,
     /// Told of every commit, under the commit lock.
     pub(crate) committed: Condvar,
-}
-
-/// Where commits are written.
-pub(crate) struct Logs {
-    pub(crate) wal: Wal,
-    /// The log of late samples, where they are allowed.
-    pub(crate) late: Option<Wal>,
-}
-
-impl Logs {
-    fn all(&mut self) -> impl Iterator<Item = &mut Wal> {
-        std::iter::once(&mut self.wal).chain(&mut self.late)
-    }
-
-    /// Makes all commits durable.
-    pub(crate) fn sync(&mut self) -> Result<(), CommitError> {
-        self.all().try_for_each(|log| log.sync().map_err(|source| CommitError { path: log.path(), source }))
-    }
 }
 
 /// What new snapshots see besides the head.
@@ -154,6 +139,8 @@ pub struct Stats {
     pub samples_duplicate: u64,
     /// Samples refused as out of bounds.
     pub samples_out_of_bounds: u64,
+    /// Samples committed that a crash would lose, since the disk is full: see [`Options::backlog_bytes_max`].
+    pub samples_not_durable: u64,
     /// The log's current segment.
     pub wal_segment: u64,
     /// Bytes of the log with its checkpoint.
@@ -296,7 +283,8 @@ impl Db {
     /// Makes every commit so far survive a power cut.
     ///
     /// # Errors
-    /// The disk refused; nothing more can be committed before a restart.
+    /// The disk is full, and commits wait for space ([`CommitError::is_full`]): those before them are durable.
+    /// Or it refused; then nothing more can be committed before a restart.
     pub fn sync(&self) -> Result<(), CommitError> {
         self.inner.sync()
     }
@@ -324,7 +312,10 @@ impl Db {
         let mut head_chunks = 0;
         inner.head.for_each(|series| head_chunks += series.chunk_count() as u64);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let wal_segment = inner.log.lock().wal.segment();
+        let (wal_segment, samples_not_durable) = {
+            let log = inner.log.lock();
+            (log.wal.segment(), log.waiting_samples())
+        };
         let published = inner.published.read();
         Stats {
             head_series: inner.head.catalog.read_recursive().len() as u64,
@@ -335,6 +326,7 @@ impl Db {
             samples_out_of_order: count(&inner.counters.out_of_order),
             samples_duplicate: count(&inner.counters.duplicate),
             samples_out_of_bounds: count(&inner.counters.out_of_bounds),
+            samples_not_durable,
             wal_segment,
             wal_bytes: directory_bytes(&*inner.disk, &inner.dir.join(WAL_DIR)),
             blocks: published.blocks.len() as u64,
@@ -369,12 +361,13 @@ impl Drop for Db {
 
 impl Inner {
     pub(crate) fn sync(&self) -> Result<(), CommitError> {
-        let dirty: Vec<_> = {
+        let (caught_up, dirty): (_, Vec<_>) = {
             let mut logs = self.log.lock();
+            let caught_up = logs.catch_up();
             for log in logs.all() {
                 log.check().map_err(|source| CommitError { path: log.path(), source })?;
             }
-            logs.all().filter_map(|log| Some((log.take_dirty()?, log.path()))).collect()
+            (caught_up, logs.all().filter_map(|log| Some((log.take_dirty()?, log.path()))).collect())
         };
         // Commits go on while the disk is busy.
         for (file, path) in dirty {
@@ -383,7 +376,7 @@ impl Inner {
                 CommitError { path, source }
             })?;
         }
-        Ok(())
+        caught_up
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Condvar, Mutex, RwLock};
 use ulid::Ulid;
 
-use super::{Counters, Inner, LOCK_FILE, Logs, Progress, Published, WAL_DIR, history, late, replay};
+use super::logs::Logs;
+use super::{Counters, Inner, LOCK_FILE, Progress, Published, WAL_DIR, history, late, replay};
 use crate::block::{Block, DELETION_SUFFIX, TMP_SUFFIX, read_meta};
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -17,6 +18,7 @@ use crate::head::Head;
 use crate::head::exemplars::Exemplars;
 use crate::head::mapped::{self, MappedChunks};
 use crate::head::names::Names;
+use crate::head::series::Rules;
 use crate::options::Options;
 use crate::wal::{Wal, checkpoint, damage};
 
@@ -64,13 +66,14 @@ pub(super) fn open(
     let late_log = late::open_log(&disk, dir, newest_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
     let first = (wal.segment(), late_log.as_ref().map_or(u64::MAX, Wal::segment));
-    let head = Head::new(options.block_range_ms, options.series_max, files, names);
+    let rules = Rules { range_ms: options.block_range_ms, xor2: options.keeps_starts() };
+    let head = Head::new(rules, options.series_max, files, names);
     head.min_valid.store(head_from, Ordering::Release);
     let inner = Inner {
         disk,
         dir: dir.to_owned(),
         head,
-        log: Mutex::new(Logs { wal, late: late_log }),
+        log: Mutex::new(Logs::new(wal, late_log, options.backlog_bytes_max)),
         published: RwLock::new(Published { blocks, head_from }),
         maintenance: Mutex::default(),
         counters: Counters::default(),

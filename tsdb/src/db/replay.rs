@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use super::late::WBL_DIR;
 use super::{Progress, WAL_DIR};
-use crate::chunk::Value;
 use crate::chunk::layout::is_consistent;
+use crate::chunk::{Sample, Value};
 use crate::codec::Malformed;
 use crate::disk::Disk;
 use crate::error::OpenError;
@@ -128,7 +128,7 @@ struct Replay<'a> {
 /// Samples of one shard in their order.
 enum Work {
     Floats(usize, Vec<(u32, Timestamp, f64)>),
-    Values(usize, Vec<(u32, Timestamp, Value)>),
+    Others(usize, Vec<(u32, Sample)>),
     /// Tell when everything before is done.
     Wait(SyncSender<()>),
 }
@@ -146,7 +146,7 @@ impl Hands<'_> {
             Self::Own(head) => drop(do_work(head, work)),
             Self::Others(hands, _) => match work {
                 // A thread that is gone has panicked, and the scope that it ran in will, too.
-                Work::Floats(shard, _) | Work::Values(shard, _) => {
+                Work::Floats(shard, _) | Work::Others(shard, _) => {
                     drop(hands[shard % hands.len()].send(work));
                 }
                 Work::Wait(done) => {
@@ -180,8 +180,8 @@ fn do_work(head: &Head, work: Work) -> Option<Vec<(u32, Timestamp, f64)>> {
             head.append_past(number, samples.drain(..));
             Some(samples)
         }
-        Work::Values(number, samples) => {
-            head.append_past_values(number, &samples);
+        Work::Others(number, samples) => {
+            head.append_past_samples(number, &samples);
             None
         }
         Work::Wait(done) => {
@@ -394,18 +394,15 @@ impl Replay<'_> {
         match taken.map_err(Stop::Damaged)? {
             Record::Series(entries) => self.series(entries, hands),
             Record::Samples(entries) if !self.is_late => self.floats(entries, hands),
-            Record::Samples(entries) => self.late_samples(
-                entries.into_iter().map(|(series, ts, value)| (series, ts, Value::Float(value))),
-            ),
-            Record::Histograms(entries) => {
-                let consistent = entries.into_iter().filter(|(_, _, value)| is_consistent(value));
-                let values = consistent.map(|(series, ts, value)| (series, ts, Value::Histogram(value)));
-                if self.is_late {
-                    self.late_samples(values);
-                } else {
-                    self.values(values, hands);
-                }
+            Record::Samples(entries) => {
+                let sample = |(series, ts, value)| (series, Sample::float(ts, value));
+                self.samples(entries.into_iter().map(sample), hands);
             }
+            Record::Histograms(entries) => {
+                let sample = |(series, ts, value)| (series, Sample::new(ts, Value::Histogram(value)));
+                self.samples(entries.into_iter().map(sample), hands);
+            }
+            Record::Started(entries) => self.samples(entries.into_iter(), hands),
             Record::Tombstones(entries) => {
                 for (wal_ref, min, max) in entries {
                     if let Some(id) = self.names.get(wal_ref, &mut self.page) {
@@ -476,26 +473,24 @@ impl Replay<'_> {
         }
     }
 
-    fn values(&mut self, entries: impl Iterator<Item = (WalRef, Timestamp, Value)>, hands: &Hands<'_>) {
+    /// Takes samples of any kind.
+    fn samples(&mut self, entries: impl Iterator<Item = (WalRef, Sample)>, hands: &Hands<'_>) {
         self.flush(hands);
         let mut parts: [Vec<_>; SHARDS] = std::array::from_fn(|_| Vec::new());
-        for (wal_ref, ts, value) in entries {
-            if let Some(id) = self.resolve(wal_ref)
-                && ts >= self.from
-            {
-                parts[shard_of(id)].push((id, ts, value));
+        for (wal_ref, mut sample) in entries {
+            let consistent = !matches!(&sample.value, Value::Histogram(value) if !is_consistent(value));
+            let Some(id) = self.resolve(wal_ref).filter(|_| consistent) else { continue };
+            if !self.head.keeps_starts() {
+                sample.start = 0;
+            }
+            if self.is_late {
+                self.replayed.late.add(id, sample, (0, 0));
+            } else if sample.ts >= self.from {
+                parts[shard_of(id)].push((id, sample));
             }
         }
         for (shard, part) in parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty()) {
-            hands.take(Work::Values(shard, part));
-        }
-    }
-
-    fn late_samples(&mut self, entries: impl Iterator<Item = (WalRef, Timestamp, Value)>) {
-        for (wal_ref, ts, value) in entries {
-            if let Some(id) = self.resolve(wal_ref) {
-                self.replayed.late.add(id, ts, value, 0);
-            }
+            hands.take(Work::Others(shard, part));
         }
     }
 

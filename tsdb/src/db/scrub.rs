@@ -81,7 +81,7 @@ fn scrub_block(block: &Block) -> Vec<Scrubbed> {
         for meta in &metas {
             let damage = chunks.entry(block.chunk_path(meta)).or_default();
             let read = block.chunk(id, meta).and_then(|(encoding, data)| {
-                chunk::for_each(encoding, data, usize::MAX, &mut |_, _| ())
+                chunk::for_each(encoding, data, usize::MAX, &mut |_| ())
                     .map_err(|Malformed(what)| block.chunk_error(id, meta, what))
             });
             damage.extend(read.err().map(|error| error.to_string()));

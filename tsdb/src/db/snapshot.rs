@@ -1,6 +1,7 @@
 //! What a query sees.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use croaring::Bitmap;
@@ -10,7 +11,7 @@ use super::Inner;
 use super::merge::{Merged, merge};
 use crate::block::Block;
 use crate::codec::Malformed;
-use crate::head::{View, mapped};
+use crate::head::{Head, View, mapped};
 use crate::select;
 
 /// A consistent view: head and blocks as of one commit.
@@ -37,7 +38,7 @@ impl Snapshot {
     }
 
     /// Fails if the head could not wait for this snapshot any longer. To be asked after something was read.
-    fn check(&self) -> Result<(), StorageError> {
+    pub(super) fn check(&self) -> Result<(), StorageError> {
         if self.inner.head.snapshots.has_expired(self.view.snapshot) {
             let what = "the query has taken so long that the samples it reads have left memory";
             return Err(StorageError::Unavailable(what.to_owned()));
@@ -47,6 +48,14 @@ impl Snapshot {
 
     pub(super) fn view(&self) -> View {
         self.view
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.inner.head
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.inner.dir
     }
 
     /// The number of the head as a source; those below are blocks, oldest first.
@@ -150,9 +159,24 @@ impl Drop for Snapshot {
 }
 
 /// Selected series: 8 bytes each, and 4 more where several sources had to be joined.
-struct Set<'a> {
-    snapshot: &'a Snapshot,
+pub(super) struct Set<'a> {
+    pub(super) snapshot: &'a Snapshot,
     merged: Merged,
+}
+
+impl<'a> Set<'a> {
+    /// What has samples of series `index`: blocks, and the head (`None`), with the number of the series there.
+    ///
+    /// Of two samples of one time the one that came first counts, and is read first: those in order,
+    /// late ones that are in blocks already, late ones that wait for theirs. A block may be written
+    /// between two late samples, which then do not know of each other.
+    pub(super) fn sources(&self, index: usize) -> impl Iterator<Item = (Option<&'a Arc<Block>>, u32)> {
+        let snapshot = self.snapshot;
+        let entries = self.merged.entries(index).iter().map(|&(source, id)| (snapshot.block(source), id));
+        let is_late =
+            |(block, _): &(Option<&Arc<Block>>, u32)| block.is_some_and(|block| block.meta.is_out_of_order());
+        entries.clone().filter(move |entry| !is_late(entry)).chain(entries.filter(is_late))
+    }
 }
 
 impl SeriesSet for Set<'_> {
@@ -209,26 +233,25 @@ impl SeriesSet for Set<'_> {
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
         into.clear();
         let mut scratch = Vec::new();
-        let entries = self.merged.entries(index);
-        let mut unordered = entries.len() > 1;
-        let is_late = |source| self.snapshot.block(source).is_some_and(|block| block.meta.is_out_of_order());
-        // Of two samples of one time the one that came first counts, and is read first: those in order,
-        // late ones that are in blocks already, late ones that wait for theirs. A block may be written
-        // between two late samples, which then do not know of each other.
-        let in_order = entries.iter().filter(|(source, _)| !is_late(*source));
-        for &(source, id) in in_order.chain(entries.iter().filter(|(source, _)| is_late(*source))) {
-            match self.snapshot.block(source) {
+        let mut unordered = self.merged.entries(index).len() > 1;
+        let mut in_head = None;
+        for (block, id) in self.sources(index) {
+            match block {
                 Some(block) => block.samples(id, range, &mut scratch, into)?,
-                None => self.snapshot.head_samples(id, range, into)?,
+                None => {
+                    self.snapshot.head_samples(id, range, into)?;
+                    in_head = Some(id);
+                }
             }
         }
-        for &(_, id) in entries.iter().filter(|(source, _)| self.snapshot.block(*source).is_none()) {
+        if let Some(id) = in_head {
             let late = &self.snapshot.inner.head.late;
             unordered |= late.samples(id, range, self.snapshot.view.snapshot, into);
         }
         if unordered || !into.histogram_ts.is_empty() {
             crate::samples::order(into);
         }
+        crate::samples::complete_starts(into);
         Ok(())
     }
 }
@@ -246,21 +269,21 @@ impl Snapshot {
         if let Some(deleted) = self.inner.head.deleted(id, self.view) {
             crate::samples::retain_from(into, from, |ts| !deleted.contains(ts));
         }
-        decoded.map_err(|Malformed(what)| {
-            let labels = self.inner.head.catalog.read_recursive().labels(id);
-            let what = format!("{what}; cannot read {labels} until the next restart replays the log");
-            StorageError::Corrupt { path: self.inner.dir.join(mapped::DIR), what }
-        })
+        decoded.map_err(|error| self.head_error(id, error))
     }
-}
 
-impl Snapshot {
+    pub(super) fn head_error(&self, id: u32, Malformed(what): Malformed) -> StorageError {
+        let labels = self.inner.head.catalog.read_recursive().labels(id);
+        let what = format!("{what}; cannot read {labels} until the next restart replays the log");
+        StorageError::Corrupt { path: self.inner.dir.join(mapped::DIR), what }
+    }
+
     /// The selected series, sorted, or as they lie where there is nothing to merge.
-    fn select_sorted(
+    pub(super) fn select_sorted(
         &self,
         selection: &Selection<'_>,
         sorted: bool,
-    ) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+    ) -> Result<Set<'_>, StorageError> {
         let range = selection.range;
         let mut sources = Vec::new();
         for (number, block) in self.blocks_in(range) {
@@ -273,17 +296,17 @@ impl Snapshot {
         }
         sources.push((self.head_source(), head));
         let merged = merge(sources, |source, id| self.labels_of(source, id))?;
-        Ok(Box::new(Set { snapshot: self, merged }))
+        Ok(Set { snapshot: self, merged })
     }
 }
 
 impl Querier for Snapshot {
     fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
-        self.select_sorted(selection, true)
+        Ok(Box::new(self.select_sorted(selection, true)?))
     }
 
     fn select_unordered(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
-        self.select_sorted(selection, false)
+        Ok(Box::new(self.select_sorted(selection, false)?))
     }
 
     fn label_names(

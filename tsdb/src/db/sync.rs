@@ -25,7 +25,10 @@ impl Syncer {
         let thread = Builder::new().name("tsdb-wal-sync".to_owned()).spawn(move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let Some(inner) = weak.upgrade() else { return };
-                if let Err(error) = inner.sync() {
+                // A full disk has been told of, and is tried again.
+                if let Err(error) = inner.sync()
+                    && !error.is_full()
+                {
                     tracing::error!(%error, "syncing the log failed; nothing more can be committed");
                 }
             }

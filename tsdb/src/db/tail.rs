@@ -8,6 +8,7 @@ use std::time::Duration;
 use model::{HistogramValue, Labels, Timestamp};
 
 use super::{Db, Inner, WAL_DIR};
+use crate::chunk::{Sample, Value};
 use crate::codec::Malformed;
 use crate::error::{CommitError, IoError};
 use crate::head::metadata::Metadata;
@@ -27,7 +28,7 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// What the log says. Series have numbers there; the number of a series may change, but none is used twice.
+/// What the log says; start times are left out. Series have numbers there; the number of a series may change, but none is used twice.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logged {
     /// From here on these numbers mean these series.
@@ -253,6 +254,19 @@ fn logged(record: Record) -> Option<Logged> {
         Record::Metadata(entries) => (entries.is_empty(), Logged::Metadata(entries)),
         Record::Samples(entries) => (entries.is_empty(), Logged::Samples(entries)),
         Record::Histograms(entries) => (entries.is_empty(), Logged::Histograms(entries)),
+        Record::Started(entries) => {
+            let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+            for (series, Sample { ts, value, .. }) in entries {
+                match value {
+                    Value::Float(value) => floats.push((series, ts, value)),
+                    Value::Histogram(value) => histograms.push((series, ts, value)),
+                }
+            }
+            // A record is of one kind.
+            let is_empty = floats.is_empty() && histograms.is_empty();
+            let floats = Logged::Samples(floats);
+            (is_empty, if histograms.is_empty() { floats } else { Logged::Histograms(histograms) })
+        }
         Record::Exemplars(entries) => (entries.is_empty(), Logged::Exemplars(entries)),
         Record::Tombstones(_) | Record::MappedMarkers | Record::Unknown => {
             return None;

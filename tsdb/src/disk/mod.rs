@@ -124,10 +124,14 @@ pub(crate) fn write_atomically(disk: &dyn Disk, path: &Path, data: &[u8]) -> io:
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let tmp = path.with_file_name(name);
-    let mut file = disk.create(&tmp)?;
-    file.append(data)?;
-    file.syncer()?.sync()?;
-    drop(file);
-    disk.rename(&tmp, path)?;
+    let written = disk.create(&tmp).and_then(|mut file| {
+        file.append(data)?;
+        file.syncer()?.sync()
+    });
+    if let Err(error) = written.and_then(|()| disk.rename(&tmp, path)) {
+        // A full disk must not get fuller.
+        let _ = disk.remove_file(&tmp);
+        return Err(error);
+    }
     disk.sync_dir(path.parent().unwrap_or(Path::new("/")))
 }

@@ -54,8 +54,8 @@ pub(super) const SPARED: u8 = 4;
 pub(super) const BEGUN: u8 = 8;
 /// `bits` are those of the newest sample, which is a float.
 pub(super) const VALUED: u8 = 16;
-/// The open chunk is one of histograms.
-pub(super) const HISTOGRAMS: u8 = 32;
+/// The open chunk lies elsewhere: it is one of histograms, or of floats with start times.
+pub(super) const BOXED: u8 = 32;
 
 impl Default for Line {
     fn default() -> Self {
@@ -110,7 +110,7 @@ impl Line {
     pub(super) fn append(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64) -> bool {
         let since = ts.wrapping_sub(self.start);
         let full = self.count >= 2 * SAMPLES_PER_CHUNK || usize::from(self.words) * 8 > XOR_BYTES_MAX - 8;
-        if self.count == 0 || since >= i64::from(self.end) || full || self.flags & HISTOGRAMS != 0 {
+        if self.count == 0 || since >= i64::from(self.end) || full || self.flags & BOXED != 0 {
             return false;
         }
         let since = u32::try_from(since).unwrap_or(u32::MAX);
@@ -124,10 +124,35 @@ impl Line {
         self.count += 1;
         (self.newest, self.delta) = (since, step);
         self.set(&state, chain);
+        self.even_out(since);
+        true
+    }
+
+    /// After a quarter of a chunk, foresees where it is to end.
+    #[inline]
+    pub(super) fn even_out(&mut self, since: u32) {
         if self.count == SAMPLES_PER_CHUNK / 4 {
             self.end = predicted_end(since, self.end);
         }
-        true
+    }
+
+    /// Begins a chunk that lies elsewhere. `end` is where it has to be closed.
+    pub(super) fn begin_open(&mut self, ts: Timestamp, end: Timestamp) {
+        self.count = 1;
+        self.flags = self.flags & !VALUED | BOXED;
+        self.begin_at(ts, end);
+    }
+
+    /// Notes a sample of a chunk that lies elsewhere, `since` its start.
+    pub(super) fn step_to(&mut self, since: u32) {
+        self.count += 1;
+        (self.delta, self.newest) = (since.saturating_sub(self.newest), since);
+    }
+
+    /// Notes the newest value of such a chunk.
+    pub(super) fn set_value(&mut self, value: f64) {
+        self.bits = value.to_bits();
+        self.flags |= VALUED;
     }
 
     /// Takes over the state of the encoder.
@@ -147,11 +172,11 @@ impl Line {
         let state = XorState::start(ts, value, &mut |word| blocks.push(&mut chain, word));
         self.set(&state, chain);
         (self.count, self.delta) = (1, 0);
-        self.flags = self.flags & !HISTOGRAMS | VALUED;
+        self.flags = self.flags & !BOXED | VALUED;
         self.begin_at(ts, end);
     }
 
-    pub(super) fn begin_at(&mut self, ts: Timestamp, end: Timestamp) {
+    fn begin_at(&mut self, ts: Timestamp, end: Timestamp) {
         (self.start, self.newest) = (ts, 0);
         self.end = u32::try_from(end.saturating_sub(ts)).unwrap_or(u32::MAX);
         self.flags |= BEGUN;
@@ -159,7 +184,7 @@ impl Line {
 
     /// Whether the next sample will come too late for the open chunk, if it keeps the pace.
     pub(super) fn is_about_to_end(&self) -> bool {
-        self.flags & HISTOGRAMS == 0 && self.count > 1 && self.newest.saturating_add(self.delta) >= self.end
+        self.count > 1 && self.newest.saturating_add(self.delta) >= self.end
     }
 
     /// What there is of the open chunk of floats.

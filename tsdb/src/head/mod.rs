@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use croaring::Bitmap;
 use hashbrown::HashMap;
-use model::{HistogramValue, Labels, TimeRange, Timestamp};
+use model::{Labels, TimeRange, Timestamp};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
@@ -47,12 +47,13 @@ use mapped::{Found, MappedChunks};
 use metadata::AllMetadata;
 use names::Names;
 use past::Past;
-use series::{Extent, Rest, Series, Store};
+use series::{Extent, Rest, Rules, Series, Store};
 use slab::Slab;
 use snapshots::Snapshots;
-use visible::Visible;
+pub(crate) use visible::Visible;
 
 use crate::block::tombstones::Intervals;
+use crate::chunk::Sample;
 use crate::codec::Malformed;
 use crate::error::{AppendError, IoError};
 
@@ -184,7 +185,7 @@ pub(crate) struct Head {
     pub(crate) names: Arc<Names>,
     /// The first snapshot that sees what the log had at the start; `u64::MAX` as long as none does.
     attached: AtomicU64,
-    range_ms: i64,
+    rules: Rules,
     series_max: u64,
     files: MappedChunks,
     pub(crate) late: Late,
@@ -196,12 +197,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(
-        range_ms: i64,
-        series_max: Option<u64>,
-        files: MappedChunks,
-        names: Arc<Names>,
-    ) -> Self {
+    pub(crate) fn new(rules: Rules, series_max: Option<u64>, files: MappedChunks, names: Arc<Names>) -> Self {
         Self {
             catalog: RwLock::default(),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -211,7 +207,7 @@ impl Head {
             max_ts: AtomicI64::new(i64::MIN),
             names,
             attached: AtomicU64::new(u64::MAX),
-            range_ms,
+            rules,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
             files,
             late: Late::default(),
@@ -225,6 +221,11 @@ impl Head {
         self.shards[shard_of(id)].lock()
     }
 
+    /// Whether samples have start times here.
+    pub(crate) fn keeps_starts(&self) -> bool {
+        self.rules.xor2
+    }
+
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
         Some(self.min_ts.load(Ordering::Acquire)).filter(|&ts| ts != i64::MAX)
     }
@@ -236,7 +237,7 @@ impl Head {
     /// The oldest time that is accepted: half a block before the newest sample, and nothing that a
     /// block may hold already.
     pub(crate) fn accepts_from(&self) -> Timestamp {
-        let newest = self.max_ts().map_or(i64::MIN, |max| max.saturating_sub(self.range_ms / 2));
+        let newest = self.max_ts().map_or(i64::MIN, |max| max.saturating_sub(self.rules.range_ms / 2));
         newest.max(self.min_valid.load(Ordering::Acquire))
     }
 
@@ -331,26 +332,20 @@ impl Head {
             return false;
         }
         let before = found.appended();
-        let closed = found.append(ts, value, self.range_ms);
+        let closed = found.append(ts, value, self.rules);
         self.applied(shard, series, before, closed);
         true
     }
 
-    /// The same for a histogram.
-    pub(crate) fn apply_histogram(
-        &self,
-        shard: &mut Shard,
-        series: SeriesRef,
-        ts: Timestamp,
-        value: &HistogramValue,
-    ) -> bool {
+    /// The same for a sample of any kind.
+    pub(crate) fn apply_sample(&self, shard: &mut Shard, series: SeriesRef, sample: &Sample) -> bool {
         let Some(mut found) = shard.resolve(series) else { return false };
         found.set_committed();
-        if found.check_histogram(ts, value).is_err() {
+        if found.check_sample(sample).is_err() {
             return false;
         }
         let before = found.appended();
-        let closed = found.append_histogram(ts, value, self.range_ms);
+        let closed = found.append_sample(sample, self.rules);
         self.applied(shard, series, before, closed);
         true
     }

@@ -10,10 +10,10 @@ use model::{Labels, TimeRange, Timestamp};
 use super::catalog::Catalog;
 use super::line::Line;
 use super::mapped::MappedRef;
-use super::series::{Rest, Series};
+use super::series::{Rest, Rules, Series};
 use super::slab::Slab;
 use super::{Head, SHARDS, SeriesRef, Shard, slot_of};
-use crate::chunk::Value;
+use crate::chunk::Sample;
 use crate::codec::Malformed;
 use crate::error::IoError;
 
@@ -42,25 +42,20 @@ impl Shard {
 
     /// Appends to the history of a series, if the sample may follow.
     #[inline]
-    fn append_past(&mut self, id: u32, ts: Timestamp, value: f64, range_ms: i64) {
+    fn append_past(&mut self, id: u32, ts: Timestamp, value: f64, rules: Rules) {
         if let Some(mut series) = self.known_past(id)
             && series.check(ts, value).is_ok()
         {
-            series.append(ts, value, range_ms);
+            series.append(ts, value, rules);
         }
     }
 
     /// The same for a value of any kind.
-    fn append_past_value(&mut self, id: u32, ts: Timestamp, value: &Value, range_ms: i64) {
-        match value {
-            Value::Float(value) => self.append_past(id, ts, *value, range_ms),
-            Value::Histogram(value) => {
-                if let Some(mut series) = self.known_past(id)
-                    && series.check_histogram(ts, value).is_ok()
-                {
-                    series.append_histogram(ts, value, range_ms);
-                }
-            }
+    fn append_past_sample(&mut self, id: u32, sample: &Sample, rules: Rules) {
+        if let Some(mut series) = self.known_past(id)
+            && series.check_sample(sample).is_ok()
+        {
+            series.append_sample(sample, rules);
         }
     }
 }
@@ -91,22 +86,22 @@ impl Head {
     pub(crate) fn append_past(&self, number: usize, samples: impl Iterator<Item = (u32, Timestamp, f64)>) {
         let mut shard = self.shards[number].lock();
         for (id, ts, value) in samples {
-            shard.append_past(id, ts, value, self.range_ms);
+            shard.append_past(id, ts, value, self.rules);
         }
     }
 
     /// The same for values of any kind.
-    pub(crate) fn append_past_values(&self, number: usize, samples: &[(u32, Timestamp, Value)]) {
+    pub(crate) fn append_past_samples(&self, number: usize, samples: &[(u32, Sample)]) {
         let mut shard = self.shards[number].lock();
-        for (id, ts, value) in samples {
-            shard.append_past_value(*id, *ts, value, self.range_ms);
+        for (id, sample) in samples {
+            shard.append_past_sample(*id, sample, self.rules);
         }
     }
 
     /// Gives a series the chunks that were found under one of its names.
     pub(crate) fn adopt(&self, id: u32, chunks: &[MappedRef]) {
         let from = self.min_valid.load(Ordering::Acquire);
-        self.shard(id).past(id).adopt(chunks, self.range_ms, from, &self.files);
+        self.shard(id).past(id).adopt(chunks, self.rules, from, &self.files);
     }
 
     /// Joins history and present. The caller holds the commit lock. Snapshots from now on see it all.
@@ -123,7 +118,7 @@ impl Head {
                 let history = (&mut past.lines[slot], &mut past.rests[slot]);
                 let mut series = Series::new(line, rest, store);
                 series.spare();
-                misplaced += series.join(history, self.range_ms, &self.files)?;
+                misplaced += series.join(history, self.rules, &self.files)?;
                 if series.has_closed() {
                     closed.push(SeriesRef::new(id, series.generation()));
                 }

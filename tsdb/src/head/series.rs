@@ -4,12 +4,11 @@ use model::{HistogramValue, ResetHint, TimeRange, Timestamp};
 use smallvec::SmallVec;
 
 use super::blocks::{Blocks, Chain, NONE};
-use super::line::{BEGUN, HISTOGRAMS, LOGGED, Line, PENDING, SPARED, VALUED};
+use super::line::{BEGUN, BOXED, LOGGED, Line, PENDING, SPARED, VALUED};
 use super::mapped::{MappedChunks, MappedRef, Unmapped};
 use super::slab::Slab;
 use super::visible::{ChunkBytes, Visible};
-use crate::chunk::histogram::{Fit, HistogramAppender};
-use crate::chunk::{self, Encoding, HISTOGRAM_BYTES_TARGET, HISTOGRAMS_MIN, SAMPLES_PER_CHUNK, Value};
+use crate::chunk::{self, Encoding, SAMPLES_PER_CHUNK, Sample, Value};
 use crate::codec::Malformed;
 use crate::codec::bits::Pending;
 use crate::wal::record::HistogramRecords;
@@ -18,18 +17,28 @@ use crate::wal::record::HistogramRecords;
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     mapped: Vec<MappedRef>,
-    /// The open chunk, if it is one of histograms.
-    histograms: Option<Box<OpenHistograms>>,
+    /// The open chunk, if it is not one of floats without start times, which lie in the line and in blocks.
+    open: Option<Box<Open>>,
     /// The oldest closed chunk in [`Store::closed`], plus 1; 0: there is none.
     closed: u32,
     /// Samples ever appended before the open chunk, modulo 2^32.
     before: u32,
 }
 
+/// An open chunk on its own: of histograms, or of floats with start times. It takes its room as a vector does.
 #[derive(Debug)]
-struct OpenHistograms {
-    appender: HistogramAppender,
+struct Open {
+    appender: chunk::Appender,
     data: Vec<u8>,
+}
+
+/// What chunks of the head have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// The length of a block: a chunk never crosses a multiple of it.
+    pub(crate) range_ms: i64,
+    /// Floats are encoded as XOR2, with start times.
+    pub(crate) xor2: bool,
 }
 
 /// A chunk that takes no more samples and is not on disk yet. Younger than mapped ones.
@@ -105,7 +114,7 @@ impl Store {
             return;
         }
         let old = std::mem::take(&mut self.blocks);
-        for line in lines.filter(|line| line.count > 0 && line.flags & HISTOGRAMS == 0) {
+        for line in lines.filter(|line| line.count > 0 && line.flags & BOXED == 0) {
             let moved = self.blocks.copy(&old, line.floats().0);
             line.chain = (moved.first, moved.last);
         }
@@ -252,7 +261,7 @@ impl<'a> Series<'a> {
 
     /// The kind of the newest sample, if it is a histogram.
     pub(crate) fn last_histogram(&self) -> Option<&HistogramValue> {
-        self.rest.histograms.as_ref().map(|open| open.appender.last())
+        self.rest.open.as_ref()?.appender.last_histogram()
     }
 
     /// Whether a float may follow.
@@ -273,14 +282,24 @@ impl<'a> Series<'a> {
         }
     }
 
-    /// Appends a float that [`Series::check`] accepts. `range_ms` is the length of a block: a chunk never
-    /// crosses a multiple of it. Returns whether a chunk was closed.
+    /// Whether a sample may follow.
+    pub(crate) fn check_sample(&self, sample: &Sample) -> Result<(), Refusal> {
+        match &sample.value {
+            Value::Float(value) => self.check(sample.ts, *value),
+            Value::Histogram(value) => self.check_histogram(sample.ts, value),
+        }
+    }
+
+    /// Appends a float that [`Series::check`] accepts. Returns whether a chunk was closed.
     #[inline]
-    pub(crate) fn append(&mut self, ts: Timestamp, value: f64, range_ms: i64) -> bool {
+    pub(crate) fn append(&mut self, ts: Timestamp, value: f64, rules: Rules) -> bool {
+        if rules.xor2 {
+            return self.append_open(&Sample::float(ts, value), rules);
+        }
         let mut closed = false;
         if !self.line.append(&mut self.store.blocks, ts, value) {
             closed = self.close();
-            self.line.begin(&mut self.store.blocks, ts, value, block_end(ts, range_ms));
+            self.line.begin(&mut self.store.blocks, ts, value, block_end(ts, rules.range_ms));
         }
         if self.line.is_about_to_end() {
             closed |= self.close();
@@ -288,30 +307,42 @@ impl<'a> Series<'a> {
         closed
     }
 
-    /// The same for a histogram that [`Series::check_histogram`] accepts.
-    pub(crate) fn append_histogram(&mut self, ts: Timestamp, value: &HistogramValue, range_ms: i64) -> bool {
-        let mut reset = ResetHint::Unknown;
+    /// The same for a sample that [`Series::check_sample`] accepts.
+    pub(crate) fn append_sample(&mut self, sample: &Sample, rules: Rules) -> bool {
+        match sample.value {
+            Value::Float(value) if !rules.xor2 => self.append(sample.ts, value, rules),
+            _ => self.append_open(sample, rules),
+        }
+    }
+
+    fn append_open(&mut self, sample: &Sample, rules: Rules) -> bool {
+        let ts = sample.ts;
         let since = ts.saturating_sub(self.line.start);
-        if let Some(open) = &mut self.rest.histograms
+        let mut reset = ResetHint::Unknown;
+        if let Some(open) = &mut self.rest.open
             && since < i64::from(self.line.end)
             && self.line.count < 2 * SAMPLES_PER_CHUNK
         {
-            match open.append(ts, value) {
+            match open.appender.append(&mut open.data, sample) {
                 Ok(()) => {
-                    self.line.count += 1;
-                    self.line.newest = u32::try_from(since).unwrap_or(u32::MAX);
-                    return false;
+                    let since = u32::try_from(since).unwrap_or(u32::MAX);
+                    self.line.step_to(since);
+                    let Value::Float(value) = sample.value else { return false };
+                    self.line.set_value(value);
+                    self.line.even_out(since);
+                    return self.line.is_about_to_end() && self.close();
                 }
                 Err(hint) => reset = hint,
             }
         }
         let closed = self.close();
         let mut data = Vec::new();
-        let appender = HistogramAppender::start(&mut data, ts, value, reset);
-        self.rest.histograms = Some(Box::new(OpenHistograms { appender, data }));
-        self.line.count = 1;
-        self.line.flags = self.line.flags & !VALUED | HISTOGRAMS;
-        self.line.begin_at(ts, block_end(ts, range_ms));
+        let appender = chunk::Appender::start(&mut data, sample, rules.xor2, reset);
+        self.rest.open = Some(Box::new(Open { appender, data }));
+        self.line.begin_open(ts, block_end(ts, rules.range_ms));
+        if let Value::Float(value) = sample.value {
+            self.line.set_value(value);
+        }
         closed
     }
 
@@ -319,7 +350,11 @@ impl<'a> Series<'a> {
     pub(crate) fn value_at(&self, ts: Timestamp, files: &MappedChunks) -> Option<Value> {
         let mut found = None;
         for chunk in self.visible(TimeRange::new(ts, ts), Extent::ALL, files).ok()? {
-            let mut take = |at, value| found = if at == ts { Some(value) } else { found.take() };
+            let mut take = |sample: Sample| {
+                if sample.ts == ts {
+                    found = Some(sample.value);
+                }
+            };
             chunk::for_each(chunk.bytes.encoding(), chunk.bytes.data(), chunk.limit, &mut take).ok()?;
         }
         found
@@ -331,7 +366,7 @@ impl<'a> Series<'a> {
             return false;
         }
         let (min, max, count) = (self.line.start, self.line.newest(), self.line.count);
-        let bytes = match self.rest.histograms.take() {
+        let bytes = match self.rest.open.take() {
             Some(open) => ClosedBytes::Other(open.appender.encoding(), open.data.into()),
             None => {
                 let (chain, pending) = self.line.floats();
@@ -349,14 +384,14 @@ impl<'a> Series<'a> {
         self.rest.before = self.rest.before.wrapping_add(u32::from(self.line.count));
         let Line { chain, words, count, held, pending, flags, .. } = &mut *self.line;
         (*chain, *words, *count, *held, *pending) = ((NONE, NONE), 0, 0, 0, 0);
-        *flags &= !HISTOGRAMS;
+        *flags &= !BOXED;
         (self.line.start, self.line.newest) = (newest, 0);
     }
 
     fn drop_open(&mut self) {
         if self.has_open() {
             let newest = self.line.newest();
-            if self.rest.histograms.take().is_none() {
+            if self.rest.open.take().is_none() {
                 self.store.blocks.free(self.line.floats().0);
             }
             self.forget_open(newest);
@@ -416,7 +451,7 @@ impl<'a> Series<'a> {
     pub(crate) fn adopt(
         &mut self,
         chunks: &[MappedRef],
-        range_ms: i64,
+        rules: Rules,
         from: Timestamp,
         files: &MappedChunks,
     ) {
@@ -426,35 +461,28 @@ impl<'a> Series<'a> {
         let mut younger = Vec::new();
         let has_memory = self.has_open() || self.has_closed();
         if has_memory && self.max_ts().is_some_and(|newest| newest >= first.min()) {
-            for (ts, value) in self.take_memory() {
-                if ts < first.min() {
-                    self.append_value(ts, &value, range_ms);
-                } else if ts > last.max() {
-                    younger.push((ts, value));
+            for sample in self.take_memory() {
+                if sample.ts < first.min() {
+                    self.append_sample(&sample, rules);
+                } else if sample.ts > last.max() {
+                    younger.push(sample);
                 }
             }
             self.close();
         }
         self.adopt_disjoint(chunks, from, files);
-        for (ts, value) in younger {
-            self.append_value(ts, &value, range_ms);
+        for sample in younger {
+            self.append_sample(&sample, rules);
         }
     }
 
-    fn append_value(&mut self, ts: Timestamp, value: &Value, range_ms: i64) {
-        match value {
-            Value::Float(value) => self.append(ts, *value, range_ms),
-            Value::Histogram(value) => self.append_histogram(ts, value, range_ms),
-        };
-    }
-
     /// Takes out the samples that are not in mapped chunks.
-    fn take_memory(&mut self) -> Vec<(Timestamp, Value)> {
+    fn take_memory(&mut self) -> Vec<Sample> {
         self.close();
         let mut samples = Vec::new();
         while let Some(chunk) = self.store.closed(self.rest.closed) {
             let (encoding, data) = self.store.closed_chunk(chunk);
-            let mut take = |ts, value| samples.push((ts, value));
+            let mut take = |sample| samples.push(sample);
             // It was written a moment ago.
             let _ = chunk::for_each(encoding, &data, usize::MAX, &mut take);
             self.rest.closed = self.store.remove_closed(self.rest.closed);
@@ -488,7 +516,7 @@ impl<'a> Series<'a> {
                 self.close();
                 let (min, max, data) = (chunk.min(), chunk.max(), found.data());
                 let bytes = ClosedBytes::Other(found.encoding, data.into());
-                let (count, wal_ref) = (chunk::count(data), self.line.wal_ref);
+                let (count, wal_ref) = (chunk::count(found.encoding, data), self.line.wal_ref);
                 self.push_closed(Closed { min, max, count, wal_ref, bytes, next: 0 });
                 self.line.flags = self.line.flags & !VALUED | BEGUN;
                 (self.line.start, self.line.newest) = (max, 0);
@@ -525,7 +553,7 @@ impl<'a> Series<'a> {
     pub(super) fn join(
         &mut self,
         (line, rest): (&mut Line, &mut Rest),
-        range_ms: i64,
+        rules: Rules,
         files: &MappedChunks,
     ) -> Result<u64, Malformed> {
         let past = Series::new(line, rest, self.store);
@@ -534,18 +562,13 @@ impl<'a> Series<'a> {
         let (mut kept, mut misplaced) = (Vec::new(), 0);
         if young.is_some_and(|young| young <= newest) {
             for chunk in self.visible(TimeRange::ALL, Extent::ALL, files)? {
-                chunk::for_each(
-                    chunk.bytes.encoding(),
-                    chunk.bytes.data(),
-                    chunk.limit,
-                    &mut |ts, value| {
-                        if ts > newest {
-                            kept.push((ts, value));
-                        } else {
-                            misplaced += 1;
-                        }
-                    },
-                )?;
+                chunk::for_each(chunk.bytes.encoding(), chunk.bytes.data(), chunk.limit, &mut |sample| {
+                    if sample.ts > newest {
+                        kept.push(sample);
+                    } else {
+                        misplaced += 1;
+                    }
+                })?;
             }
             self.drop_open();
             while self.rest.closed != 0 {
@@ -572,10 +595,10 @@ impl<'a> Series<'a> {
             }
             self.rest.mapped = std::mem::take(&mut rest.mapped);
         }
-        for (ts, value) in kept {
+        for sample in kept {
             // They were counted when they came.
             self.rest.before = self.rest.before.wrapping_sub(1);
-            self.append_value(ts, &value, range_ms);
+            self.append_sample(&sample, rules);
         }
         Ok(misplaced)
     }
@@ -612,11 +635,11 @@ impl<'a> Series<'a> {
         if self.has_open() {
             let (line, store) = (&*self.line, &*self.store);
             more = take(line.start, line.newest(), line.count, &|| {
-                Ok(match &self.rest.histograms {
-                    Some(open) => ChunkBytes::Memory(open.appender.encoding(), open.data.as_slice().into()),
+                Ok(match &self.rest.open {
+                    Some(open) => ChunkBytes::Memory(open.appender.encoding(), open.data.clone()),
                     None => {
                         let (chain, pending) = line.floats();
-                        ChunkBytes::Memory(Encoding::Xor, store.xor_chunk(line.count, chain, pending).into())
+                        ChunkBytes::Memory(Encoding::Xor, store.xor_chunk(line.count, chain, pending))
                     }
                 })
             })?;
@@ -625,14 +648,14 @@ impl<'a> Series<'a> {
         for chunk in closed.into_iter().rev() {
             more = take(chunk.min, chunk.max, chunk.count, &|| {
                 let (encoding, data) = self.store.closed_chunk(chunk);
-                Ok(ChunkBytes::Memory(encoding, data.into()))
+                Ok(ChunkBytes::Memory(encoding, data))
             })?;
         }
         for &reference in self.rest.mapped.iter().rev() {
             let span = TimeRange::new(reference.min(), reference.max());
             if more || range.overlaps(span) {
                 let chunk = files.chunk(reference)?;
-                let count = chunk::count(chunk.data());
+                let count = chunk::count(chunk.encoding, chunk.data());
                 more = take(span.start, span.end, count, &|| Ok(ChunkBytes::Mapped(chunk.clone())))?;
             }
         }
@@ -662,22 +685,6 @@ fn same_histogram(a: &HistogramValue, b: &HistogramValue) -> bool {
     a == b || bytes(a) == bytes(b)
 }
 
-impl OpenHistograms {
-    /// Appends, or says what is known about a counter reset at this place.
-    fn append(&mut self, ts: Timestamp, value: &HistogramValue) -> Result<(), ResetHint> {
-        let full = self.data.len() >= HISTOGRAM_BYTES_TARGET && chunk::count(&self.data) >= HISTOGRAMS_MIN;
-        match self.appender.fit(value) {
-            Fit::Fits if !full => {
-                self.appender.append(&mut self.data, ts, value);
-                Ok(())
-            }
-            Fit::Fits => Err(ResetHint::NotReset),
-            Fit::Reset => Err(ResetHint::Reset),
-            Fit::Differs => Err(ResetHint::Unknown),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -687,7 +694,7 @@ mod tests {
     use super::*;
     use crate::disk::memory::Memory;
 
-    const RANGE: i64 = 7_200_000;
+    const RANGE: Rules = Rules { range_ms: 7_200_000, xor2: false };
 
     fn no_files() -> MappedChunks {
         MappedChunks::open(Arc::new(Memory::new()), std::path::Path::new("/c")).unwrap()

@@ -65,6 +65,12 @@ impl Snapshots {
         alive.numbers.first().copied().unwrap_or(u64::MAX)
     }
 
+    /// No snapshot that is alive or still to be taken is older than this.
+    pub(crate) fn floor(&self) -> u64 {
+        let alive = self.alive.lock();
+        alive.numbers.first().copied().unwrap_or(alive.last + 1)
+    }
+
     /// The number that the next snapshot will get.
     pub(crate) fn next(&self) -> u64 {
         self.alive.lock().last + 1

@@ -1,7 +1,5 @@
 //! Chunks of the head as readers see them.
 
-use std::sync::Arc;
-
 use model::{Samples, TimeRange, Timestamp};
 
 use super::mapped::MappedChunk;
@@ -12,7 +10,7 @@ use crate::codec::Malformed;
 /// The bytes of a chunk of the head.
 #[derive(Clone)]
 pub(super) enum ChunkBytes {
-    Memory(Encoding, Arc<[u8]>),
+    Memory(Encoding, Vec<u8>),
     Mapped(MappedChunk),
 }
 
@@ -43,7 +41,25 @@ pub(crate) struct Visible {
 
 impl Visible {
     pub(crate) fn decode(&self, range: TimeRange, into: &mut Samples) -> Result<(), Malformed> {
+        let range = chunk::within(range, self.min, self.max);
         chunk::decode(self.bytes.encoding(), self.bytes.data(), self.limit, range, into)
+    }
+
+    pub(crate) fn data(&self) -> &[u8] {
+        self.bytes.data()
+    }
+
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.bytes.encoding()
+    }
+
+    /// Whether the bytes have all of the samples in `range` that are not deleted, and no others.
+    pub(crate) fn is_whole(&self, range: TimeRange, deleted: Option<&Intervals>) -> bool {
+        let span = TimeRange::new(self.min, self.max);
+        self.limit == usize::from(chunk::count(self.encoding(), self.data()))
+            && range.contains(self.min)
+            && range.contains(self.max)
+            && !deleted.is_some_and(|deleted| deleted.overlaps(span))
     }
 
     /// The samples in `range` that are not deleted as chunks of their own; the same bytes where that is
@@ -54,8 +70,7 @@ impl Visible {
         deleted: Option<&Intervals>,
     ) -> Result<Vec<Chunk>, Malformed> {
         let (data, encoding) = (self.bytes.data(), self.bytes.encoding());
-        let whole = self.limit == usize::from(chunk::count(data)) && deleted.is_none();
-        if whole && range.contains(self.min) && range.contains(self.max) {
+        if self.is_whole(range, deleted) {
             return Ok(vec![Chunk { min: self.min, max: self.max, encoding, data: data.into() }]);
         }
         let keep = |ts| range.contains(ts) && !deleted.is_some_and(|deleted| deleted.contains(ts));

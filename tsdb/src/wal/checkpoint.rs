@@ -9,6 +9,7 @@ use model::{Labels, Timestamp};
 
 use super::page::{Compression, Damage, Records};
 use super::record::{self, HistogramRecords, Record, SamplesRecord, SeriesRecord, WalRef};
+use super::samples::SampleRecords;
 use super::{Wal, segment_path, segments};
 use crate::codec::Malformed;
 use crate::disk::Disk;
@@ -72,10 +73,34 @@ pub(crate) fn write(
     {
         return Err(IoError { path: tmp, source: error });
     }
-    let out = Wal::create(Arc::clone(disk), &tmp, 0, compression).map_err(IoError::at(&tmp))?;
+    let written = write_segments(disk, (dir, &tmp), (old.as_ref(), last), keep, compression);
+    let covered = written.inspect_err(|_| {
+        // A full disk must not get fuller.
+        let _ = disk.remove_dir_all(&tmp);
+    })?;
+    disk.rename(&tmp, &done).map_err(IoError::at(&done))?;
+    disk.sync_dir(dir).map_err(IoError::at(dir))?;
+    // From here on the checkpoint counts; what it replaces is only in the way.
+    for number in covered {
+        let path = segment_path(dir, number);
+        disk.remove_file(&path).map_err(IoError::at(&path))?;
+    }
+    remove_obsolete(&**disk, dir).map_err(IoError::at(dir))
+}
+
+/// Writes what a checkpoint has into `tmp`: of the checkpoint `old`, and of the segments after it up to `last`. Returns
+/// the segments that it stands for.
+fn write_segments(
+    disk: &Arc<dyn Disk>,
+    (dir, tmp): (&Path, &Path),
+    (old, last): (Option<&(u64, PathBuf)>, u64),
+    keep: &Keep<'_>,
+    compression: Compression,
+) -> Result<Vec<u64>, IoError> {
+    let out = Wal::create(Arc::clone(disk), tmp, 0, compression).map_err(IoError::at(tmp))?;
     let mut out = Copy { out, metadata: BTreeMap::new() };
-    let from = old.as_ref().map_or(0, |(number, _)| number + 1);
-    if let Some((_, old)) = &old {
+    let from = old.map_or(0, |(number, _)| number + 1);
+    if let Some((_, old)) = old {
         for (number, _) in segments(&**disk, old).map_err(IoError::at(old))? {
             copy_segment(&**disk, &segment_path(old, number), keep, &mut out)?;
         }
@@ -91,18 +116,11 @@ pub(crate) fn write(
     }
     let Copy { mut out, metadata } = out;
     let newest = record::metadata_record(metadata.iter().map(|(&series, entry)| (series, entry)));
-    out.append(newest.iter().map(Vec::as_slice)).map_err(IoError::at(&tmp))?;
-    out.sync().map_err(IoError::at(&tmp))?;
+    out.append(newest.iter().map(Vec::as_slice)).map_err(IoError::at(tmp))?;
+    out.sync().map_err(IoError::at(tmp))?;
     drop(out);
-    disk.sync_dir(&tmp).map_err(IoError::at(&tmp))?;
-    disk.rename(&tmp, &done).map_err(IoError::at(&done))?;
-    disk.sync_dir(dir).map_err(IoError::at(dir))?;
-    // From here on the checkpoint counts; what it replaces is only in the way.
-    for number in covered {
-        let path = segment_path(dir, number);
-        disk.remove_file(&path).map_err(IoError::at(&path))?;
-    }
-    remove_obsolete(&**disk, dir).map_err(IoError::at(dir))
+    disk.sync_dir(tmp).map_err(IoError::at(tmp))?;
+    Ok(covered)
 }
 
 /// A checkpoint that is being written.
@@ -160,6 +178,13 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
                 out.push(*series, *ts, value);
             }
             kept.extend(out.finish().map(<[u8]>::to_vec));
+        }
+        Record::Started(entries) => {
+            let mut out = SampleRecords::new(true);
+            for (series, sample) in entries.iter().filter(|(_, sample)| sample.ts >= keep.from) {
+                out.push(*series, sample);
+            }
+            kept.extend(out.finish().into_iter().map(<[u8]>::to_vec));
         }
         Record::Tombstones(mut entries) => {
             entries.retain(|&(_, _, max)| max >= keep.from);

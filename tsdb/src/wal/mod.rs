@@ -7,6 +7,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod damage;
 pub(crate) mod page;
 pub(crate) mod record;
+pub(crate) mod samples;
 
 use std::io;
 use std::path::{Path, PathBuf};

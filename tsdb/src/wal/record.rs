@@ -3,6 +3,7 @@
 use model::histogram::CUSTOM_BUCKETS_SCHEMA;
 use model::{FloatHistogram, Histogram, HistogramValue, IntHistogram, Labels, ResetHint, Span, Timestamp};
 
+use crate::chunk::{Sample, Value};
 use crate::codec::Malformed;
 use crate::codec::bytes::{Bytes, Put};
 use crate::head::metadata::{Metadata, MetricKind};
@@ -17,9 +18,16 @@ const HISTOGRAMS: u8 = 7;
 const FLOAT_HISTOGRAMS: u8 = 8;
 const CUSTOM_HISTOGRAMS: u8 = 9;
 const CUSTOM_FLOAT_HISTOGRAMS: u8 = 10;
-const SAMPLES_WITH_START: u8 = 11;
-const HISTOGRAMS_WITH_START: u8 = 12;
-const FLOAT_HISTOGRAMS_WITH_START: u8 = 13;
+pub(super) const SAMPLES_WITH_START: u8 = 11;
+pub(super) const HISTOGRAMS_WITH_START: u8 = 12;
+pub(super) const FLOAT_HISTOGRAMS_WITH_START: u8 = 13;
+
+/// The entry's start time is unknown.
+pub(super) const NO_START: u8 = 0;
+/// It is that of the entry before.
+pub(super) const SAME_START: u8 = 1;
+/// It follows, as its difference to that of the first entry.
+pub(super) const OTHER_START: u8 = 2;
 
 /// A series as the log names it.
 pub(crate) type WalRef = u64;
@@ -34,6 +42,8 @@ pub(crate) enum Record {
     MappedMarkers,
     Metadata(Vec<(WalRef, Metadata)>),
     Histograms(Vec<(WalRef, Timestamp, HistogramValue)>),
+    /// Samples with start times, all floats or all histograms.
+    Started(Vec<(WalRef, Sample)>),
     /// A type of a later version; skipped, as Prometheus does.
     Unknown,
 }
@@ -59,13 +69,13 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
         FLOAT_HISTOGRAMS | CUSTOM_FLOAT_HISTOGRAMS => {
             Record::Histograms(deltas(&mut bytes, |_, b| float_histogram(b).map(HistogramValue::Float))?)
         }
-        SAMPLES_WITH_START => Record::Samples(with_start(&mut bytes, Bytes::f64)?),
-        HISTOGRAMS_WITH_START => {
-            Record::Histograms(with_start(&mut bytes, |b| int_histogram(b).map(HistogramValue::Int))?)
-        }
-        FLOAT_HISTOGRAMS_WITH_START => {
-            Record::Histograms(with_start(&mut bytes, |b| float_histogram(b).map(HistogramValue::Float))?)
-        }
+        SAMPLES_WITH_START => Record::Started(with_start(&mut bytes, |b| b.f64().map(Value::Float))?),
+        HISTOGRAMS_WITH_START => Record::Started(with_start(&mut bytes, |b| {
+            int_histogram(b).map(|histogram| Value::Histogram(HistogramValue::Int(histogram)))
+        })?),
+        FLOAT_HISTOGRAMS_WITH_START => Record::Started(with_start(&mut bytes, |b| {
+            float_histogram(b).map(|histogram| Value::Histogram(HistogramValue::Float(histogram)))
+        })?),
         _ => Record::Unknown,
     })
 }
@@ -134,25 +144,28 @@ fn deltas<'a, T>(
     })
 }
 
-/// Entries with start times, which are read over: the first in full, the others with the difference of their
-/// reference to the one before, and of their time to the first.
-fn with_start<'a, T>(
-    bytes: &mut Bytes<'a>,
-    mut value: impl FnMut(&mut Bytes<'a>) -> Result<T, Malformed>,
-) -> Result<Vec<(WalRef, Timestamp, T)>, Malformed> {
+/// Entries with start times: the first in full, the others with the difference of their reference to the one before,
+/// and of their time to the first.
+fn with_start(
+    bytes: &mut Bytes<'_>,
+    mut value: impl FnMut(&mut Bytes<'_>) -> Result<Value, Malformed>,
+) -> Result<Vec<(WalRef, Sample)>, Malformed> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
-    let (mut series, first_ts, _start) = (bytes.varint()?.cast_unsigned(), bytes.varint()?, bytes.varint()?);
-    let mut entries = vec![(series, first_ts, value(bytes)?)];
+    let (mut series, first_ts, first_start) =
+        (bytes.varint()?.cast_unsigned(), bytes.varint()?, bytes.varint()?);
+    let mut start = first_start;
+    let mut entries = vec![(series, Sample { ts: first_ts, start, value: value(bytes)? })];
     while !bytes.is_empty() {
         series = series.wrapping_add_signed(bytes.varint()?);
         let ts = first_ts.wrapping_add(bytes.varint()?);
-        // None, the same as before, or another one.
-        if bytes.u8()? > 1 {
-            bytes.varint()?;
-        }
-        entries.push((series, ts, value(bytes)?));
+        start = match bytes.u8()? {
+            NO_START => 0,
+            SAME_START => start,
+            _ => first_start.wrapping_add(bytes.varint()?),
+        };
+        entries.push((series, Sample { ts, start, value: value(bytes)? }));
     }
     Ok(entries)
 }
@@ -367,35 +380,41 @@ impl HistogramRecords {
 
     pub(crate) fn push(&mut self, series: WalRef, ts: Timestamp, value: &HistogramValue) {
         let [int, float, custom_int, custom_float] = &mut self.0;
-        match value {
-            HistogramValue::Int(histogram) => {
-                let record = if histogram.has_custom_buckets() { custom_int } else { int };
-                let out = record.begin(series, ts);
-                put_head(out, histogram);
-                out.put_uvarint(histogram.zero_count);
-                out.put_uvarint(histogram.count);
-                put_spans(out, histogram);
-                put_deltas(out, &histogram.positive);
-                put_deltas(out, &histogram.negative);
-                put_custom_values(out, histogram);
-            }
-            HistogramValue::Float(histogram) => {
-                let record = if histogram.has_custom_buckets() { custom_float } else { float };
-                let out = record.begin(series, ts);
-                put_head(out, histogram);
-                out.put_f64(histogram.zero_count);
-                out.put_f64(histogram.count);
-                put_spans(out, histogram);
-                put_floats(out, &histogram.positive);
-                put_floats(out, &histogram.negative);
-                put_custom_values(out, histogram);
-            }
-        }
+        let record = match value {
+            HistogramValue::Int(histogram) if histogram.has_custom_buckets() => custom_int,
+            HistogramValue::Int(_) => int,
+            HistogramValue::Float(histogram) if histogram.has_custom_buckets() => custom_float,
+            HistogramValue::Float(_) => float,
+        };
+        put_histogram(record.begin(series, ts), value);
     }
 
     /// The finished records that are not empty.
     pub(crate) fn finish(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().filter_map(DeltaRecord::finish)
+    }
+}
+
+pub(super) fn put_histogram(out: &mut Vec<u8>, value: &HistogramValue) {
+    match value {
+        HistogramValue::Int(histogram) => {
+            put_head(out, histogram);
+            out.put_uvarint(histogram.zero_count);
+            out.put_uvarint(histogram.count);
+            put_spans(out, histogram);
+            put_deltas(out, &histogram.positive);
+            put_deltas(out, &histogram.negative);
+            put_custom_values(out, histogram);
+        }
+        HistogramValue::Float(histogram) => {
+            put_head(out, histogram);
+            out.put_f64(histogram.zero_count);
+            out.put_f64(histogram.count);
+            put_spans(out, histogram);
+            put_floats(out, &histogram.positive);
+            put_floats(out, &histogram.negative);
+            put_custom_values(out, histogram);
+        }
     }
 }
 
@@ -503,24 +522,6 @@ mod tests {
         let Record::Samples(back) = decode(samples.finish().unwrap()).unwrap() else { unreachable!() };
         assert_eq!((back[0].0, back[0].1, back[0].2.to_bits()), (7, 1000, 1.5f64.to_bits()));
         assert_eq!((back[1].0, back[1].1, back[1].2.to_bits()), (3, -2000, model::STALE_NAN));
-    }
-
-    #[test]
-    fn samples_with_start_times_are_read_without_them() {
-        let mut data = vec![SAMPLES_WITH_START];
-        for first in [7, 1000, 500] {
-            data.put_varint(first);
-        }
-        data.put_f64(1.5);
-        for (series, ts, marker, start) in [(2, 0, 0u8, None), (-4, 15, 1, None), (90, -5, 2, Some(300))] {
-            data.put_varint(series);
-            data.put_varint(ts);
-            data.push(marker);
-            start.into_iter().for_each(|start| data.put_varint(start));
-            data.put_f64(2.5);
-        }
-        let Record::Samples(back) = decode(&data).unwrap() else { unreachable!() };
-        assert_eq!(back, [(7, 1000, 1.5), (9, 1000, 2.5), (5, 1015, 2.5), (95, 995, 2.5)]);
     }
 
     #[test]

@@ -53,28 +53,174 @@ fn a_failed_sync_refuses_everything_until_a_restart() {
     assert!(samples_each(&db) >= 2);
 }
 
+/// What a write that failed must not leave behind.
+fn has_debris(disk: &Memory) -> bool {
+    disk.files().iter().any(|(path, _)| path.to_string_lossy().contains(".tmp"))
+}
+
 #[test]
-fn a_full_disk_refuses_commits_and_goes_on_by_itself() {
+fn a_full_disk_refuses_commits_where_none_may_wait_and_goes_on_by_itself() {
     let disk = Memory::new();
-    let db = open(&disk, Duration::MAX).unwrap();
+    let options = Options {
+        wal_sync_interval: Duration::MAX,
+        retention_ms: None,
+        backlog_bytes_max: 0,
+        ..Options::default()
+    };
+    let open_it =
+        || Db::open_on(Arc::new(disk.clone()), Path::new(DIR), options.clone(), &mut |_| {}).unwrap();
+    let db = open_it();
     append(&db, 1000).unwrap();
     disk.set_faults(Faults { space_bytes: Some(100), ..Faults::default() });
     for ts in [2000, 3000] {
         let error = append(&db, ts).unwrap_err();
-        assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull);
+        assert!(error.is_full(), "{error}");
     }
     assert!(db.cut_head().is_err());
-    let left_behind = disk.files().iter().any(|(path, _)| path.to_string_lossy().contains(".tmp"));
-    assert!(!left_behind, "a full disk must not get fuller");
+    assert!(!has_debris(&disk), "a full disk must not get fuller");
     assert_eq!(samples_each(&db), 1);
     disk.set_faults(Faults::default());
     append(&db, 4000).unwrap();
     assert_eq!(samples_each(&db), 2);
     drop(db);
-    let db = open(&disk, Duration::MAX).unwrap();
+    let db = open_it();
     assert_eq!(samples_each(&db), 2);
     db.cut_head().unwrap();
     assert_eq!(samples_each(&db), 2);
+}
+
+#[test]
+fn on_a_full_disk_samples_are_visible_and_become_durable_when_there_is_space() {
+    for interval in [Duration::ZERO, Duration::MAX] {
+        let disk = Memory::new();
+        let db = open(&disk, interval).unwrap();
+        append(&db, 1000).unwrap();
+        disk.set_faults(Faults { space_bytes: Some(100), ..Faults::default() });
+        for ts in [2000, 3000, 4000] {
+            append(&db, ts).unwrap();
+        }
+        assert_eq!(samples_each(&db), 4);
+        assert_eq!(db.stats().samples_not_durable, 150);
+        assert!(db.sync().unwrap_err().is_full(), "nobody is told that they are durable");
+        // What has to be in the log behind them has to wait, too.
+        assert!(db.delete(&[], TimeRange::new(0, 1000)).unwrap_err().is_full());
+        assert_eq!(samples_each(&db), 4);
+        // A crash now loses them, and only them.
+        let crashed = disk.after_kill();
+        assert_eq!(samples_each(&open(&crashed, interval).unwrap()), 1);
+        disk.set_faults(Faults::default());
+        append(&db, 5000).unwrap();
+        assert_eq!(db.stats().samples_not_durable, 0);
+        let killed = disk.after_kill();
+        assert_eq!(samples_each(&open(&killed, interval).unwrap()), 5);
+    }
+}
+
+#[test]
+fn what_waits_for_space_is_written_by_a_sync_by_maintenance_and_at_the_end() {
+    type Means = fn(Db) -> Option<Db>;
+    let means: [Means; 3] = [
+        |db| db.sync().ok().map(|()| db),
+        |db| db.maintain(0).ok().map(|_| db),
+        |db| db.close().ok().and(None),
+    ];
+    for by in means {
+        let disk = Memory::new();
+        let db = open(&disk, Duration::MAX).unwrap();
+        disk.set_faults(Faults { space_bytes: Some(0), ..Faults::default() });
+        append(&db, 1000).unwrap();
+        append(&db, 2000).unwrap();
+        db.maintain(0).unwrap();
+        assert_eq!(db.stats().samples_not_durable, 100, "maintenance goes on without them");
+        disk.set_faults(Faults::default());
+        let db = by(db);
+        assert!(db.is_none_or(|db| db.stats().samples_not_durable == 0));
+        assert_eq!(samples_each(&open(&disk.after_kill(), Duration::MAX).unwrap()), 2);
+    }
+}
+
+#[test]
+fn more_commits_than_may_wait_are_refused_and_the_others_are_kept() {
+    let disk = Memory::new();
+    let options = Options { backlog_bytes_max: 5_000, retention_ms: None, ..Options::default() };
+    let db = Db::open_on(Arc::new(disk.clone()), Path::new(DIR), options, &mut |_| {}).unwrap();
+    append(&db, 1000).unwrap();
+    disk.set_faults(Faults { space_bytes: Some(0), ..Faults::default() });
+    let (mut kept, mut refused) = (1, 0);
+    for ts in 2..20 {
+        match append(&db, ts * 1000) {
+            Ok(_) => kept += 1,
+            Err(error) => {
+                assert!(error.is_full() && error.to_string().contains("bytes of commits wait"), "{error}");
+                refused += 1;
+            }
+        }
+        assert_eq!(samples_each(&db), kept);
+    }
+    assert!(kept > 3 && refused > 3, "{kept} kept, {refused} refused");
+    // There is space for a part only: that part is written.
+    disk.set_faults(Faults { space_bytes: Some(1_000), ..Faults::default() });
+    assert!(db.sync().is_err());
+    let left = db.stats().samples_not_durable;
+    assert!(left > 0 && left < (kept as u64 - 1) * 50, "{left}");
+    disk.set_faults(Faults::default());
+    db.sync().unwrap();
+    assert_eq!(samples_each(&open(&disk.after_kill(), Duration::MAX).unwrap()), kept);
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_left_half_written() {
+    let disk = Memory::new();
+    let options = Options {
+        block_range_ms: 20_000,
+        wal_segment_bytes_max: 33_000,
+        out_of_order_window_ms: 10_000,
+        ..Options::default()
+    };
+    let db = Db::open_on(Arc::new(disk.clone()), Path::new(DIR), options, &mut |_| {}).unwrap();
+    for ts in 0..100 {
+        append(&db, ts * 500).unwrap();
+    }
+    db.maintain(0).unwrap();
+    db.delete(&[], TimeRange::new(3_000, 4_000)).unwrap();
+    let before = all(&db.snapshot());
+    for space in [0, 50, 500, 2_000, 5_000] {
+        for attempt in [
+            |db: &Db| db.cut_head().map(drop),
+            |db: &Db| db.clean_tombstones().map(drop),
+            |db: &Db| db.copy_to(Path::new("/copy"), true),
+            |db: &Db| db.delete(&[], TimeRange::new(1_000, 1_100)),
+        ] {
+            disk.set_faults(Faults { space_bytes: Some(space), ..Faults::default() });
+            if attempt(&db).is_ok() {
+                continue;
+            }
+            assert!(!has_debris(&disk), "{space} bytes of space: {:?}", disk.files());
+            assert!(disk.files().iter().all(|(path, _)| !path.starts_with("/copy")), "{space}");
+        }
+    }
+    disk.set_faults(Faults::default());
+    db.cut_head().unwrap();
+    db.copy_to(Path::new("/copy"), true).unwrap();
+    let after = all(&db.snapshot());
+    assert_eq!(after.len(), before.len());
+}
+
+#[test]
+fn on_a_full_disk_old_blocks_still_go() {
+    let disk = Memory::new();
+    let options = Options { block_range_ms: 10_000, retention_ms: Some(15_000), ..Options::default() };
+    let db = Db::open_on(Arc::new(disk.clone()), Path::new(DIR), options, &mut |_| {}).unwrap();
+    for ts in 0..40 {
+        append(&db, ts * 1_000).unwrap();
+    }
+    db.cut_head().unwrap();
+    assert_eq!(db.blocks().len(), 4);
+    append(&db, 41_000).unwrap();
+    disk.set_faults(Faults { space_bytes: Some(0), ..Faults::default() });
+    append(&db, 51_000).unwrap();
+    assert!(db.maintain(51_000).unwrap_err().is_full(), "a full chunk cannot leave memory");
+    assert_eq!(db.blocks().len(), 2);
 }
 
 fn with_block() -> (Memory, PathBuf) {

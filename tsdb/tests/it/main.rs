@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the way to fail")]
 
 mod basics;
+mod chunks;
 mod concurrency;
 mod extras;
 mod faults;
@@ -11,5 +12,6 @@ mod promtool;
 mod reading;
 mod sha256;
 mod simulation;
+mod starts;
 mod tail;
 mod truth;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::{Labels, Matcher, TimeRange};
 use proptest::prelude::*;
 use tsdb::disk::memory::Memory;
-use tsdb::{AppendError, Db, Options};
+use tsdb::{AppendError, Db, FloatChunks, Options};
 
 use super::reading::{Content, all};
 
@@ -59,26 +59,29 @@ fn labels(n: u8) -> Labels {
 
 struct Both {
     disk: Memory,
+    float_chunks: FloatChunks,
     db: Option<Db>,
     now: i64,
     map: BTreeMap<(u8, i64), u64>,
 }
 
 impl Both {
-    fn new() -> Self {
-        let mut new = Self { disk: Memory::new(), db: None, now: 1_000_000, map: BTreeMap::new() };
+    fn new(float_chunks: FloatChunks) -> Self {
+        let mut new =
+            Self { disk: Memory::new(), float_chunks, db: None, now: 1_000_000, map: BTreeMap::new() };
         new.open(false);
         new
     }
 
     fn open(&mut self, at_once: bool) {
         let (disk, dir) = (Arc::new(self.disk.clone()), Path::new("/data"));
+        let options = options(self.float_chunks);
         self.db = Some(if at_once {
-            let db = Db::open_at_once_on(disk, dir, options(), &mut |_| {}).unwrap();
+            let db = Db::open_at_once_on(disk, dir, options, &mut |_| {}).unwrap();
             db.attach_history(&mut |_| {}).unwrap();
             db
         } else {
-            Db::open_on(disk, dir, options(), &mut |_| {}).unwrap()
+            Db::open_on(disk, dir, options, &mut |_| {}).unwrap()
         });
     }
 
@@ -149,16 +152,22 @@ impl Both {
     }
 }
 
-fn options() -> Options {
-    Options { retention_ms: None, block_range_ms: 5_000, wal_segment_bytes_max: 33_000, ..Options::default() }
+fn options(float_chunks: FloatChunks) -> Options {
+    Options {
+        retention_ms: None,
+        block_range_ms: 5_000,
+        wal_segment_bytes_max: 33_000,
+        float_chunks,
+        ..Options::default()
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn store_and_map_say_the_same(steps in steps()) {
-        let mut both = Both::new();
+    fn store_and_map_say_the_same(steps in steps(), xor2: bool) {
+        let mut both = Both::new(if xor2 { FloatChunks::Xor2 } else { FloatChunks::Xor });
         for step in &steps {
             both.run(step);
             prop_assert_eq!(all(&both.db().snapshot()), both.expected(), "after {:?}", step);

@@ -98,7 +98,12 @@ fn fill(db: &Db, from: i64, to: i64) {
             positive: counts,
             ..IntHistogram::default()
         };
-        batch.append_histogram(series, ts, &HistogramValue::Int(histogram)).unwrap();
+        batch.append_histogram(series, ts, &HistogramValue::Int(histogram.clone())).unwrap();
+        // Every four minutes: a step that takes another width with a sign than without.
+        if step % 4 == 0 {
+            let series = batch.series(&Labels::from_pairs([("__name__", "slow")])).unwrap();
+            batch.append_histogram(series, ts, &HistogramValue::Int(histogram)).unwrap();
+        }
         batch.commit().unwrap();
         if step % 10 == 0 {
             db.maintain(ts).unwrap();
@@ -131,6 +136,10 @@ fn prometheus_reads_our_directory_and_we_read_it_back() {
     assert_eq!(count(&server, "native"), expected("native"));
     let last = server.query("histogram_count(native)", end - 60);
     assert_eq!(last, ((steps - 1) + (steps - 1) / 2) as f64);
+    for step in (0..steps).step_by(20) {
+        let at = START_S + step * 60;
+        assert_eq!(server.query("histogram_count(slow)", at), (step + step / 2) as f64, "step {step}");
+    }
     server.stop();
     let db = Db::open(dir.path(), options).unwrap();
     assert_eq!(all(&db.snapshot()), ours);

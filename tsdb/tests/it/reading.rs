@@ -2,20 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use model::{FloatHistogram, Matcher, Querier, Samples, Selection, TimeRange, Value};
+use model::{FloatHistogram, Matcher, Querier, Samples, Selection, StorageError, TimeRange, Value};
 
 /// Series by their labels' text: time and bits of each float, time and fingerprint of each histogram.
 pub(crate) type Content = BTreeMap<String, Vec<(i64, u64)>>;
 
 pub(crate) fn read(querier: &dyn Querier, matchers: &[Matcher], range: TimeRange) -> Content {
-    let set = querier.select(&Selection { matchers, range }).unwrap();
+    try_read(querier, matchers, range).unwrap()
+}
+
+pub(crate) fn try_read(
+    querier: &dyn Querier,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Result<Content, StorageError> {
+    let set = querier.select(&Selection { matchers, range })?;
     let mut content = Content::new();
     let mut samples = Samples::default();
     let mut last = None;
     for index in 0..set.len() {
         let labels = set.labels(index);
         assert!(last.as_ref().is_none_or(|last| *last < labels), "{labels} out of order");
-        set.samples(index, range, &mut samples).unwrap();
+        set.samples(index, range, &mut samples)?;
         assert!(samples.ts.windows(2).all(|pair| pair[0] < pair[1]), "{labels}: times out of order");
         let entries: Vec<_> = samples
             .iter()
@@ -29,7 +37,7 @@ pub(crate) fn read(querier: &dyn Querier, matchers: &[Matcher], range: TimeRange
         }
         last = Some(labels);
     }
-    content
+    Ok(content)
 }
 
 /// Distinguishes histograms well enough to notice a wrong one.

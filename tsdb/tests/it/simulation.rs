@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{HistogramValue, IntHistogram, Labels, Matcher, Span, TimeRange};
+use tsdb::disk::Disk as _;
 use tsdb::disk::memory::{Faults, Memory};
-use tsdb::{Appender, Compression, Db, History, Options};
+use tsdb::{Appender, Compression, Db, FloatChunks, History, Options};
 
 use super::reading::{Content, all, fingerprint};
 
@@ -51,6 +52,8 @@ struct Simulation {
     acknowledged: Model,
     /// What of it a power cut must not take.
     durable: Model,
+    /// What of it the log has, where that is not all: on a full disk, commits wait in memory.
+    logged: Option<Model>,
     /// Samples of commits that failed: they may appear after a restart.
     unsure: BTreeMap<(String, i64), BTreeSet<u64>>,
     /// What was deleted. The newest sample of a series may be among it; repeating that one is accepted
@@ -65,6 +68,16 @@ struct Simulation {
 /// What the simulator found wrong.
 type Wrong = String;
 
+/// What of the acknowledged samples must be there.
+#[derive(Clone, Copy, PartialEq)]
+enum Must {
+    All,
+    /// What was in the log: the process was killed.
+    Logged,
+    /// What was synced: the machine was.
+    Durable,
+}
+
 impl Simulation {
     fn new(seed: u64, planted: Faults) -> Self {
         let mut dice = Dice(seed);
@@ -76,6 +89,8 @@ impl Simulation {
             wal_compression: [Compression::None, Compression::Snappy, Compression::Zstd]
                 [usize::try_from(dice.below(3)).unwrap()],
             wal_segment_bytes_max: if dice.one_in(2) { 36_000 } else { 200_000 },
+            backlog_bytes_max: [0, 3_000, 1 << 20][usize::try_from(dice.below(3)).unwrap()],
+            float_chunks: if dice.one_in(4) { FloatChunks::Xor2 } else { FloatChunks::Xor },
             ..Options::default()
         };
         let disk = Memory::new();
@@ -88,6 +103,7 @@ impl Simulation {
             now: 1_000_000,
             acknowledged: Model::new(),
             durable: Model::new(),
+            logged: None,
             unsure: BTreeMap::new(),
             deleted: BTreeSet::new(),
             early: BTreeSet::new(),
@@ -164,7 +180,7 @@ impl Simulation {
             self.step()?;
         }
         self.power_cut()?;
-        self.check(true)
+        self.check(Must::All)
     }
 
     fn step(&mut self) -> Result<(), Wrong> {
@@ -212,29 +228,59 @@ impl Simulation {
                 self.interrupted();
                 self.kill()?;
             }
-            38 => {
-                let space_bytes = Some(self.dice.below(4000));
-                self.disk.set_faults(Faults { space_bytes, ..self.planted });
-                for _ in 0..5 {
-                    self.commit();
-                }
-                if let Some(db) = &self.db {
-                    let _ = db.maintain(self.now);
-                }
-                // Space again: everything goes on by itself.
-                self.disk.set_faults(self.planted);
-                self.check(true)?;
-            }
+            38 => self.full_disk()?,
             _ => {
                 self.disk.set_faults(Faults { fail_sync: true, ..self.planted });
                 self.commit();
                 self.sync();
                 self.disk.set_faults(self.planted);
-                self.check(true)?;
+                self.check(Must::All)?;
                 self.power_cut()?;
             }
         }
         Ok(())
+    }
+
+    /// The disk is full for a while. What is acknowledged then is visible, and in the log as soon as there is space.
+    fn full_disk(&mut self) -> Result<(), Wrong> {
+        self.logged = Some(self.acknowledged.clone());
+        let space_bytes = Some(self.dice.below(4000));
+        self.disk.set_faults(Faults { space_bytes, ..self.planted });
+        for _ in 0..5 {
+            self.commit();
+            if self.waiting() == 0 {
+                self.logged = Some(self.acknowledged.clone());
+            }
+        }
+        if let Some(db) = &self.db {
+            let _ = db.maintain(self.now);
+        }
+        if self.dice.one_in(3) {
+            self.sync();
+        }
+        self.check(Must::All)?;
+        match self.dice.below(6) {
+            0 => return self.kill(),
+            1 => return self.power_cut(),
+            _ => self.disk.set_faults(self.planted),
+        }
+        // Space again: everything goes on by itself.
+        match (self.dice.below(3), &self.db) {
+            (0, Some(db)) => drop(db.maintain(self.now)),
+            (1, _) => self.sync(),
+            _ => self.commit(),
+        }
+        let waiting = self.waiting();
+        if waiting > 0 {
+            return Err(format!("{waiting} samples wait although there is space"));
+        }
+        self.logged = None;
+        self.check(Must::All)
+    }
+
+    /// How many samples are in memory only.
+    fn waiting(&self) -> u64 {
+        self.db.as_ref().map_or(0, |db| db.stats().samples_not_durable)
     }
 
     fn delete(&mut self) {
@@ -247,7 +293,7 @@ impl Simulation {
         }
         self.unsure
             .retain(|(series, ts), _| !series.contains(&format!(" n=\"{number}\"")) || !range.contains(*ts));
-        for model in [&mut self.acknowledged, &mut self.durable] {
+        for model in [&mut self.acknowledged, &mut self.durable].into_iter().chain(&mut self.logged) {
             for (series, samples) in model {
                 if series.contains(&format!(" n=\"{number}\"")) {
                     samples.retain(|&ts, _| {
@@ -323,7 +369,7 @@ impl Simulation {
                 self.unsure.entry((series, ts)).or_default().insert(bits);
             }
         }
-        if result.is_ok() && self.options.wal_sync_interval.is_zero() {
+        if result.is_ok() && self.options.wal_sync_interval.is_zero() && self.waiting() == 0 {
             self.mark_durable();
         }
     }
@@ -339,7 +385,7 @@ impl Simulation {
     /// Opens again, and takes what is there for the truth from now on.
     fn restart(&mut self) -> Result<(), Wrong> {
         self.open()?;
-        self.check(true)?;
+        self.check(Must::Logged)?;
         self.forget_lost();
         Ok(())
     }
@@ -352,7 +398,7 @@ impl Simulation {
         self.disk = self.disk.after_power_cut(&mut || dice.next());
         self.disk.set_faults(self.planted);
         self.open()?;
-        self.check(false)?;
+        self.check(Must::Durable)?;
         // What has survived is the truth from now on.
         self.forget_lost();
         Ok(())
@@ -367,12 +413,13 @@ impl Simulation {
         for (series, samples) in self.content() {
             self.acknowledged.insert(series, samples.into_iter().collect());
         }
+        self.logged = None;
         self.unsure.clear();
         self.early.clear();
     }
 
-    /// Compares the store with the model; `complete` if nothing at all may be lost.
-    fn check(&mut self, complete: bool) -> Result<(), Wrong> {
+    /// Compares the store with the model.
+    fn check(&mut self, must: Must) -> Result<(), Wrong> {
         let content = self.content();
         for (series, samples) in &content {
             for &(ts, bits) in samples {
@@ -386,7 +433,11 @@ impl Simulation {
         for (series, samples) in &self.acknowledged {
             let present: BTreeMap<i64, u64> =
                 content.get(series).map(|samples| samples.iter().copied().collect()).unwrap_or_default();
-            let durable = self.durable.get(series);
+            let needed = match must {
+                Must::All => Some(samples),
+                Must::Logged => self.logged.as_ref().unwrap_or(&self.acknowledged).get(series),
+                Must::Durable => self.durable.get(series),
+            };
             // Late samples have a log of their own.
             let in_order = self.options.out_of_order_window_ms == 0;
             let mut lost = None;
@@ -395,7 +446,7 @@ impl Simulation {
                     (true, Some(lost)) if in_order && !self.early.contains(&(series.clone(), *ts)) => {
                         return Err(format!("{series} at {lost} is lost, but {ts} is there"));
                     }
-                    (false, _) if complete || durable.is_some_and(|durable| durable.contains_key(ts)) => {
+                    (false, _) if needed.is_some_and(|needed| needed.contains_key(ts)) => {
                         return Err(format!("{series} at {ts} is lost"));
                     }
                     (false, None) => lost = Some(*ts),
@@ -410,6 +461,7 @@ impl Simulation {
 /// Appends a float or, for some series, a histogram; returns its bits if it was accepted.
 fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u64, ts: i64) -> Option<u64> {
     let series = batch.series(labels).ok()?;
+    let start = if number.is_multiple_of(2) { 0 } else { ts / 1_000 * 1_000 };
     if number % 4 == 3 {
         let counts = [dice.below(9), dice.below(9)];
         let histogram = IntHistogram {
@@ -420,11 +472,12 @@ fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u6
             ..IntHistogram::default()
         };
         let bits = fingerprint(&histogram.to_float());
-        return batch.append_histogram(series, ts, &HistogramValue::Int(histogram)).is_ok().then_some(bits);
+        let histogram = HistogramValue::Int(histogram);
+        return batch.append_histogram_started(series, (ts, start), &histogram).is_ok().then_some(bits);
     }
     let bits = if dice.one_in(3) { dice.next() } else { 1 };
     let bits = if model::is_stale_nan(f64::from_bits(bits)) { 0 } else { bits };
-    batch.append(series, ts, f64::from_bits(bits)).is_ok().then_some(bits)
+    batch.append_started(series, (ts, start), f64::from_bits(bits)).is_ok().then_some(bits)
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -473,41 +526,140 @@ fn a_checkpoint_that_cuts_too_far_is_caught() {
     assert!(is_caught(Faults { cut_too_far: true, ..Faults::default() }));
 }
 
+/// Fills a store, flips one bit of it, and says what a reader takes for true that never was. With `mend`, the checksum
+/// over the bit is made to fit it: so does the world look to a reader that skips the check.
+fn flip(seed: u64, mend: Option<Mend>) -> Result<(), Wrong> {
+    let mut simulation = Simulation::new(seed, Faults::default());
+    simulation.open()?;
+    for _ in 0..60 {
+        simulation.commit();
+        if simulation.dice.one_in(8) {
+            let _ = simulation.db.as_ref().unwrap().maintain(0);
+        }
+        if simulation.dice.one_in(30) {
+            let _ = simulation.db.as_ref().unwrap().cut_head();
+        }
+    }
+    simulation.db = None;
+    let files: Vec<_> = simulation
+        .disk
+        .files()
+        .into_iter()
+        // Prometheus gives meta.json no checksum.
+        .filter(|(path, bytes)| *bytes > 0 && !path.ends_with("meta.json"))
+        .filter(|(path, _)| mend.is_none_or(|mend| path.to_string_lossy().contains(mend.files)))
+        .collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let (path, _) = &files[usize::try_from(simulation.dice.below(files.len() as u64)).unwrap()];
+    let bit = simulation.dice.next();
+    simulation.disk.flip_bit(path, bit);
+    if let Some(mend) = mend {
+        mended(&simulation.disk, path, mend.sums);
+    }
+    let Some(db) = simulation.open_damaged() else { return Ok(()) };
+    let snapshot = db.snapshot();
+    let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
+    let Ok(set) = model::Querier::select(&snapshot, &selection) else { return Ok(()) };
+    for index in 0..set.len() {
+        let mut samples = model::Samples::default();
+        if set.samples(index, model::TimeRange::ALL, &mut samples).is_err() {
+            continue;
+        }
+        let labels = set.labels(index).to_string();
+        let known = simulation.acknowledged.get(&labels);
+        for (ts, value) in samples.ts.iter().zip(&samples.values) {
+            if known.and_then(|known| known.get(ts)) != Some(&value.to_bits()) {
+                return Err(format!("{}: {labels} at {ts} was invented", path.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_flipped_bit_is_noticed_or_harmless() {
     for seed in 0..60 {
-        let mut simulation = Simulation::new(seed, Faults::default());
-        simulation.open().unwrap();
-        for _ in 0..60 {
-            simulation.commit();
-            if simulation.dice.one_in(8) {
-                let _ = simulation.db.as_ref().unwrap().maintain(0);
+        flip(seed, None).unwrap_or_else(|wrong| unreachable!("seed {seed}: {wrong}"));
+    }
+}
+
+/// The checksums of one kind of file.
+#[derive(Clone, Copy)]
+struct Mend {
+    files: &'static str,
+    /// The parts that a checksum covers, each followed by it or (in the log) after it.
+    sums: fn(&[u8]) -> Vec<Sum>,
+}
+
+/// Bytes, and where their checksum is.
+type Sum = (std::ops::Range<usize>, usize);
+
+/// Makes all checksums of a file fit what they cover.
+fn mended(disk: &Memory, path: &Path, sums: fn(&[u8]) -> Vec<Sum>) {
+    let data = disk.read(path).unwrap();
+    for (covered, sum_at) in sums(&data) {
+        let Some(covered) = data.get(covered) else { continue };
+        let sum = crc32c::crc32c(covered).to_be_bytes();
+        for (at, byte) in (sum_at..).zip(sum) {
+            let Some(old) = data.get(at) else { continue };
+            for bit in (0..8).filter(|bit| (old ^ byte) >> bit & 1 == 1) {
+                disk.flip_bit(path, at as u64 * 8 + bit);
             }
         }
-        simulation.db = None;
-        let files: Vec<_> = simulation
-            .disk
-            .files()
-            .into_iter()
-            // Prometheus gives meta.json no checksum.
-            .filter(|(path, bytes)| *bytes > 0 && !path.ends_with("meta.json"))
-            .collect();
-        let (path, _) = &files[usize::try_from(simulation.dice.below(files.len() as u64)).unwrap()];
-        let bit = simulation.dice.next();
-        simulation.disk.flip_bit(path, bit);
-        let Some(db) = simulation.open_damaged() else { continue };
-        let snapshot = db.snapshot();
-        let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
-        let Ok(set) = model::Querier::select(&snapshot, &selection) else { continue };
-        for index in 0..set.len() {
-            let mut samples = model::Samples::default();
-            if set.samples(index, model::TimeRange::ALL, &mut samples).is_err() {
-                continue;
-            }
-            let known = &simulation.acknowledged[&set.labels(index).to_string()];
-            for (ts, value) in samples.ts.iter().zip(&samples.values) {
-                assert_eq!(known.get(ts), Some(&value.to_bits()), "seed {seed}, {}", path.display());
-            }
+    }
+}
+
+fn uvarint(data: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (at, byte) in data.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, at + 1));
         }
+    }
+    None
+}
+
+/// The chunks of a file: `head` bytes that are covered, too, a length, `more` bytes besides, the data.
+fn chunk_sums(data: &[u8], head: usize, more: usize) -> Vec<Sum> {
+    let (mut sums, mut at) = (Vec::new(), 8);
+    while let Some((length, width)) = data.get(at + head..).and_then(uvarint) {
+        let end = at + head + width + more + length;
+        if head == 0 && length == 0 || end + 4 > data.len() {
+            break;
+        }
+        let start = if head > 0 { at } else { at + width };
+        sums.push((start..end, end));
+        at = end + 4;
+    }
+    sums
+}
+
+fn fragment_sums(data: &[u8]) -> Vec<Sum> {
+    let mut sums = Vec::new();
+    for page in (0..data.len()).step_by(32 * 1024) {
+        let mut at = page;
+        while at + 7 <= data.len().min(page + 32 * 1024) && data[at] != 0 {
+            let length = usize::from(u16::from_be_bytes([data[at + 1], data[at + 2]]));
+            sums.push((at + 7..at + 7 + length, at + 3));
+            at += 7 + length;
+        }
+    }
+    sums
+}
+
+#[test]
+fn a_checksum_that_is_skipped_is_caught() {
+    // Series reference, minimum, maximum and encoding are before the length of a head chunk.
+    let all = [
+        Mend { files: "/wal/0", sums: fragment_sums },
+        Mend { files: "/chunks/0", sums: |data| chunk_sums(data, 0, 1) },
+        Mend { files: "/chunks_head/0", sums: |data| chunk_sums(data, 8 + 8 + 8 + 1, 0) },
+    ];
+    for mend in all {
+        let caught = (0..400).any(|seed| flip(seed, Some(mend)).is_err());
+        assert!(caught, "nobody noticed that checksums of {} are not looked at", mend.files);
     }
 }

@@ -169,14 +169,14 @@ impl Cluster {
         let access = match &self.options.access {
             Ok(access) => access,
             Err(error) => {
-                tracing::error!("kubernetes_sd: {error}");
+                self.subscribers.fail("kubernetes", "", &error);
                 return;
             }
         };
         let client = loop {
             match clients.client(access).await {
                 Ok(client) => break client,
-                Err(error) => tracing::error!("kubernetes_sd: {error}"),
+                Err(error) => self.subscribers.fail("kubernetes", "", &error),
             }
             tokio::time::sleep(RETRY).await;
         };

@@ -1,0 +1,80 @@
+//! Where queries read: this process' own store, or the shards of a cell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Cell, Question};
+use model::{Querier, StorageError, TimeRange};
+use promql::{Engine, Expr, Outcome, QueryError, QueryOptions};
+use tsdb::Db;
+
+use crate::State;
+use crate::envelope::ApiError;
+use crate::params::Params;
+
+/// Looking labels up in shards may take so long.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a query reads.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    store: Arc<Db>,
+    cell: Option<Arc<Cell>>,
+    strict: bool,
+}
+
+/// When to evaluate; a step of 0 is an instant query.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) start: model::Timestamp,
+    pub(crate) end: model::Timestamp,
+    pub(crate) step_ms: i64,
+}
+
+impl Reading {
+    /// As the request wants it: `partial_response=false` makes an answer that is not complete an error.
+    pub(crate) fn new(state: &State, params: &Params) -> Result<Self, ApiError> {
+        let running = state.running()?;
+        let strict = matches!(params.get("partial_response"), Some("false" | "0"));
+        Ok(Self { store: Arc::clone(&running.store), cell: running.cell.clone(), strict })
+    }
+
+    /// Evaluates a query. Blocks.
+    pub(crate) fn evaluate(
+        &self,
+        engine: &Engine,
+        (text, expr): (&str, &Expr),
+        times: Times,
+        options: &QueryOptions<'_>,
+    ) -> Result<Outcome, QueryError> {
+        let Times { start, end, step_ms } = times;
+        if let Some(cell) = &self.cell {
+            let (range, options, strict) = (TimeRange::new(start, end), *options, self.strict);
+            return cell.query(engine, &Question { text, expr, range, step_ms, options, strict });
+        }
+        let snapshot = self.store.snapshot();
+        if step_ms == 0 {
+            engine.instant(&snapshot, expr, start, options)
+        } else {
+            engine.range(&snapshot, expr, start, end, step_ms, options)
+        }
+    }
+
+    /// Runs `read` on all samples, off the asynchronous threads; gives what they lack, in words, besides.
+    pub(crate) async fn read<T: Send + 'static>(
+        self,
+        read: impl FnOnce(&dyn Querier) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<(T, Vec<String>), ApiError> {
+        let outcome = tokio::task::spawn_blocking(move || match &self.cell {
+            Some(cell) => {
+                let view = cell.view(self.strict, LOOK_UP_TIMEOUT)?;
+                Ok((read(&view)?, view.warnings()))
+            }
+            None => Ok((read(&self.store.snapshot())?, Vec::new())),
+        });
+        let outcome: Result<_, StorageError> = outcome
+            .await
+            .map_err(|error| ApiError::new(crate::envelope::ErrorKind::Internal, error.to_string()))?;
+        Ok(outcome?)
+    }
+}
