@@ -13,7 +13,7 @@ use scraper::{ScrapeJob, Shutdown};
 use tokio::net::TcpListener;
 use tsdb::Db;
 
-use crate::cli::Cli;
+use crate::cli::{self, Cli};
 use crate::config::{self, Loaded};
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
@@ -71,8 +71,8 @@ pub(crate) struct Jobs {
     pub(crate) of_cluster: Vec<ScrapeJob>,
     pub(crate) kubelet_pins: Option<Arc<scraper::config::Pins>>,
     stores_metadata: bool,
-    only_resources: bool,
     has_built_in: bool,
+    only_resources: bool,
 }
 
 impl Jobs {
@@ -85,7 +85,7 @@ impl Jobs {
         let has_built_in = cli.has_built_in_jobs();
         let trust = KubeletTrust { authority: cli.kubelet.authority.clone(), insecure: cli.kubelet.insecure };
         let inside = cluster.as_ref().filter(|access| is_inside(access) && has_built_in);
-        let only_resources = cli.mode == crate::cli::Mode::MetricsApiOnly;
+        let only_resources = cli.mode == cli::Mode::MetricsApiOnly;
         let of_cluster = match (&cluster, inside) {
             (Some(access), _) if only_resources => vec![in_cluster::resource_job(access, &trust)?],
             (_, Some(access)) => in_cluster::jobs(access, &trust)?,

@@ -46,11 +46,11 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     for (name, why) in without_effect {
         tracing::info!("--{name} has no effect: {why}");
     }
-    cli.cluster.check()?;
     let loaded = match &cli.config_file {
         Some(path) => config::load(path)?,
         None => Loaded::default(),
     };
+    cli.cluster.check(&loaded)?;
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
@@ -152,8 +152,7 @@ async fn start(
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
-    let receiver = write_receiver(cli, &db);
-    parts.attach(&db, receiver.as_ref(), state.engine());
+    let receiver = parts.attach(&db, write_receiver(cli, &db), state.engine());
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);

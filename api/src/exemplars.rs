@@ -30,7 +30,12 @@ pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> R
     if selectors.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let store = Arc::clone(&state.running()?.store);
+    let running = state.running()?;
+    if running.cell.is_some() {
+        let what = "exemplars are not read from shards; ask a shard".to_owned();
+        return Err(ApiError::new(ErrorKind::Unavailable, what));
+    }
+    let store = Arc::clone(&running.store);
     let found =
         tokio::task::spawn_blocking(move || store.exemplars(&selectors, model::TimeRange::new(start, end)));
     let found = found.await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;

@@ -1,7 +1,6 @@
 //! `/federate`: the newest sample of each chosen series, for another server to scrape.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
@@ -12,6 +11,7 @@ use model::{
 
 use crate::State;
 use crate::params::{Params, selector};
+use crate::reading::Reading;
 
 /// The exposition format's version that is written.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=allow-utf-8";
@@ -27,10 +27,12 @@ pub(crate) async fn federate(Shared(state): Shared<State>, params: Params) -> Re
             Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         }
     }
-    let (store, end) = (Arc::clone(&running.store), state.now());
+    let (reading, end) = (Reading::strict(running), state.now());
     let range = TimeRange::new(end.saturating_sub(state.options().engine.options().lookback_ms), end);
     let external = state.options().external_labels.clone();
-    let page = tokio::task::spawn_blocking(move || page(&store.snapshot(), &selectors, range, &external));
+    let page = tokio::task::spawn_blocking(move || {
+        reading.on(|querier| page(querier, &selectors, range, &external))
+    });
     match page.await {
         Ok(Ok(page)) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -12,6 +12,7 @@ use remote::read::{ReadError, ReadQuery, answer, parse, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::State;
+use crate::reading::Reading;
 use crate::write::read_body;
 
 /// The type of a streamed answer.
@@ -27,7 +28,9 @@ pub(crate) async fn read(Shared(state): Shared<State>, request: Request) -> Resp
         // The protocol has no place for a warning, and half an answer must not pass for a whole one.
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{note}\n")).into_response();
     }
-    let store = Arc::clone(&running.store);
+    let reading = Reading::strict(running);
+    // Shards hand out samples, not chunks.
+    let own_store = running.cell.is_none().then(|| Arc::clone(&running.store));
     let body = match read_body(request.into_body()).await {
         Ok(body) => body,
         Err(response) => return *response,
@@ -44,11 +47,11 @@ pub(crate) async fn read(Shared(state): Shared<State>, request: Request) -> Resp
         Err(error) => return refusal(&error),
     };
     drop(body);
-    if parsed.streamed {
+    if let Some(store) = own_store.filter(|_| parsed.streamed) {
         return streamed(store, parsed.queries, external, (permit, limits.frame_bytes_max)).await;
     }
     let outcome = tokio::task::spawn_blocking(move || {
-        let answered = answer(&store.snapshot(), &parsed.queries, &external, limits.samples_max);
+        let answered = reading.on(|querier| answer(querier, &parsed.queries, &external, limits.samples_max));
         drop(permit);
         answered
     });

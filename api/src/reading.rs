@@ -8,9 +8,9 @@ use model::{Querier, StorageError, TimeRange};
 use promql::{Engine, Expr, Outcome, QueryError, QueryOptions};
 use tsdb::Db;
 
-use crate::State;
 use crate::envelope::ApiError;
 use crate::params::Params;
+use crate::{Running, State};
 
 /// Looking labels up in shards may take so long.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,6 +37,22 @@ impl Reading {
         let running = state.running()?;
         let strict = matches!(params.get("partial_response"), Some("false" | "0"));
         Ok(Self { store: Arc::clone(&running.store), cell: running.cell.clone(), strict })
+    }
+
+    /// Where there is no place for a warning: an answer that is not complete is an error.
+    pub(crate) fn strict(running: &Running) -> Self {
+        Self { store: Arc::clone(&running.store), cell: running.cell.clone(), strict: true }
+    }
+
+    /// Runs `read` on all samples. Blocks.
+    pub(crate) fn on<T, E: From<StorageError>>(
+        &self,
+        read: impl FnOnce(&dyn Querier) -> Result<T, E>,
+    ) -> Result<T, E> {
+        match &self.cell {
+            Some(cell) => read(&cell.view(self.strict, LOOK_UP_TIMEOUT)?),
+            None => read(&self.store.snapshot()),
+        }
     }
 
     /// Evaluates a query. Blocks.

@@ -8,6 +8,7 @@ pub mod kubelets;
 pub mod load;
 pub mod pods;
 pub mod rivals;
+pub mod served;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -79,6 +80,14 @@ impl Measured {
     /// The kernel refuses.
     pub fn reset_peak(&self) -> std::io::Result<()> {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")
+    }
+
+    /// Sends the process a signal.
+    ///
+    /// # Errors
+    /// There is no `kill`.
+    pub fn signal(&self, name: &str) -> std::io::Result<()> {
+        Command::new("kill").args([name, &self.child.id().to_string()]).status().map(drop)
     }
 
     /// Ends the process with SIGTERM and waits for its end.

@@ -16,6 +16,10 @@ pub const BACKLOG_PATH: &str = "/api/v1/router/backlog";
 /// A router that does not tell in this time is unknown.
 const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A shard that has not answered yet is asked this often whether it is alive, and is to say so in that time.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+const LIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why a shard did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AskError {
@@ -48,6 +52,18 @@ impl Http {
     }
 
     async fn ask_one(&self, place: &Place, body: Vec<u8>, timeout: Duration) -> Result<Bytes, AskError> {
+        let mut answer = std::pin::pin!(self.answer(place, body, timeout));
+        // A long evaluation and a process that hangs look the same, but for this.
+        loop {
+            match tokio::time::timeout(LIVE_EVERY, &mut answer).await {
+                Ok(answer) => return answer,
+                Err(_) if self.is_alive(place).await => {}
+                Err(_) => return Err(AskError::Failed("it hangs".to_owned())),
+            }
+        }
+    }
+
+    async fn answer(&self, place: &Place, body: Vec<u8>, timeout: Duration) -> Result<Bytes, AskError> {
         let failed = |error: reqwest::Error| {
             use std::error::Error as _;
             let error = error.without_url();
@@ -73,6 +89,11 @@ impl Http {
         }
         let text = String::from_utf8_lossy(&body);
         Err(AskError::Failed(format!("{status}: {}", text.lines().next().unwrap_or_default())))
+    }
+
+    async fn is_alive(&self, place: &Place) -> bool {
+        let request = self.client.get(format!("{}/-/healthy", place.url)).timeout(LIVE_TIMEOUT);
+        request.send().await.is_ok()
     }
 
     async fn backlog(&self, place: &Place) -> Result<Backlogs, String> {

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::{Bytes, Milliseconds, bytes, duration_ms};
+use crate::config::Loaded;
 
 use agent::refuse_queries;
 pub(crate) use command::{Slots, run as run_slots};
@@ -77,7 +78,8 @@ pub(crate) struct Flags {
 
 impl Flags {
     pub(crate) fn has(&self, role: Role) -> bool {
-        self.roles.contains(&role) || role == Role::Agent && self.agent
+        let default = role == Role::All && self.agent;
+        self.roles.contains(&role) && !default || role == Role::Agent && self.agent
     }
 
     /// Whether there is no store and nothing to scrape.
@@ -96,7 +98,11 @@ impl Flags {
     }
 
     /// What makes no sense together.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self, loaded: &Loaded) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            loaded.rules.is_empty() || !self.has(Role::Querier),
+            "rule_files: a querier evaluates no rules yet; let shards or another server evaluate them"
+        );
         let answers = self.has(Role::All) || self.has(Role::Querier) || self.has(Role::Shard);
         anyhow::ensure!(
             !(self.has(Role::Agent) && answers),

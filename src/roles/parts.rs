@@ -58,12 +58,18 @@ impl Parts {
         routes.fallback_service(rest)
     }
 
-    /// From now on a shard takes samples and answers.
-    pub(crate) fn attach(&self, db: &Arc<Db>, receiver: Option<&Arc<Receiver>>, engine: &Arc<Engine>) {
-        if let Some(receiver) = receiver {
-            let (db, receiver, engine) = (Arc::clone(db), Arc::clone(receiver), Arc::clone(engine));
+    /// From now on a shard takes samples and answers; gives the receiver back.
+    pub(crate) fn attach(
+        &self,
+        db: &Arc<Db>,
+        receiver: Option<Arc<Receiver>>,
+        engine: &Arc<Engine>,
+    ) -> Option<Arc<Receiver>> {
+        if let Some(receiver) = receiver.clone() {
+            let (db, engine) = (Arc::clone(db), Arc::clone(engine));
             let _ = self.store.set(Store { db, receiver, engine });
         }
+        receiver
     }
 
     /// The shards that a querier asks.

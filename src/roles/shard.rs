@@ -64,9 +64,14 @@ async fn write(State(shared): State<Shared>, request: Request) -> Response {
         Ok(read) => read,
         Err(response) => return *response,
     };
-    let Some(receiver) = shared.store.get().map(|store| Arc::clone(&store.receiver)) else {
-        return opening();
-    };
+    let Some(store) = shared.store.get() else { return opening() };
+    // What waited for this shard is older than the newest of its history, and would be taken for out of order
+    // when that is there. The router keeps it.
+    if let tsdb::History::Attaching(_) = store.db.history() {
+        let what = "the shard is reading its samples from before its start\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, what).into_response();
+    }
+    let receiver = Arc::clone(&store.receiver);
     // A commit writes to the log.
     match tokio::task::spawn_blocking(move || receiver.receive(encoding, &body)).await {
         Ok(Ok(written)) => {

@@ -120,15 +120,10 @@ async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: Can
 /// What all requests of a connection share.
 #[derive(Clone)]
 struct About {
+    /// Where it comes from.
     address: SocketAddr,
     settings: Option<Arc<Settings>>,
     peer: Option<PeerCertificates>,
-}
-
-impl About {
-    fn of(address: SocketAddr) -> Self {
-        Self { address, settings: None, peer: None }
-    }
 }
 
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(tls: &TlsAcceptor, stream: S) -> Option<TlsStream<S>> {
@@ -142,8 +137,9 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(tls: &TlsAcceptor, stream:
 
 impl Shared {
     async fn connection(&self, (stream, address): (TcpStream, SocketAddr), watcher: Watcher) {
+        let about = About { address, settings: None, peer: None };
         let guard = match &self.front {
-            Front::Open => return self.http(stream, About::of(address), watcher).await,
+            Front::Open => return self.http(stream, about, watcher).await,
             Front::Guarded(guard) => Arc::clone(guard),
             Front::Delegated(certificate) => {
                 let certificate = Arc::clone(certificate);
@@ -154,11 +150,11 @@ impl Shared {
                 let Some(stream) = handshake(&tls, stream).await else { return };
                 let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = Some(PeerCertificates(shown.iter().map(|der| der.clone().into_owned()).collect()));
-                return self.http(stream, About { peer, ..About::of(address) }, watcher).await;
+                return self.http(stream, About { peer, ..about }, watcher).await;
             }
         };
         let Ok(settings) = tokio::task::spawn_blocking(move || guard.settings()).await else { return };
-        let about = About { settings: Some(Arc::clone(&settings)), ..About::of(address) };
+        let about = About { settings: Some(Arc::clone(&settings)), ..about };
         match &settings.tls {
             None => self.http(stream, about, watcher).await,
             Some(tls) => {
@@ -188,10 +184,10 @@ impl Shared {
             let (router, about) = (router.clone(), about.clone());
             async move {
                 let mut request = request.map(|body| body::until(body, read_timeout));
+                request.extensions_mut().insert(ConnectInfo(about.address));
                 if let Some(peer) = about.peer {
                     request.extensions_mut().insert(peer);
                 }
-                request.extensions_mut().insert(ConnectInfo(about.address));
                 Ok::<_, std::convert::Infallible>(answer(router, about.settings, request).await)
             }
         });

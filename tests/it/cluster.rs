@@ -258,7 +258,7 @@ impl Cluster {
         let all: Vec<&str> = own.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         let dir = self.path(name);
         std::fs::create_dir_all(&dir).unwrap();
-        let server = Server::start_among("127.0.0.1:0", &dir, &all, &[("KUBECONFIG", &kubeconfig)]);
+        let server = Server::start_among(&dir, &all, &[("KUBECONFIG", &kubeconfig)]);
         Secured { server, url: format!("https://127.0.0.1:{port}"), dir: self.dir.path().to_owned() }
     }
 

@@ -9,6 +9,7 @@ mod answers;
 mod autoscaler;
 mod cluster;
 mod configured;
+mod deploy;
 mod differential;
 mod endpoints;
 mod exchange;

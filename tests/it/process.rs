@@ -29,21 +29,20 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port with its data in `dir` and waits for its greeting.
     pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Self {
-        Self::start_at("127.0.0.1:0", dir, arguments)
+        Self::launch("127.0.0.1:0", dir, arguments, &[])
     }
 
     /// The same at an address.
     pub(crate) fn start_at(address: &str, dir: &Path, arguments: &[&str]) -> Self {
-        Self::start_among(address, dir, arguments, &[])
+        Self::launch(address, dir, arguments, &[])
     }
 
     /// The same in an environment.
-    pub(crate) fn start_among(
-        address: &str,
-        dir: &Path,
-        arguments: &[&str],
-        environment: &[(&str, &str)],
-    ) -> Self {
+    pub(crate) fn start_among(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::launch("127.0.0.1:0", dir, arguments, environment)
+    }
+
+    fn launch(address: &str, dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = command()
             .envs(environment.iter().copied())
             .arg(format!("--web.listen-address={address}"))

@@ -44,6 +44,7 @@ fn page(state: &State) -> Page {
         rules::totals(&mut page, &running.rules.stats());
         rules::groups(&mut page, &running.rules.groups());
         senders::all(&mut page, &(running.senders)());
+        running.cell.iter().for_each(|cell| shards(&mut page, cell));
     }
     page
 }
@@ -132,6 +133,15 @@ fn queries(page: &mut Page, state: &State) {
         family.part("_sum", &[("slice", slice)], time.as_secs_f64());
         family.part("_count", &[("slice", slice)], stats.queries as f64);
     }
+}
+
+fn shards(page: &mut Page, cell: &cluster::Cell) {
+    let map = cell.map();
+    page.gauge("pyrometer_querier_slot_map_epoch", "The slot map in force.", map.epoch() as f64);
+    page.gauge("pyrometer_querier_shards", "Shards in it.", map.shards().len() as f64);
+    page.counter("pyrometer_querier_bytes_total", "Bytes that shards have answered.", cell.bytes_moved());
+    let help = "Parts of queries that shards have evaluated themselves.";
+    page.counter("pyrometer_querier_pushed_total", help, cell.parts_pushed());
 }
 
 fn store(page: &mut Page, stats: &tsdb::Stats) {

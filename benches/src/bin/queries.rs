@@ -10,18 +10,12 @@
 //! are taken again. Everything runs on loopback, one server after the other, and stops by itself.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use benches::load::Sender;
+use benches::get;
 use benches::pods::Pods;
-use benches::rivals::{Rival, rivals};
-use benches::{Measured, free_address, get, wait};
-
-type Failure = Box<dyn std::error::Error>;
-
-const STEP_MS: i64 = 15_000;
-const PATIENCE: Duration = Duration::from_secs(300);
+use benches::rivals::rivals;
+use benches::served::{Failure, Line, Server, escape, prepare, repeat, settle};
 /// A query is repeated until it has run this long, at least three times.
 const ENOUGH: Duration = Duration::from_millis(400);
 
@@ -74,32 +68,6 @@ fn queries() -> Vec<Query> {
     ]
 }
 
-/// A server under measurement.
-#[derive(Clone)]
-struct Server {
-    rival: Rival,
-    /// What is added to a query.
-    extra: &'static str,
-}
-
-impl From<Rival> for Server {
-    fn from(rival: Rival) -> Self {
-        // Its answers must be computed, as those of the others are.
-        let extra = if rival.name == "victoria-metrics" { "&nocache=1" } else { "" };
-        Self { rival, extra }
-    }
-}
-
-impl Server {
-    fn start(&self, dir: &Path) -> Result<(Measured, String), Failure> {
-        let address = free_address()?;
-        let server = Measured::start(&self.rival.program, &(self.rival.arguments)(&address, dir))?;
-        wait(Instant::now(), PATIENCE, || get(&address, self.rival.ready_path).is_some())
-            .ok_or("not ready")?;
-        Ok((server, address))
-    }
-}
-
 /// What the command line says.
 struct Settings {
     pods: usize,
@@ -147,52 +115,6 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Loads the data for a server unless they are there; their last time.
-fn prepare(server: &Server, dir: &Path, pods: &dyn Fn() -> Pods, steps: i64) -> Result<i64, Failure> {
-    std::fs::create_dir_all(dir)?;
-    let (marker, data) = (dir.join(format!("{}.end", server.rival.name)), dir.join(server.rival.name));
-    if let Ok(end) = std::fs::read_to_string(&marker) {
-        return Ok(end.trim().parse()?);
-    }
-    let end = if server.rival.name == "prometheus" {
-        let copied = Command::new("cp").arg("-r").arg(dir.join("pyrometer")).arg(&data).status()?;
-        if !copied.success() {
-            return Err("cannot copy the data".into());
-        }
-        let _ = std::fs::remove_file(data.join("lock"));
-        std::fs::read_to_string(dir.join("pyrometer.end"))?.trim().parse()?
-    } else {
-        let end = match std::fs::read_to_string(dir.join("pyrometer.end")) {
-            Ok(end) => end.trim().parse()?,
-            Err(_) => now_ms() / STEP_MS * STEP_MS,
-        };
-        let (running, address) = server.start(&data)?;
-        let mut pods = pods();
-        let mut sender = Sender::connect(&address, "/api/v1/write")?;
-        for step in (0..steps).rev() {
-            for body in pods.requests(end - step * STEP_MS) {
-                let status = sender.post(&body)?;
-                if !(200..300).contains(&status) {
-                    return Err(format!("{} refuses data with {status}", server.rival.name).into());
-                }
-            }
-        }
-        // Whatever is still on its way to disk.
-        std::thread::sleep(Duration::from_secs(5));
-        running.stop()?;
-        end
-    };
-    std::fs::write(marker, end.to_string())?;
-    Ok(end)
-}
-
-/// One line of the table.
-struct Line {
-    cpu_ms: f64,
-    wall_ms: f64,
-    bytes: usize,
-}
-
 fn path(server: &Server, query: &Query, end: i64) -> String {
     let (text, end) = (escape(&query.text), end / 1000);
     if query.is_range {
@@ -224,31 +146,6 @@ fn measure(server: &Server, dir: &Path, end: i64, only: Option<&str>) -> Result<
     );
     running.stop()?;
     Ok(lines)
-}
-
-/// Waits until a server has done what it does after its start.
-fn settle(running: &Measured) {
-    for _ in 0..60 {
-        let before = running.cpu_seconds();
-        std::thread::sleep(Duration::from_millis(500));
-        if running.cpu_seconds() - before < 0.02 {
-            return;
-        }
-    }
-}
-
-fn repeat(running: &Measured, address: &str, path: &str, enough: Duration) -> Result<Line, Failure> {
-    let body = get(address, path).ok_or_else(|| format!("no answer to {path}"))?;
-    let (before, since) = (running.cpu_seconds(), Instant::now());
-    let mut walls = Vec::new();
-    while walls.len() < 3 || since.elapsed() < enough {
-        let asked = Instant::now();
-        get(address, path).ok_or("no answer")?;
-        walls.push(asked.elapsed().as_secs_f64() * 1e3);
-    }
-    let cpu_ms = (running.cpu_seconds() - before) * 1e3 / walls.len() as f64;
-    walls.sort_by(f64::total_cmp);
-    Ok(Line { cpu_ms, wall_ms: walls[walls.len() / 2], bytes: body.len() })
 }
 
 fn print_table(servers: &[Server], tables: &[Vec<Line>], only: Option<&str>) {
@@ -291,14 +188,4 @@ fn many_pods(server: &Server, dir: &Path, end: i64, pods: usize) -> Result<(), F
     );
     running.stop()?;
     Ok(())
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn escape(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -76,7 +76,12 @@ async fn turn(inner: &Arc<Inner>, target: &Arc<Target>) -> Turn {
 }
 
 async fn deliver(inner: &Arc<Inner>, target: &Arc<Target>, record: Record) -> Turn {
-    let epoch = inner.routing.read().map.epoch();
+    let routing = Arc::clone(&inner.routing.read());
+    if routing.targets.is_empty() {
+        return Turn::Failed; // the router is just being built
+    }
+    let epoch = routing.map.epoch();
+    drop(routing);
     if record.epoch != epoch && !inner.reroute(target, &record).await {
         return Turn::Failed;
     }

@@ -268,7 +268,14 @@ impl Simulation {
         match (self.dice.below(3), &self.db) {
             (0, Some(db)) => drop(db.maintain(self.now)),
             (1, _) => self.sync(),
-            _ => self.commit(),
+            _ => {
+                let before = self.acknowledged.clone();
+                self.commit();
+                if self.acknowledged == before {
+                    // A batch of nothing writes nothing.
+                    self.sync();
+                }
+            }
         }
         let waiting = self.waiting();
         if waiting > 0 {

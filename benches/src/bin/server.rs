@@ -1,0 +1,226 @@
+//! The server around the store, beside rivals: label values for completion, recording rules, small queries, large
+//! answers, and how soon a query that nobody waits for ends.
+//!
+//! ```text
+//! cargo build --release
+//! cargo run --release -p benches --bin server -- [pods=2000] [keep=DIR] [RIVAL=PROGRAM ...]
+//! ```
+//! The data are those of the `queries` bench (`keep` may name the same directory), 200,000 series of an hour,
+//! and the CPU counters of 500 times as many pods at one time. Everything runs on loopback, one server after the
+//! other, and stops by itself.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use benches::pods::Pods;
+use benches::rivals::rivals;
+use benches::served::{Failure, Server, escape, prepare, repeat, settle};
+use benches::{get, metric};
+
+/// A request is repeated until it has run this long.
+const ENOUGH: Duration = Duration::from_secs(2);
+/// Rules are evaluated so long.
+const RULES_FOR: Duration = Duration::from_secs(60);
+const RULES: usize = 1000;
+
+fn main() -> Result<(), Failure> {
+    let (mut pods, mut keep, mut programs) = (2000, None, Vec::new());
+    for argument in std::env::args().skip(1) {
+        match argument.split_once('=') {
+            Some(("pods", count)) => pods = count.parse::<usize>()?,
+            Some(("keep", dir)) => keep = Some(PathBuf::from(dir)),
+            Some(_) => programs.push(argument),
+            None => return Err(format!("{argument:?} is not NAME=VALUE").into()),
+        }
+    }
+    let own_dir = tempfile::tempdir()?;
+    let dir = keep.unwrap_or_else(|| own_dir.path().to_owned());
+    std::fs::create_dir_all(&dir)?;
+    for server in rivals(&programs).into_iter().map(Server::from) {
+        let end = prepare(&server, &dir.join("hour"), &|| Pods::new(pods), 240)?;
+        requests(&server, &dir.join("hour"), end)?;
+        if server.rival.name != "victoria-metrics" {
+            rules(&server, &dir.join("hour"))?;
+        }
+        if server.rival.name == "pyrometer" {
+            cancelled(&server, &dir.join("hour"), end)?;
+        }
+        prepare(&server, &dir.join("million"), &|| Pods::cpu_only(pods * 500), 1)?;
+        completion(&server, &dir.join("million"))?;
+    }
+    Ok(())
+}
+
+/// Small queries over two connections, and an answer of 100 series with 11,000 points each.
+fn requests(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
+    let (running, address) = server.start(&dir.join(server.rival.name))?;
+    settle(&running);
+    let name = server.rival.name;
+    let text = escape("container_cpu_usage_seconds_total{namespace=\"namespace-0\",pod=\"app-0-00000000\"}");
+    let path = format!("/api/v1/query?query={text}&time={}{}", end / 1000, server.extra);
+    let (before, since) = (running.cpu_seconds(), Instant::now());
+    let counts: Vec<std::io::Result<u64>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| ask_on(&address, &path, ENOUGH))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(0))).collect()
+    });
+    let count: u64 = counts.into_iter().collect::<std::io::Result<Vec<u64>>>()?.into_iter().sum();
+    let cpu_us = (running.cpu_seconds() - before) * 1e6 / count as f64;
+    let rate = count as f64 / since.elapsed().as_secs_f64();
+    println!("{name:<17} small query, 2 connections: {rate:>7.0}/s, CPU {cpu_us:>6.0} us a request");
+
+    let wide = escape("container_memory_working_set_bytes{app=~\"app-[0-4]\"}");
+    let (start, end) = (end / 1000 - 3600, end / 1000);
+    let path =
+        format!("/api/v1/query_range?query={wide}&start={start}&end={end}&step=0.3274{}", server.extra);
+    let idle = running.memory_bytes("VmRSS");
+    running.reset_peak()?;
+    let line = repeat(&running, &address, &path, ENOUGH)?;
+    let peak = running.memory_bytes("VmHWM").saturating_sub(idle);
+    println!(
+        "{name:<17} 11,000 points, {} MB: CPU {:>7.1} ms, {:>7.1} ms, peak {:>6.1} MiB above idle",
+        line.bytes / 1_000_000,
+        line.cpu_ms,
+        line.wall_ms,
+        peak as f64 / 1_048_576.0
+    );
+    running.stop()?;
+    Ok(())
+}
+
+/// Asks on one connection until `enough` has passed; how often.
+fn ask_on(address: &str, path: &str, enough: Duration) -> std::io::Result<u64> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let (since, mut count, mut line, mut body) = (Instant::now(), 0, String::new(), Vec::new());
+    while since.elapsed() < enough {
+        stream.write_all(head.as_bytes())?;
+        let mut length = 0;
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            let text = line.trim().to_ascii_lowercase();
+            if let Some(value) = text.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+            if text.starts_with("transfer-encoding:") {
+                length = usize::MAX;
+            }
+            if text.is_empty() {
+                break;
+            }
+        }
+        if length == usize::MAX {
+            chunks(&mut reader, &mut line, &mut body)?;
+        } else {
+            body.resize(length, 0);
+            reader.read_exact(&mut body)?;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn chunks(reader: &mut BufReader<TcpStream>, line: &mut String, body: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        line.clear();
+        reader.read_line(line)?;
+        let length = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+        body.resize(length + 2, 0);
+        reader.read_exact(body)?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// CPU of recording rules over the series of the hour, which must not have passed.
+fn rules(server: &Server, dir: &Path) -> Result<(), Failure> {
+    let mut text = "groups:\n".to_owned();
+    for rule in 0..RULES {
+        if rule % 20 == 0 {
+            writeln!(text, "- name: group-{rule}\n  interval: 15s\n  rules:")?;
+        }
+        let (namespace, metric) =
+            (rule % 20, ["container_cpu_usage_seconds_total", "http_requests_total"][rule % 2]);
+        let by = ["pod", "app", "node", "container"][rule / 20 % 4];
+        writeln!(
+            text,
+            "  - {{record: 'r:{rule}', expr: 'sum by ({by}) (rate({metric}{{namespace=\"namespace-{namespace}\"}}[1h]))'}}"
+        )?;
+    }
+    let rules = dir.join("rules.yml");
+    std::fs::write(&rules, text)?;
+    let config = dir.join("with-rules.yml");
+    std::fs::write(&config, format!("rule_files: ['{}']\n", rules.display()))?;
+    let (running, address) = server.start_with(&dir.join(server.rival.name), Some(&config))?;
+    std::thread::sleep(Duration::from_secs(20));
+    let evaluated = || {
+        let page = get(&address, "/metrics").unwrap_or_default();
+        let lines = page.lines().filter(|line| line.starts_with("prometheus_rule_evaluations_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let (count, cpu, since) = (evaluated(), running.cpu_seconds(), Instant::now());
+    std::thread::sleep(RULES_FOR);
+    let (count, cpu) = (evaluated() - count, running.cpu_seconds() - cpu);
+    println!(
+        "{:<17} {RULES} recording rules every 15 s: {:.3} cores, {:.3} ms a rule ({count} evaluated)",
+        server.rival.name,
+        cpu / since.elapsed().as_secs_f64(),
+        cpu * 1e3 / count
+    );
+    running.stop()?;
+    Ok(())
+}
+
+/// How long a heavy query goes on once its client has hung up.
+fn cancelled(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
+    let (running, address) = server.start(&dir.join(server.rival.name))?;
+    settle(&running);
+    let (start, end) = (end / 1000 - 3600, end / 1000);
+    for text in [
+        "sum by (pod) (rate({__name__=~\"container.*\"}[10m]))",
+        "sort_desc({__name__=~\"container.*\"})",
+        "quantile_over_time(0.9, {__name__=~\"http.*\"}[1h])",
+        "{__name__=~\"container.*\"} * on (pod, __name__, id) {__name__=~\"container.*\"}",
+    ] {
+        let path = format!("/api/v1/query_range?query={}&start={start}&end={end}&step=15", escape(text));
+        let mut worst = Duration::ZERO;
+        for after_ms in [5, 20, 50, 100, 150] {
+            let mut stream = TcpStream::connect(&address)?;
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
+            std::thread::sleep(Duration::from_millis(after_ms));
+            drop(stream);
+            let since = Instant::now();
+            loop {
+                let page = get(&address, "/metrics").ok_or("no metrics")?;
+                if metric(&page, "prometheus_engine_queries") == Some(0.0) {
+                    break;
+                }
+            }
+            worst = worst.max(since.elapsed());
+        }
+        println!("{:<17} gone {worst:>8.1?} after its client, at most: {text}", server.rival.name);
+    }
+    running.stop()?;
+    Ok(())
+}
+
+/// Label values among very many series.
+fn completion(server: &Server, dir: &Path) -> Result<(), Failure> {
+    let (running, address) = server.start(&dir.join(server.rival.name))?;
+    settle(&running);
+    let one = escape("{__name__=\"container_cpu_usage_seconds_total\",namespace=\"namespace-3\"}");
+    let path = format!("/api/v1/label/pod/values?match[]={one}").replace("[]", "%5B%5D");
+    let line = repeat(&running, &address, &path, ENOUGH)?;
+    println!(
+        "{:<17} label/pod/values with a matcher over a million series: {:>8.2} ms, CPU {:>8.2} ms, {} bytes",
+        server.rival.name, line.wall_ms, line.cpu_ms, line.bytes
+    );
+    running.stop()?;
+    Ok(())
+}

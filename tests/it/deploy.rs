@@ -1,0 +1,284 @@
+//! The manifests of `deploy/`: they can be rendered, hang together, ask for no more rights than the restricted
+//! profile allows, and start the server with flags that it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use gotmpl::{FuncMap, Template, Value as Data};
+use serde_json::{Value, json};
+
+use crate::process::{Server, command, installed, run};
+
+const LINUX_RESTRICTED: &str = "/spec/template/spec/securityContext";
+
+fn deploy() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    let parts = text.split("\n---\n").map(|part| part.trim().trim_start_matches("---"));
+    let parts =
+        parts.filter(|part| part.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')));
+    parts.map(|part| serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{error}\n{part}"))).collect()
+}
+
+fn kustomize(folder: &str) -> Vec<Value> {
+    documents(&run("kubectl", &["kustomize", &deploy().join(folder).display().to_string()]))
+}
+
+fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+    object.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("{path} of {object:.300}"))
+}
+
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+fn selects(selector: &Value, labels: &Value) -> bool {
+    selector.as_object().unwrap().iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+
+/// What must hold of any set of manifests.
+fn check(objects: &[Value]) {
+    let mut names = BTreeSet::new();
+    for object in objects {
+        let kind = text(object, "/kind");
+        let scope = object["metadata"]["namespace"].as_str().unwrap_or("");
+        assert!(names.insert((kind, scope, text(object, "/metadata/name"))), "twice: {object:.200}");
+        assert!(!text(object, "/apiVersion").contains("beta"), "{object:.200}");
+    }
+    for object in objects {
+        match text(object, "/kind") {
+            "StatefulSet" | "Deployment" => workload(objects, object),
+            "APIService" => api_service(objects, object),
+            "ClusterRoleBinding" | "RoleBinding" => binding(objects, object),
+            "PodDisruptionBudget" => {
+                let selector = &object["spec"]["selector"]["matchLabels"];
+                assert!(workloads(objects).any(|pods| selects(selector, &pods["metadata"]["labels"])));
+            }
+            "NetworkPolicy" => {
+                let selector = &object["spec"]["podSelector"]["matchLabels"];
+                assert!(workloads(objects).any(|pods| selects(selector, &pods["metadata"]["labels"])));
+            }
+            "Service" => {
+                let selector = &object["spec"]["selector"];
+                let pods = workloads(objects).find(|pods| selects(selector, &pods["metadata"]["labels"]));
+                let pods = pods.unwrap_or_else(|| panic!("nothing behind {object:.300}"));
+                for port in object["spec"]["ports"].as_array().unwrap() {
+                    let all = pods["spec"]["containers"][0]["ports"].as_array().unwrap();
+                    assert!(all.iter().any(|other| other["name"] == port["targetPort"]), "{port}");
+                }
+            }
+            "ClusterRole" | "ConfigMap" | "Namespace" | "ServiceAccount" => {}
+            other => panic!("a kind that nobody expects: {other}"),
+        }
+    }
+}
+
+fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    let kinds = ["StatefulSet", "Deployment"];
+    objects
+        .iter()
+        .filter(move |object| kinds.iter().any(|kind| object["kind"] == *kind))
+        .map(|object| &object["spec"]["template"])
+}
+
+fn workload(objects: &[Value], object: &Value) {
+    let template = &object["spec"]["template"];
+    assert!(selects(&object["spec"]["selector"]["matchLabels"], &template["metadata"]["labels"]));
+    named(objects, "ServiceAccount", text(template, "/spec/serviceAccountName"));
+    let pod = object.pointer(LINUX_RESTRICTED).unwrap();
+    assert_eq!(
+        (&pod["runAsNonRoot"], &pod["seccompProfile"]["type"]),
+        (&json!(true), &json!("RuntimeDefault"))
+    );
+    assert!(pod["runAsUser"].as_u64().unwrap() > 0);
+    for container in template["spec"]["containers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+        assert!(!text(container, "/image").ends_with(":latest") && text(container, "/image").contains(':'));
+        flags(container);
+        let mut volumes: BTreeSet<&str> = BTreeSet::new();
+        let claims = object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+        volumes.extend(claims.map(|claim| text(claim, "/metadata/name")));
+        let others = template["spec"]["volumes"].as_array().into_iter().flatten();
+        for volume in others {
+            volumes.insert(text(volume, "/name"));
+            if let Some(name) = volume.pointer("/configMap/name").and_then(Value::as_str) {
+                named(objects, "ConfigMap", name);
+            }
+        }
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            assert!(volumes.contains(text(mount, "/name")), "{mount}");
+        }
+    }
+}
+
+/// The binary knows the flags of a container. Asked for help it does nothing else.
+fn flags(container: &Value) {
+    let arguments = container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
+    let output = command().args(arguments).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn api_service(objects: &[Value], object: &Value) {
+    let spec = &object["spec"];
+    assert_eq!(
+        text(object, "/metadata/name"),
+        format!("{}.{}", text(spec, "/version"), text(spec, "/group"))
+    );
+    let service = named(objects, "Service", text(spec, "/service/name"));
+    assert_eq!(service["metadata"]["namespace"], spec["service"]["namespace"]);
+    let ports = service["spec"]["ports"].as_array().unwrap();
+    assert!(ports.iter().any(|port| port["port"] == spec["service"]["port"]));
+    assert!(spec["insecureSkipTLSVerify"] == true || spec["caBundle"].is_string());
+}
+
+fn binding(objects: &[Value], object: &Value) {
+    let role = text(object, "/roleRef/name");
+    let theirs = ["system:auth-delegator", "extension-apiserver-authentication-reader"];
+    if !theirs.contains(&role) {
+        named(objects, text(object, "/roleRef/kind"), role);
+    }
+    for subject in object["subjects"].as_array().unwrap() {
+        if subject["namespace"] != "kube-system" {
+            named(objects, "ServiceAccount", text(subject, "/name"));
+        }
+    }
+}
+
+fn data(value: &Value) -> Data {
+    match value {
+        Value::Null => Data::Nil,
+        Value::Bool(value) => Data::Bool(*value),
+        Value::Number(value) => Data::Int(value.as_i64().unwrap()),
+        Value::String(value) => Data::from(value.as_str()),
+        Value::Array(items) => Data::from(items.iter().map(data).collect::<Vec<_>>()),
+        Value::Object(map) => {
+            Data::from(map.iter().map(|(key, value)| (key.clone(), data(value))).collect::<BTreeMap<_, _>>())
+        }
+    }
+}
+
+fn plain(value: &Data) -> Value {
+    match value {
+        Data::Bool(value) => json!(value),
+        Data::Int(value) => json!(value),
+        Data::String(value) => json!(&**value),
+        Data::List(items) => items.iter().map(plain).collect(),
+        Data::Map(map) => map.iter().map(|(key, value)| (key.to_string(), plain(value))).collect(),
+        _ => Value::Null,
+    }
+}
+
+/// The chart with `changed` in place of some of its values. Its templates use Go's language and `toJson`.
+fn chart(changed: &[(&str, Value)]) -> Vec<Value> {
+    let chart = deploy().join("helm/pyrometer");
+    let read = |name: &str| std::fs::read_to_string(chart.join(name)).unwrap();
+    let mut values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    for (path, value) in changed {
+        *values.pointer_mut(path).unwrap_or_else(|| panic!("no value {path}")) = value.clone();
+    }
+    let about: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
+    let root = data(&json!({
+        "Values": values,
+        "Release": {"Name": "pyrometer", "Namespace": "pyrometer"},
+        "Chart": {"AppVersion": about["appVersion"]},
+    }));
+    let mut all = Vec::new();
+    for file in std::fs::read_dir(chart.join("templates")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let mut functions = FuncMap::new();
+        functions
+            .insert("toJson".into(), Arc::new(|given: &[Data]| Ok(Data::from(plain(&given[0]).to_string()))));
+        let template = Template::new("chart").funcs(functions).parse(&text).unwrap();
+        all.extend(documents(&template.execute_to_string(&root).unwrap()));
+    }
+    all
+}
+
+fn kinds(objects: &[Value]) -> BTreeSet<(String, String)> {
+    let name = |object: &Value| (text(object, "/kind").to_owned(), text(object, "/metadata/name").to_owned());
+    objects.iter().map(name).collect()
+}
+
+#[test]
+fn the_chart_and_the_kustomization_install_the_same() {
+    if !installed("kubectl") {
+        return;
+    }
+    let base = kustomize("");
+    check(&base);
+    let from_chart = chart(&[]);
+    check(&from_chart);
+    let mut kustomized = kinds(&base);
+    // Helm makes the namespace itself.
+    assert!(kustomized.remove(&("Namespace".to_owned(), "pyrometer".to_owned())));
+    assert_eq!(kustomized, kinds(&from_chart));
+    let arguments = |all: &[Value]| {
+        named(all, "StatefulSet", "pyrometer").pointer("/spec/template/spec/containers/0/args").cloned()
+    };
+    assert_eq!(arguments(&base), arguments(&from_chart));
+    let rules = |all: &[Value]| named(all, "ClusterRole", "pyrometer")["rules"].clone();
+    assert_eq!(rules(&base), rules(&from_chart));
+    assert_eq!(named(&kustomize("kustomize/ha"), "StatefulSet", "pyrometer")["spec"]["replicas"], 2);
+    check(&kustomize("kustomize/ha"));
+}
+
+#[test]
+fn every_value_of_the_chart_arrives() {
+    let all = chart(&[
+        ("/replicas", json!(2)),
+        ("/config", json!("scrape_configs: []\n# \"quoted\"\n")),
+        ("/retention/time", json!("30d")),
+        ("/retention/size", json!("45GB")),
+        ("/tls/secretName", json!("cert")),
+        ("/extraArgs", json!(["--log.level=debug"])),
+        ("/persistence/enabled", json!(false)),
+        ("/apiServices/customMetrics", json!(false)),
+        ("/apiServices/caBundle", json!("QQ==")),
+        ("/networkPolicy/enabled", json!(false)),
+        ("/podDisruptionBudget/enabled", json!(false)),
+        ("/image/tag", json!("x")),
+        ("/nodeSelector", json!({"a": "b"})),
+    ]);
+    check(&all);
+    let set = named(&all, "StatefulSet", "pyrometer");
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    for flag in [
+        "--storage.tsdb.retention.time=30d",
+        "--log.level=debug",
+        "--config.file=/etc/pyrometer/prometheus.yml",
+    ] {
+        assert!(container["args"].as_array().unwrap().contains(&json!(flag)), "{flag}");
+    }
+    assert_eq!((&set["spec"]["replicas"], &container["image"]), (&json!(2), &json!("pyrometer:x")));
+    assert_eq!(set["spec"]["template"]["spec"]["nodeSelector"]["a"], "b");
+    let config = named(&all, "ConfigMap", "pyrometer");
+    assert_eq!(config["data"]["prometheus.yml"], "scrape_configs: []\n# \"quoted\"\n");
+    assert_eq!(named(&all, "APIService", "v1beta1.metrics.k8s.io")["spec"]["caBundle"], "QQ==");
+    for gone in ["v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"] {
+        assert!(!kinds(&all).contains(&("APIService".to_owned(), gone.to_owned())));
+    }
+    assert!(
+        !all.iter()
+            .any(|object| object["kind"] == "NetworkPolicy" || object["kind"] == "PodDisruptionBudget")
+    );
+}
+
+#[test]
+fn probes_ask_for_pages_that_the_server_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--kubernetes=off"]);
+    for object in chart(&[]).iter().filter(|object| object["kind"] == "StatefulSet") {
+        let container = &object["spec"]["template"]["spec"]["containers"][0];
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let path = text(container, &format!("/{probe}/httpGet/path"));
+            server.wait_for(probe, |server| (server.get(path).0 == 200).then_some(()));
+        }
+    }
+}
