@@ -219,7 +219,7 @@ impl UsageReader {
         let read = |metric, depth| self.read(querier, now, (metric, depth), &only, &labels);
         let gauges = || {
             let memory = read("container_memory_working_set_bytes", Depth::One)?;
-            Ok::<_, StorageError>((memory, read("container_start_time_seconds", Depth::One)?))
+            Ok::<_, StorageError>((memory, read("container_start_time_seconds", Depth::Recent)?))
         };
         let counters = || read("container_cpu_usage_seconds_total", Depth::Two);
         let (cpu, (memory, start)) = if scope.namespace.is_some() {
@@ -266,6 +266,9 @@ impl UsageReader {
                 }
             };
             let Some(counter) = counter else { continue };
+            if depth == Depth::Recent && seconds_to_ms(counter.last.1) < range.start - self.age_max_ms {
+                continue;
+            }
             let begin = points.texts.len();
             let mut next = 0;
             series.visit_some_labels(index, labels, &mut |name, value| {
@@ -284,11 +287,16 @@ impl UsageReader {
     }
 }
 
-/// How many points of a series are needed.
+/// Which points of a series are needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
+    /// The newest.
     One,
+    /// The newest two.
     Two,
+    /// The newest, if it is a time that is not long ago: a container that started before every point that is looked at
+    /// is one of which no start is known.
+    Recent,
 }
 
 /// Pods of their containers' points. A pod of which one container has no value yet is left out whole: the autoscaler adds

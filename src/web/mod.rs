@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod config;
 mod serve;
+mod stall;
 mod tls;
 
 use std::path::Path;

@@ -26,6 +26,7 @@ use metrics_api::PeerCertificates;
 use super::auth::Users;
 use super::body;
 use super::config::{Guard, Settings};
+use super::stall::Impatient;
 use crate::metrics_apis::Certificate;
 
 /// A client must have sent its request head within this time, or less if the read timeout is shorter.
@@ -125,7 +126,7 @@ struct About {
     peer: Option<PeerCertificates>,
 }
 
-async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(tls: &TlsAcceptor, stream: S) -> Option<TlsStream<S>> {
     match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
@@ -145,6 +146,7 @@ impl Shared {
                 let Ok(tls) = tokio::task::spawn_blocking(move || certificate.acceptor()).await else {
                     return;
                 };
+                let stream = Impatient::new(stream, self.read_timeout);
                 let Some(stream) = handshake(&tls, stream).await else { return };
                 let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = Some(PeerCertificates(shown.iter().map(|der| der.clone().into_owned()).collect()));

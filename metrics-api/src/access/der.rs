@@ -46,8 +46,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The user that a certificate names: the common name is the user's, organizations are groups. None if it names none.
-pub(crate) fn user(certificate: &[u8]) -> Option<User> {
+/// The user that a certificate names: the common name is the user's, organizations are groups. None if it names nobody or
+/// cannot be read. Whether the certificate is to be believed is not looked at.
+#[must_use]
+pub fn user(certificate: &[u8]) -> Option<User> {
     let whole = Reader(certificate).expect(SEQUENCE)?;
     let mut fields = Reader(Reader(whole).expect(SEQUENCE)?);
     let (tag, _) = fields.next()?;

@@ -5,7 +5,7 @@
 //! in here; for all others the API server is asked, and its answers are good for ten seconds.
 
 mod cache;
-pub(crate) mod der;
+mod der;
 mod request;
 mod trust;
 
@@ -22,6 +22,7 @@ use model::Timestamp;
 use tokio::sync::Semaphore;
 
 use cache::Cache;
+pub use der::user as certificate_user;
 use trust::Bearer;
 pub use trust::{PeerCertificates, Trust};
 

@@ -315,6 +315,28 @@ rules:
         assert_eq!(of("kube_networking_k8s_io_ingress").as_deref(), Some("ingresses.networking.k8s.io"));
     }
 
+    proptest::proptest! {
+        /// Pieces of rules in any order: taken, and then naming metrics, or refused with a message.
+        #[test]
+        fn any_text_is_taken_or_refused(pieces in proptest::collection::vec(0usize..16, 0..24)) {
+            const PIECES: [&str; 16] = [
+                "rules:\n", "externalRules:\n", "resourceRules:\n", "- seriesQuery: x\n", "  metricsQuery: <<.Series>>\n",
+                "  metricsQuery: '<<index .LabelValuesByName \"a\">>'\n", "  name: {matches: '(.*)_(.*)'}\n", "  name: {as: '$1'}\n",
+                "  resources: {template: <<.Resource>>}\n", "  seriesFilters: [{is: '^a'}, {isNot: b}]\n", "  window: 5m\n", "- {}\n",
+                "  cpu: {containerLabel: c}\n", "&a\n", "*a\n", "\t'\n",
+            ];
+            let text: String = pieces.iter().map(|at| PIECES[*at]).collect();
+            match parse(&text) {
+                Ok(rules) => {
+                    for rule in rules.custom.iter().chain(&rules.external) {
+                        proptest::prop_assert!(rule.metric_name("a_b").is_none_or(|name| !name.is_empty()));
+                    }
+                }
+                Err(error) => proptest::prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+
     #[test]
     fn mistakes_name_line_and_key() {
         for (text, expected) in [
