@@ -307,8 +307,9 @@ fn count(counter: &AtomicU64, error: AppendError) -> AppendError {
 }
 
 impl Inner {
-    /// Encodes the samples of a part for the log and leaves out those that cannot be stored any more: a
-    /// block may have been cut, or another appender may have been quicker.
+    /// Encodes the samples of a part for the log. Since they were looked at a block may have been cut, or another
+    /// appender may have been quicker: what does not come in order any more comes late, if the store takes late
+    /// samples, and is left out otherwise.
     fn encode(
         &self,
         part: &mut Part,
@@ -318,9 +319,17 @@ impl Inner {
     ) {
         let Some(first) = part.first() else { return };
         let mut shard = self.head.shard(first.id());
+        let mut overtaken = Vec::new();
+        let comes_late = |known: Option<Value>, ts| known.is_none() && self.accepts_late(ts);
         part.floats.retain(|&(series, ts, value)| {
-            let found = shard.resolve(series).filter(|_| ts >= min_valid);
-            let Some(found) = found.filter(|found| found.check(ts, value).is_ok()) else { return false };
+            let Some(mut found) = shard.resolve(series) else { return false };
+            if ts < min_valid || found.check(ts, value).is_err() {
+                found.set_pending(false);
+                if comes_late(found.value_at(ts, self.head.mapped()), ts) {
+                    overtaken.push((series, Sample { ts, start: 0, value: Value::Float(value) }));
+                }
+                return false;
+            }
             samples.push(found.wal_ref(), ts, value);
             if !found.is_logged() {
                 unlogged.push(series.id());
@@ -328,14 +337,21 @@ impl Inner {
             true
         });
         part.others.retain(|(series, sample)| {
-            let found = shard.resolve(*series).filter(|_| sample.ts >= min_valid);
-            let Some(found) = found.filter(|found| found.check_sample(sample).is_ok()) else { return false };
+            let Some(mut found) = shard.resolve(*series) else { return false };
+            if sample.ts < min_valid || found.check_sample(sample).is_err() {
+                found.set_pending(false);
+                if comes_late(found.value_at(sample.ts, self.head.mapped()), sample.ts) {
+                    overtaken.push((*series, sample.clone()));
+                }
+                return false;
+            }
             others.push(found.wal_ref(), sample);
             if !found.is_logged() {
                 unlogged.push(series.id());
             }
             true
         });
+        part.late.append(&mut overtaken);
     }
 
     /// The same for late samples.

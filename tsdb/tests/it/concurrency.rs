@@ -88,3 +88,38 @@ fn appends_queries_and_maintenance_at_once() {
     let samples: usize = content.values().map(Vec::len).sum();
     assert_eq!(samples, THREADS * SERIES * usize::try_from(STEPS).unwrap());
 }
+
+/// What was in order when it was appended, but not when it was committed.
+fn overtaken(window_ms: i64) -> (usize, Vec<i64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { out_of_order_window_ms: window_ms, ..Options::default() };
+    let times = |db: &Db| {
+        let matchers = [Matcher::equal("__name__", "a")];
+        let snapshot = db.snapshot();
+        let set = snapshot.select(&model::Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+        let mut samples = model::Samples::default();
+        set.samples(0, TimeRange::ALL, &mut samples).unwrap();
+        samples.ts
+    };
+    let applied;
+    {
+        let db = Db::open(dir.path(), options.clone()).unwrap();
+        let (mut slow, mut quick) = (db.appender(), db.appender());
+        for (appender, all) in [(&mut slow, &[1_000, 3_000][..]), (&mut quick, &[2_000])] {
+            let series = appender.series(&Labels::from_pairs([("__name__", "a")])).unwrap();
+            all.iter().for_each(|ts| appender.append(series, *ts, 1.0).unwrap());
+        }
+        assert_eq!(quick.commit().unwrap(), 1);
+        applied = slow.commit().unwrap();
+        assert_eq!(times(&db).len(), applied + 1);
+    }
+    // The log has what was visible.
+    (applied, times(&Db::open(dir.path(), options).unwrap()))
+}
+
+#[test]
+fn a_sample_that_another_commit_overtakes_is_a_late_one() {
+    assert_eq!(overtaken(60_000), (2, vec![1_000, 2_000, 3_000]));
+    // Without a window it is left out, and not counted.
+    assert_eq!(overtaken(0), (1, vec![2_000, 3_000]));
+}
