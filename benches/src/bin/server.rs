@@ -73,8 +73,7 @@ fn requests(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
 
     let wide = escape("container_memory_working_set_bytes{app=~\"app-[0-4]\"}");
     let (start, end) = (end / 1000 - 3600, end / 1000);
-    let path =
-        format!("/api/v1/query_range?query={wide}&start={start}&end={end}&step=0.328{}", server.extra);
+    let path = format!("/api/v1/query_range?query={wide}&start={start}&end={end}&step=0.328{}", server.extra);
     let idle = running.memory_bytes("VmRSS");
     running.reset_peak()?;
     let line = repeat(&running, &address, &path, ENOUGH)?;

@@ -348,7 +348,16 @@ impl Querier for Snapshot {
                 }
             };
             match source {
-                Source::Head(catalog, ids) => catalog.values_of(name, ids).for_each(add),
+                Source::Head(catalog, ids) => catalog.values_of(name, ids).into_iter().for_each(add),
+                Source::Block(block, Some(ids)) if ids.cardinality() < block.index.value_count(name) => {
+                    for id in ids.iter() {
+                        block.index.visit_labels(id, |other, value| {
+                            if other == name {
+                                add(value);
+                            }
+                        })?;
+                    }
+                }
                 Source::Block(block, ids) => block.index.visit_values(name, "", |value, postings| {
                     let Some(ids) = ids else {
                         add(value);

@@ -275,16 +275,31 @@ impl Catalog {
         shapes.flat_map(|(shape, _)| shape.names.iter().map(|&name| self.symbols.text(name)))
     }
 
-    /// Values of label `name` over `ids`.
-    pub(crate) fn values_of<'a>(&'a self, name: &str, ids: &'a Bitmap) -> impl Iterator<Item = &'a str> {
-        let name = self.symbols.find(name);
-        let everything = ids.cardinality() == self.by_hash.len() as u64;
-        name.into_iter().flat_map(move |name| {
-            self.postings
-                .values(name)
-                .filter(move |&value| everything || self.postings.intersects(name, value, ids))
-                .map(|value| self.symbols.text(value))
-        })
+    /// Values of label `name` over `ids`, each once. Looks through the values of the name or through the series,
+    /// whichever are fewer: a look at either is some 20 ns.
+    pub(crate) fn values_of(&self, name: &str, ids: &Bitmap) -> Vec<&str> {
+        let Some(name) = self.symbols.find(name) else { return Vec::new() };
+        let (all, wanted) = (self.by_hash.len() as u64, ids.cardinality());
+        let values: Vec<Symbol> = if wanted < all && wanted < self.postings.value_count(name) {
+            self.values_in_rows(name, ids)
+        } else {
+            let has = |value: &Symbol| wanted == all || self.postings.intersects(name, *value, ids);
+            self.postings.values(name).filter(has).collect()
+        };
+        values.into_iter().map(|value| self.symbols.text(value)).collect()
+    }
+
+    fn values_in_rows(&self, name: Symbol, ids: &Bitmap) -> Vec<Symbol> {
+        let places: Vec<Option<usize>> =
+            self.shapes.iter().map(|shape| shape.names.iter().position(|other| *other == name)).collect();
+        let value = |id: u32| {
+            let row = &self.rows[id as usize];
+            places[row.shape as usize].map(|at| row.values[at])
+        };
+        let mut values: Vec<Symbol> = ids.iter().filter_map(value).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
     }
 
     /// Every pair of label name and value with the number of its series.

@@ -208,6 +208,11 @@ impl Postings {
         self.numbers(name).into_iter().flatten().map(|(&value, _)| value)
     }
 
+    /// How many values a name has.
+    pub(super) fn value_count(&self, name: Symbol) -> u64 {
+        self.numbers(name).map_or(0, HashMap::len) as u64
+    }
+
     /// Whether a series of `ids` has the pair.
     pub(super) fn intersects(&self, name: Symbol, value: Symbol, ids: &Bitmap) -> bool {
         match self.list(name, value) {

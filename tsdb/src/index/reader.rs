@@ -128,6 +128,11 @@ impl Reader {
         Some(&self.names[at])
     }
 
+    /// How many values `name` has.
+    pub(crate) fn value_count(&self, name: &str) -> u64 {
+        self.name(name).map_or(0, |name| name.count as u64)
+    }
+
     /// Calls `visit` with each value of `name` and the place of its postings, until it returns false.
     pub(crate) fn visit_values<'a>(
         &'a self,

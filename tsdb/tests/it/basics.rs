@@ -498,6 +498,44 @@ fn labels_and_matchers() {
     }
 }
 
+/// Few series with many values, and many series with few: values are found from either side, in the head and in
+/// a block.
+#[test]
+fn values_are_those_of_the_selected_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path(), Options { retention_ms: None, ..Options::default() }).unwrap();
+    let mut appender = db.appender();
+    for n in 0..500 {
+        let labels = [("__name__", "a".to_owned()), ("n", n.to_string()), ("third", (n % 3).to_string())];
+        let labels = labels
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .filter(|(name, _)| n != 7 || *name != "n");
+        let series = appender.series(&Labels::from_pairs(labels)).unwrap();
+        appender.append(series, 1_000, 1.0).unwrap();
+    }
+    appender.commit().unwrap();
+    for in_block in [false, true] {
+        if in_block {
+            db.cut_head().unwrap();
+        }
+        let snapshot = db.snapshot();
+        let values = |name: &str, op, value: &str, of: &str| {
+            let matchers = [Matcher::new(name, op, value).unwrap()];
+            snapshot.label_values(of, &matchers, TimeRange::ALL, 0).unwrap()
+        };
+        assert_eq!(values("n", MatchOp::Regex, "1|2|400", "n"), ["1", "2", "400"]);
+        assert_eq!(values("third", MatchOp::Equal, "1", "third"), ["1"]);
+        let mut wanted: Vec<String> =
+            (0..500).filter(|n| n % 3 == 1 && *n != 7).map(|n| n.to_string()).collect();
+        wanted.sort();
+        assert_eq!(values("third", MatchOp::Equal, "1", "n"), wanted);
+        assert_eq!(values("n", MatchOp::Regex, "1|2|400", "third"), ["1", "2"]);
+        assert_eq!(values("n", MatchOp::Equal, "", "n"), [""; 0]);
+        assert_eq!(values("n", MatchOp::Equal, "1", "none"), [""; 0]);
+    }
+}
+
 #[test]
 fn a_directory_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();
