@@ -156,7 +156,7 @@ impl total::Remarks for Remarks<'_> {
 
 impl Aggregation<'_> {
     pub(super) fn remarks(&self) -> Remarks<'_> {
-        Remarks { evaluator: self.evaluator, at: Site::exactly(self.expr, &self.aggregate.expr) }
+        Remarks { evaluator: self.evaluator, at: Site::new(self.expr, &self.aggregate.expr) }
     }
 
     /// An aggregation of constant memory for each group and step.

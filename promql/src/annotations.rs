@@ -25,11 +25,6 @@ impl Site {
         Self { at: part.unwrapped().position, node: node.span }
     }
 
-    /// The same, where parentheses count: what an aggregation says of its operand.
-    pub(crate) fn exactly(node: &Expr, part: &Expr) -> Self {
-        Self { at: part.position, node: node.span }
-    }
-
     /// Ascends in the order in which parts of a query are evaluated: from the left to the right, and what is
     /// inside before what is around it.
     fn order(&self) -> (usize, Reverse<usize>, Position) {

@@ -325,7 +325,8 @@ static V3_5: Language = Language {
             name: "position inside parentheses",
             reason: "3.14 looks through parentheses around what is aggregated",
             kind: Kind::Remark(|case, text| {
-                let head = text.rsplit_once(" (").map(|(head, _)| head).filter(|_| case.query.contains("(("));
+                let is_inside = ["((", ", ("].iter().any(|text| case.query.contains(text));
+                let head = text.rsplit_once(" (").map(|(head, _)| head).filter(|_| is_inside);
                 Some(head.unwrap_or(text).to_owned())
             }),
         },
