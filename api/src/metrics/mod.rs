@@ -182,6 +182,11 @@ fn store(page: &mut Page, stats: &tsdb::Stats) {
         stats.wal_segment as f64,
     );
     page.gauge("prometheus_tsdb_wal_storage_size_bytes", "Size of the log.", stats.wal_bytes as f64);
+    page.gauge(
+        "pyrometer_tsdb_samples_not_durable",
+        "Samples that wait for space on a full disk.",
+        stats.samples_not_durable as f64,
+    );
     page.gauge("prometheus_tsdb_blocks_loaded", "Blocks that are open.", stats.blocks as f64);
     page.gauge("prometheus_tsdb_storage_blocks_bytes", "Size of all blocks.", stats.blocks_bytes as f64);
 }
