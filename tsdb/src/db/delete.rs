@@ -18,6 +18,9 @@ impl Db {
     /// # Errors
     /// A file cannot be read or written; part of the samples may be deleted then.
     pub fn delete(&self, matchers: &[Matcher], range: TimeRange) -> Result<(), CommitError> {
+        if range.end < range.start {
+            return Ok(());
+        }
         let inner = &self.inner;
         let maintenance = inner.maintenance.lock();
         maintenance.check(&inner.dir)?;

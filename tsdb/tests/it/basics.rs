@@ -590,3 +590,22 @@ fn many_series_are_sorted_in_turns() {
     // Reading checks the order.
     assert_eq!(all(&db.snapshot()).len(), 20_000);
 }
+
+#[test]
+fn a_range_that_ends_before_it_starts_deletes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path(), Options { retention_ms: None, ..Options::default() }).unwrap();
+    let mut appender = db.appender();
+    let series = appender.series(&Labels::from_pairs([("__name__", "a")])).unwrap();
+    (1..=3).for_each(|n| appender.append(series, n * 1_000, 1.0).unwrap());
+    appender.commit().unwrap();
+    for in_block in [false, true] {
+        if in_block {
+            db.cut_head().unwrap();
+        }
+        let before = super::reading::all(&db.snapshot());
+        db.delete(&[Matcher::equal("__name__", "a")], TimeRange::new(2_500, 1_500)).unwrap();
+        assert_eq!(super::reading::all(&db.snapshot()), before);
+        assert_eq!(db.clean_tombstones().unwrap().blocks_written, 0);
+    }
+}
