@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::process::{Server, command, installed, run};
 
-const LINUX_RESTRICTED: &str = "/spec/template/spec/securityContext";
+/// Where a workload says as whom its pods run.
+const POD_CONTEXT: &str = "/spec/template/spec/securityContext";
 
 fn deploy() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -89,7 +90,7 @@ fn workload(objects: &[Value], object: &Value) {
     let template = &object["spec"]["template"];
     assert!(selects(&object["spec"]["selector"]["matchLabels"], &template["metadata"]["labels"]));
     named(objects, "ServiceAccount", text(template, "/spec/serviceAccountName"));
-    let pod = object.pointer(LINUX_RESTRICTED).unwrap();
+    let pod = object.pointer(POD_CONTEXT).unwrap();
     assert_eq!(
         (&pod["runAsNonRoot"], &pod["seccompProfile"]["type"]),
         (&json!(true), &json!("RuntimeDefault"))
