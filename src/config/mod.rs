@@ -215,7 +215,19 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Co
 fn first_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.split(" at line ").next().unwrap_or(line);
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    nearest(line.strip_prefix("error: ").unwrap_or(line))
+}
+
+/// Of a long list of keys that would be known, those most like the one that is not.
+fn nearest(line: &str) -> String {
+    const SHOWN: usize = 3;
+    let whole = || line.to_owned();
+    let Some((head, list)) = line.split_once(", expected one of ") else { return whole() };
+    let mut keys: Vec<&str> = list.split(", ").map(|key| key.trim_matches('`')).collect();
+    let Some(unknown) = head.split('`').nth(1).filter(|_| keys.len() > 2 * SHOWN) else { return whole() };
+    let likeness = |key: &str| strsim::jaro_winkler(key, unknown);
+    keys.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
+    format!("{head}; the nearest known ones are {}", keys[..SHOWN].join(", "))
 }
 
 #[cfg(test)]

@@ -178,3 +178,12 @@ fn verdicts_agree_with_prometheus() {
     assert!(agreed > 100, "{agreed} agreed");
     assert!(wrong.is_empty(), "{} verdicts differ: {wrong:#?}", wrong.len());
 }
+
+#[test]
+fn an_unknown_key_is_answered_with_the_nearest_known_ones() {
+    let error =
+        parse(Path::new("p.yml"), "scrape_configs:\n- job_name: a\n  scrape_intervall: 5s\n").unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("p.yml:3:3: unknown field `scrape_intervall`; the nearest"), "{text}");
+    assert!(text.contains("scrape_interval,") && text.len() < 160, "{text}");
+}
