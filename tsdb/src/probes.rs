@@ -23,5 +23,5 @@ pub fn xor_decode(chunk: &[u8], into: &mut Samples) {
 /// How many series of the head fulfil `matchers`, by postings alone.
 #[must_use]
 pub fn postings(db: &Db, matchers: &[Matcher]) -> u64 {
-    db.inner.head.catalog.read_recursive().select(matchers).cardinality()
+    db.inner.head.catalog.read_recursive().select(matchers, None).cardinality()
 }

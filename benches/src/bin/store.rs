@@ -300,7 +300,7 @@ fn select(size: &Size, dir: &Path) -> Result<(), Failure> {
         let (mut best, mut found) = ([f64::MAX; 2], 0);
         for _ in 0..5 {
             let start = cpu_seconds();
-            found = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL })?.len();
+            found = snapshot.select(&Selection::new(&matchers, TimeRange::ALL))?.len();
             best[0] = best[0].min(cpu_seconds() - start);
             let start = cpu_seconds();
             std::hint::black_box(tsdb::probes::postings(&db, &matchers));
@@ -325,7 +325,7 @@ fn replay(size: &Size, dir: &Path) -> Result<(), Failure> {
     say("memory peak", (status_bytes("VmHWM:") - before) / size.series as f64, "B/series, files included");
     let matchers = [Matcher::equal("__name__", "container_metric_7_total")];
     let (snapshot, mut samples, mut count) = (db.snapshot(), Samples::default(), 0);
-    let found = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL })?;
+    let found = snapshot.select(&Selection::new(&matchers, TimeRange::ALL))?;
     for index in 0..found.len() {
         found.samples(index, TimeRange::ALL, &mut samples)?;
         count += samples.len();

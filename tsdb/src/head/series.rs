@@ -32,6 +32,9 @@ struct Open {
     data: Vec<u8>,
 }
 
+/// Open chunks of floats are shorter as a rule: 120 samples of eight bytes.
+pub(crate) const OPEN_BYTES: usize = 1024;
+
 /// What chunks of the head have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -90,6 +93,10 @@ pub(crate) struct Extent {
 
 impl Extent {
     pub(crate) const ALL: Self = Self { hidden: 0, known: u32::MAX };
+
+    pub(crate) fn is_all(self) -> bool {
+        self.hidden == 0 && self.known == u32::MAX
+    }
 }
 
 /// Why a sample cannot follow the samples of its series.
@@ -129,7 +136,7 @@ impl Store {
     fn xor_chunk(&self, count: u16, chain: Chain, pending: Pending) -> Vec<u8> {
         let mut data = Vec::with_capacity(2 + usize::from(chain.words) * 8 + 8);
         data.extend_from_slice(&count.to_be_bytes());
-        self.blocks.read(chain, &mut data);
+        self.blocks.pieces(chain).for_each(|piece| data.extend_from_slice(piece));
         data.extend(pending.bytes());
         data
     }
@@ -610,6 +617,19 @@ impl<'a> Series<'a> {
 
     pub(crate) fn chunk_count(&self) -> usize {
         self.rest.mapped.len() + self.closed().count() + usize::from(self.has_open())
+    }
+
+    /// The bytes of the open chunk, if it is one of floats and all that `range` has of the series: false if it is not.
+    pub(crate) fn copy_open(&self, range: TimeRange, into: &mut SmallVec<[u8; OPEN_BYTES]>) -> bool {
+        let is_all = range.start >= self.line.start || self.rest.closed == 0 && self.rest.mapped.is_empty();
+        if !self.has_open() || self.line.flags & BOXED != 0 || !is_all {
+            return false;
+        }
+        let (chain, pending) = self.line.floats();
+        into.extend_from_slice(&self.line.count.to_be_bytes());
+        self.store.blocks.pieces(chain).for_each(|piece| into.extend_from_slice(piece));
+        into.extend(pending.bytes());
+        true
     }
 
     /// The chunks that overlap `range`, of the newest `known` samples without the newest `hidden` ones.
