@@ -12,6 +12,7 @@ use super::Inner;
 use crate::block::Block;
 use crate::block::meta::Meta;
 use crate::block::writer::Writer;
+use crate::chunk;
 use crate::codec::Malformed;
 use crate::disk::Disk;
 use crate::error::{IoError, OpenError};
@@ -85,6 +86,7 @@ impl Inner {
             for visible in self.head.visible(id, view, range).map_err(invalid)? {
                 chunks.extend(visible.cut_to(range, deleted.as_ref()).map_err(invalid)?);
             }
+            chunk::join(&mut chunks).map_err(invalid)?;
             // Series leave the head only by the thread that is here, so `id` is still the same one.
             let catalog = self.head.catalog.read_recursive();
             writer.series(catalog.pairs(id), &chunks)?;
