@@ -400,13 +400,20 @@ impl State {
 
 /// Passes over samples before `start`, of `count` that begin with the one `state` has read; how many that were.
 /// What is passed over costs its bits and no memory.
-fn skip(data: &[u8], mut state: State, count: usize, start: Timestamp) -> Result<(usize, State), Malformed> {
-    let mut skipped = 0;
-    while skipped < count && state.ts < start {
+fn skip(data: &[u8], state: State, count: usize, start: Timestamp) -> Result<(usize, State), Malformed> {
+    if count == 0 || state.ts >= start {
+        return Ok((0, state));
+    }
+    if count == 1 {
+        return Ok((1, state));
+    }
+    let (mut state, mut skipped) = (state.second(data)?, 1);
+    while state.ts < start {
         skipped += 1;
-        if skipped < count {
-            state = if skipped == 1 { state.second(data)? } else { state.next(data) };
+        if skipped == count {
+            break;
         }
+        state = state.next(data);
     }
     Ok((skipped, state))
 }
