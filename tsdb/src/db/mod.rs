@@ -340,6 +340,15 @@ impl Db {
         self.inner.published.read().blocks.iter().map(|block| block.meta.clone()).collect()
     }
 
+    /// The time from which on there may be samples; `None` if there are none. What history has is not counted before
+    /// it is there.
+    #[must_use]
+    pub fn min_ts(&self) -> Option<Timestamp> {
+        let published = self.inner.published.read();
+        let blocks = published.blocks.iter().map(|block| block.meta.min_time);
+        blocks.chain(self.inner.head.min_ts()).min()
+    }
+
     /// Syncs the log and releases the directory.
     ///
     /// # Errors
