@@ -140,5 +140,6 @@ pub(crate) async fn alerts(Shared(state): Shared<State>) -> Result<Response, Api
 pub(crate) async fn alertmanagers(Shared(state): Shared<State>) -> Result<Response, ApiError> {
     let stats = state.running()?.rules.stats();
     let active: Vec<Value> = stats.alertmanagers.iter().map(|one| json!({"url": one.url})).collect();
-    Ok(success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []})))
+    let dropped: Vec<Value> = stats.dropped_alertmanagers.iter().map(|url| json!({"url": url})).collect();
+    Ok(success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": dropped})))
 }
