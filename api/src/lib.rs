@@ -32,6 +32,7 @@ mod openapi;
 mod otlp;
 mod page;
 mod params;
+pub mod probes;
 mod process;
 mod query;
 mod query_log;
