@@ -22,6 +22,7 @@ use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::thanos::Thanos;
 use crate::upkeep::{Asked, Maintenance, Signals};
 use crate::web::{self, serve};
 
@@ -156,6 +157,8 @@ async fn start(
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
+    let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
+    servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
@@ -184,6 +187,7 @@ async fn start(
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
         senders: Arc::clone(&senders),
+        thanos,
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -442,6 +446,7 @@ struct Reload {
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
     senders: Arc<Senders>,
+    thanos: Arc<Thanos>,
     state: api::State,
 }
 
@@ -481,6 +486,7 @@ impl Reload {
         self.rules.set_alertmanagers(&alertmanagers)?;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.thanos.reload(&loaded);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
         Ok(())
