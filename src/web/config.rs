@@ -148,7 +148,6 @@ enum Origin {
     /// A web configuration file.
     File(PathBuf),
     /// Flags that name certificates: the flags, for messages, and what they say.
-    #[cfg_attr(not(feature = "thanos"), expect(dead_code, reason = "only Thanos' listener has its flags"))]
     Flags(PathBuf, Box<TlsServer>),
 }
 

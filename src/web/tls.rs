@@ -63,7 +63,6 @@ enum Version {
 
 impl TlsServer {
     /// As Thanos has it: at least TLS 1.3, and clients are verified if there is something to verify them with.
-    #[cfg_attr(not(feature = "thanos"), expect(dead_code, reason = "only Thanos' listener has its flags"))]
     pub(super) fn of_files(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Self {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let verify = ClientAuth::RequireAndVerifyClientCert;

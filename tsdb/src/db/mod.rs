@@ -300,7 +300,7 @@ impl Db {
     pub fn metadata(&self, matchers: &[Matcher]) -> Vec<(Labels, Metadata)> {
         let head = &self.inner.head;
         let catalog = head.catalog.read_recursive();
-        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
+        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers, None) };
         let known = found.iter().filter_map(|id| Some((id, head.metadata.get(id)?)));
         known.map(|(id, metadata)| (catalog.labels(id), (*metadata).clone())).collect()
     }
