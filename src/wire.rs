@@ -23,6 +23,7 @@ use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::thanos::Thanos;
 use crate::upkeep::{Asked, Maintenance, Signals};
 use crate::web::{self, serve};
 
@@ -157,6 +158,8 @@ async fn start(
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
+    let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
+    servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
@@ -188,6 +191,7 @@ async fn start(
         rules: Arc::clone(&rules),
         alertmanagers,
         senders: Arc::clone(&senders),
+        thanos,
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -447,6 +451,7 @@ struct Reload {
     rules: Arc<rules::Handle>,
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
+    thanos: Arc<Thanos>,
     state: api::State,
 }
 
@@ -484,6 +489,7 @@ impl Reload {
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.thanos.reload(&loaded);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
