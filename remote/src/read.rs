@@ -189,7 +189,7 @@ fn push_result(
     budget: &mut Budget,
 ) -> Result<(), ReadError> {
     let matchers: Vec<Matcher> = query.matchers.iter().map(|matcher| inside(matcher, external)).collect();
-    let set = querier.select(&Selection { matchers: &matchers, range: query.range })?;
+    let set = querier.select(&Selection::new(&matchers, query.range))?;
     let mut samples = Samples::default();
     for index in 0..set.len() {
         set.samples(index, query.range, &mut samples)?;

@@ -152,7 +152,7 @@ pub(super) fn analyze(
 
 fn count(db: &Db, matchers: &[model::Matcher], range: TimeRange) -> anyhow::Result<Counted> {
     let snapshot = db.snapshot();
-    let set = snapshot.select(&Selection { matchers, range })?;
+    let set = snapshot.select(&Selection::new(matchers, range))?;
     let mut counted = Counted::default();
     let mut values: BTreeMap<String, std::collections::HashSet<String>> = BTreeMap::new();
     let mut samples = Samples::default();

@@ -38,7 +38,7 @@ const V1: Encoding = Encoding { protocol: Protocol::V1, compression: Compression
 fn stored(db: &Db, name: &str) -> Vec<(Labels, Samples)> {
     let snapshot = db.snapshot();
     let matchers = [Matcher::equal("__name__", name)];
-    let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&matchers, TimeRange::ALL)).unwrap();
     (0..set.len())
         .map(|index| {
             let mut samples = Samples::default();
