@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tsdb::Db;
 
 use crate::cli::{self, Cli};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
 use crate::place::Place;
@@ -152,7 +152,6 @@ impl Jobs {
             query_offset_ms: loaded.rule_query_offset_ms,
             external_labels: loaded.external_labels.clone(),
             external_url: self.place.external_url.clone(),
-            alertmanagers: loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect(),
             resend_delay_ms: flags.resend_delay.0,
             for_outage_tolerance_ms: flags.outage_tolerance.0,
             for_grace_period_ms: flags.grace_period.0,
@@ -187,7 +186,7 @@ impl Jobs {
 }
 
 /// The certificate authorities that this machine trusts, from where distributions keep them.
-fn system_roots() -> Vec<u8> {
+pub(crate) fn system_roots() -> Vec<u8> {
     const PLACES: [&str; 3] =
         ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
     let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);

@@ -2,6 +2,7 @@
 //!
 //! Read [`wire::run`] for what happens from start to stop, in order.
 
+mod alertmanagers;
 mod cli;
 mod config;
 mod in_cluster;

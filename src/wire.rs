@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tsdb::Db;
 
+use crate::alertmanagers::Alertmanagers;
 use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
@@ -168,6 +169,8 @@ async fn start(
         ..jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db)
     };
     let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
+    let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
+    alertmanagers.apply(&loaded.alertmanagers);
     state.attach(api::Running {
         store: Arc::clone(&db),
         scraper: Arc::clone(&scraper),
@@ -184,6 +187,7 @@ async fn start(
         jobs,
         scraper: Arc::clone(&scraper),
         rules: Arc::clone(&rules),
+        alertmanagers,
         senders: Arc::clone(&senders),
         state: state.clone(),
     });
@@ -444,6 +448,7 @@ struct Reload {
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
     rules: Arc<rules::Handle>,
+    alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
     state: api::State,
 }
@@ -480,10 +485,9 @@ impl Reload {
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
-        let alertmanagers: Vec<_> = loaded.alertmanagers.iter().map(config::Alertmanager::to_rules).collect();
-        self.rules.set_alertmanagers(&alertmanagers)?;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
         Ok(())

@@ -28,6 +28,7 @@ mod json;
 mod labels;
 mod metrics;
 mod notifications;
+mod openapi;
 mod otlp;
 mod page;
 mod params;
@@ -48,7 +49,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use axum::Router;
-use axum::routing::{any, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use model::regex::AnchoredRegex;
 use model::{Labels, Timestamp};
 use promql::Engine;
@@ -336,47 +337,54 @@ pub fn metrics_router(state: State) -> Router {
     Router::new().route("/metrics", get(metrics::metrics)).with_state(state)
 }
 
+/// What is served below `/api/v1`. `openapi.rs` describes each of them.
+fn routes() -> Vec<(&'static str, MethodRouter<State>)> {
+    vec![
+        ("/query", get(query::instant).post(query::instant)),
+        ("/query_range", get(query::range).post(query::range)),
+        ("/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars)),
+        ("/format_query", get(query::format).post(query::format)),
+        ("/parse_query", get(query::tree).post(query::tree)),
+        ("/labels", get(labels::names).post(labels::names)),
+        ("/label/{name}/values", get(labels::values)),
+        ("/series", get(labels::series).post(labels::series)),
+        ("/search/metric_names", get(search::metric_names).post(search::metric_names)),
+        ("/search/label_names", get(search::label_names).post(search::label_names)),
+        ("/search/label_values", get(search::label_values).post(search::label_values)),
+        ("/write", post(write::write)),
+        ("/read", post(read::read)),
+        ("/otlp/v1/metrics", post(otlp::write)),
+        ("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series)),
+        ("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones)),
+        ("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot)),
+        ("/metadata", get(targets::metadata)),
+        ("/targets", get(targets::targets)),
+        ("/targets/metadata", get(targets::target_metadata)),
+        ("/targets/relabel_steps", get(targets::relabel_steps)),
+        ("/scrape_pools", get(targets::scrape_pools)),
+        ("/scrape_pools/config", get(targets::pool_config)),
+        ("/rules", get(rules_status::rules)),
+        ("/alerts", get(rules_status::alerts)),
+        ("/alertmanagers", get(rules_status::alertmanagers)),
+        ("/status/buildinfo", get(status::build_info)),
+        ("/status/runtimeinfo", get(status::runtime_info)),
+        ("/status/config", get(status::config)),
+        ("/status/flags", get(status::flags)),
+        ("/status/self_metrics", get(metrics::self_metrics)),
+        ("/status/tsdb", get(status::tsdb)),
+        ("/status/tsdb/blocks", get(status::blocks)),
+        ("/features", get(status::features)),
+        ("/notifications", get(notifications::list)),
+        ("/notifications/live", get(notifications::live)),
+        ("/status/walreplay", get(status::wal_replay)),
+        ("/openapi.yaml", get(openapi::document)),
+    ]
+}
+
 /// All routes.
 pub fn router(state: State) -> Router {
-    let v1 = Router::new()
-        .route("/query", get(query::instant).post(query::instant))
-        .route("/query_range", get(query::range).post(query::range))
-        .route("/query_exemplars", get(exemplars::exemplars).post(exemplars::exemplars))
-        .route("/format_query", get(query::format).post(query::format))
-        .route("/parse_query", get(query::tree).post(query::tree))
-        .route("/labels", get(labels::names).post(labels::names))
-        .route("/label/{name}/values", get(labels::values))
-        .route("/series", get(labels::series).post(labels::series))
-        .route("/search/metric_names", get(search::metric_names).post(search::metric_names))
-        .route("/search/label_names", get(search::label_names).post(search::label_names))
-        .route("/search/label_values", get(search::label_values).post(search::label_values))
-        .route("/write", post(write::write))
-        .route("/read", post(read::read))
-        .route("/otlp/v1/metrics", post(otlp::write))
-        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
-        .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
-        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
-        .route("/metadata", get(targets::metadata))
-        .route("/targets", get(targets::targets))
-        .route("/targets/metadata", get(targets::target_metadata))
-        .route("/targets/relabel_steps", get(targets::relabel_steps))
-        .route("/scrape_pools", get(targets::scrape_pools))
-        .route("/scrape_pools/config", get(targets::pool_config))
-        .route("/rules", get(rules_status::rules))
-        .route("/alerts", get(rules_status::alerts))
-        .route("/alertmanagers", get(rules_status::alertmanagers))
-        .route("/status/buildinfo", get(status::build_info))
-        .route("/status/runtimeinfo", get(status::runtime_info))
-        .route("/status/config", get(status::config))
-        .route("/status/flags", get(status::flags))
-        .route("/status/self_metrics", get(metrics::self_metrics))
-        .route("/status/tsdb", get(status::tsdb))
-        .route("/status/tsdb/blocks", get(status::blocks))
-        .route("/features", get(status::features))
-        .route("/notifications", get(notifications::list))
-        .route("/notifications/live", get(notifications::live))
-        .route("/status/walreplay", get(status::wal_replay))
-        .route("/{*rest}", any(status::unknown));
+    let v1 = routes().into_iter().fold(Router::new(), |v1, (path, handlers)| v1.route(path, handlers));
+    let v1 = v1.route("/{*rest}", any(status::unknown));
     let mut router = Router::new()
         .nest("/api/v1", v1)
         .route("/metrics", get(metrics::metrics))

@@ -177,6 +177,7 @@ impl Handle {
             samples_written: counters.written.load(Ordering::Relaxed),
             samples_refused: counters.refused.load(Ordering::Relaxed),
             alertmanagers: self.shared.notifier.stats(),
+            dropped_alertmanagers: self.shared.notifier.dropped(),
         }
     }
 
@@ -221,13 +222,10 @@ impl Handle {
         Ok(())
     }
 
-    /// Alerts go to these from now on.
-    ///
-    /// # Errors
-    /// An address cannot be used; the old ones stay.
-    pub fn set_alertmanagers(&self, alertmanagers: &[Alertmanager]) -> Result<(), StartError> {
-        let replaced = self.shared.notifier.replace(alertmanagers);
-        replaced.map_err(|(url, what)| StartError::Alertmanager { url, what })
+    /// Alerts go to these from now on; what waits for one that stays goes on waiting. `dropped` are the URLs of those
+    /// that relabelling dropped, for display.
+    pub fn set_alertmanagers(&self, alertmanagers: Vec<Alertmanager>, dropped: Vec<String>) {
+        self.shared.notifier.replace(alertmanagers, dropped);
     }
 
     /// Ends all evaluations without staleness markers, gives up the queries under way, and delivers the

@@ -1,7 +1,8 @@
 //! Recording and alerting rules, and the notifier that hands alerts to Alertmanager.
 //!
 //! This crate is *not* a query engine and keeps no samples: a rule reads and writes the same store as
-//! everybody else. It reads no files and no clock; both come from its callers.
+//! everybody else. It reads no files, no clock and no network: all three come from its callers, so that this crate
+//! decides what an Alertmanager is told and when, and the binary how it is reached.
 //!
 //! ```
 //! let groups = rules::parse("
@@ -55,7 +56,7 @@ use tokio_util::task::TaskTracker;
 
 pub use file::{FileError, parse};
 pub use handle::Handle;
-pub use notifier::{Alertmanager, QueueOptions, Relabel};
+pub use notifier::{Alertmanager, Delivery, Post, Posting, QueueOptions, Relabel};
 pub use query::{EndedQuery, Observer};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
@@ -96,8 +97,6 @@ pub struct Options {
     pub for_outage_tolerance_ms: i64,
     /// Only alerts that wait at least this long are restored, and after a restart none fires sooner.
     pub for_grace_period_ms: i64,
-    /// Who is told of alerts.
-    pub alertmanagers: Vec<Alertmanager>,
     /// How alerts wait for them.
     pub queue: QueueOptions,
     /// Nothing is evaluated before this is cancelled; at once if there is none. For a store whose history
@@ -126,7 +125,6 @@ impl Options {
             resend_delay_ms: 60_000,
             for_outage_tolerance_ms: 3_600_000,
             for_grace_period_ms: 600_000,
-            alertmanagers: Vec::new(),
             queue: QueueOptions::default(),
             begin: None,
             beside_max: 0,
@@ -149,14 +147,6 @@ pub enum StartError {
     /// An interval that is not above zero.
     #[error("evaluation interval {0} ms is not above zero")]
     Interval(i64),
-    /// An address that cannot be used.
-    #[error("Alertmanager {url:?}: {what}")]
-    Alertmanager {
-        /// The address.
-        url: String,
-        /// What is wrong with it.
-        what: String,
-    },
 }
 
 fn check_groups(groups: &[Group]) -> Result<(), StartError> {
@@ -172,7 +162,7 @@ fn check_groups(groups: &[Group]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Starts evaluating on the current tokio runtime.
+/// Starts evaluating on the current tokio runtime. Nobody is told of alerts before [`Handle::set_alertmanagers`].
 ///
 /// # Errors
 /// The options cannot be run.
@@ -181,8 +171,7 @@ pub fn start(options: Options, shutdown: Shutdown) -> Result<Handle, StartError>
         return Err(StartError::Interval(options.evaluation_interval_ms));
     }
     check_groups(&options.groups)?;
-    let notifier = Notifier::start(&options.alertmanagers, options.queue)
-        .map_err(|(url, what)| StartError::Alertmanager { url, what })?;
+    let notifier = Notifier::new(options.queue);
     let env = environment(&options);
     let shared = Arc::new(Shared {
         env,

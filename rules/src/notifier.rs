@@ -1,16 +1,12 @@
 //! Hands alerts to Alertmanagers: one queue and one task for each.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Uri, header};
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use model::{Labels, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -24,7 +20,6 @@ use crate::query::count;
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How alerts wait for an Alertmanager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,22 +41,32 @@ impl Default for QueueOptions {
 /// Changes the labels of an alert on its way out, or keeps it back.
 pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;
 
-/// Where alerts go.
-#[derive(Clone)]
-pub struct Alertmanager {
-    /// Scheme `http`, host, port, and perhaps a path in front of `/api/v2/alerts`.
-    pub url: String,
-    /// A request that takes longer has failed.
-    pub timeout: Duration,
+/// Posts a JSON body to a URL in a time of its own. The error says why it was not taken.
+pub type Post = Arc<dyn Fn(String, Bytes) -> Posting + Send + Sync>;
+
+/// A request under way.
+pub type Posting = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// How alerts get to the Alertmanagers of one section of the configuration.
+pub struct Delivery {
+    /// Carries a batch.
+    pub post: Post,
     /// Applied to each alert before it waits.
     pub relabel: Option<Relabel>,
 }
 
+/// Where alerts go. Those of one delivery with one URL are one.
+#[derive(Clone)]
+pub struct Alertmanager {
+    /// What alerts are posted to, path and all.
+    pub url: String,
+    /// How they get there.
+    pub delivery: Arc<Delivery>,
+}
+
 impl Alertmanager {
-    /// One at `url`, with Prometheus' timeout, that gets alerts as they are.
-    #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), timeout: TIMEOUT, relabel: None }
+    fn is(&self, other: &Self) -> bool {
+        self.url == other.url && Arc::ptr_eq(&self.delivery, &other.delivery)
     }
 }
 
@@ -122,9 +127,7 @@ fn time(ms: Timestamp) -> String {
 
 /// The alerts that wait for one Alertmanager.
 struct Queue {
-    uri: Uri,
-    timeout: Duration,
-    relabel: Option<Relabel>,
+    to: Alertmanager,
     options: QueueOptions,
     waiting: Mutex<VecDeque<Arc<Alert>>>,
     wake: Notify,
@@ -136,7 +139,7 @@ struct Queue {
 impl Queue {
     fn push(&self, alerts: &[Arc<Alert>]) {
         let mut waiting = self.waiting.lock();
-        match &self.relabel {
+        match &self.to.delivery.relabel {
             None => waiting.extend(alerts.iter().cloned()),
             Some(relabel) => waiting.extend(alerts.iter().filter_map(|alert| {
                 let labels = relabel(&alert.labels)?;
@@ -159,7 +162,7 @@ impl Queue {
     fn stats(&self) -> AlertmanagerStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         AlertmanagerStats {
-            url: self.uri.to_string(),
+            url: self.to.url.clone(),
             sent: load(&self.sent),
             errors: load(&self.errors),
             dropped: load(&self.dropped),
@@ -172,8 +175,8 @@ impl Queue {
 /// All Alertmanagers.
 pub(crate) struct Notifier {
     running: Mutex<Vec<Running>>,
+    dropped: Mutex<Vec<String>>,
     options: QueueOptions,
-    client: Client<HttpConnector, Full<Bytes>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -185,48 +188,49 @@ struct Running {
 }
 
 impl Notifier {
-    /// Starts a task for each Alertmanager. The error is an address that cannot be used, and why.
-    pub(crate) fn start(
-        alertmanagers: &[Alertmanager],
-        options: QueueOptions,
-    ) -> Result<Self, (String, String)> {
-        let this = Self {
+    /// One that tells nobody yet.
+    pub(crate) fn new(options: QueueOptions) -> Self {
+        Self {
             running: Mutex::default(),
+            dropped: Mutex::default(),
             options,
-            client: Client::builder(TokioExecutor::new()).build_http(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        };
-        this.replace(alertmanagers)?;
-        Ok(this)
+        }
     }
 
-    /// Others from now on. What waits for those that are gone is delivered as far as it is taken.
-    pub(crate) fn replace(&self, alertmanagers: &[Alertmanager]) -> Result<(), (String, String)> {
-        let mut fresh = Vec::new();
-        for alertmanager in alertmanagers {
-            let uri = address(&alertmanager.url).map_err(|what| (alertmanager.url.clone(), what))?;
-            fresh.push(Arc::new(Queue {
-                uri,
-                timeout: alertmanager.timeout,
-                relabel: alertmanager.relabel.clone(),
-                options: self.options,
-                waiting: Mutex::default(),
-                wake: Notify::new(),
-                sent: AtomicU64::new(0),
-                errors: AtomicU64::new(0),
-                dropped: AtomicU64::new(0),
-            }));
+    /// These from now on; what waits for one that stays goes on waiting, and what waits for those that are
+    /// gone is delivered as far as it is taken. `dropped` are only shown.
+    pub(crate) fn replace(&self, alertmanagers: Vec<Alertmanager>, dropped: Vec<String>) {
+        *self.dropped.lock() = dropped;
+        let mut running = self.running.lock();
+        let mut before = std::mem::take(&mut *running);
+        for to in alertmanagers {
+            if running.iter().any(|known| known.queue.to.is(&to)) {
+                continue;
+            }
+            let known = before.iter().position(|known| known.queue.to.is(&to));
+            running.push(match known {
+                Some(at) => before.swap_remove(at),
+                None => self.start(to),
+            });
         }
-        let start = |queue: Arc<Queue>| {
-            let stop = self.stop.child_token();
-            let post = Post { queue: Arc::clone(&queue), client: self.client.clone(), stop: stop.clone() };
-            self.tasks.spawn(post.run());
-            Running { queue, stop }
-        };
-        let before = std::mem::replace(&mut *self.running.lock(), fresh.into_iter().map(start).collect());
-        before.iter().for_each(|running| running.stop.cancel());
-        Ok(())
+        before.iter().for_each(|gone| gone.stop.cancel());
+    }
+
+    fn start(&self, to: Alertmanager) -> Running {
+        let queue = Arc::new(Queue {
+            to,
+            options: self.options,
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+            sent: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        });
+        let stop = self.stop.child_token();
+        self.tasks.spawn(Task { queue: Arc::clone(&queue), stop: stop.clone() }.run());
+        Running { queue, stop }
     }
 
     /// Puts alerts into all queues.
@@ -238,6 +242,11 @@ impl Notifier {
 
     pub(crate) fn stats(&self) -> Vec<AlertmanagerStats> {
         self.running.lock().iter().map(|running| running.queue.stats()).collect()
+    }
+
+    /// The URLs of those that relabelling dropped.
+    pub(crate) fn dropped(&self) -> Vec<String> {
+        self.dropped.lock().clone()
     }
 
     /// Delivers what waits, as far as it is taken, and ends.
@@ -254,25 +263,13 @@ impl Drop for Notifier {
     }
 }
 
-/// The address of the API below that of an Alertmanager.
-fn address(url: &str) -> Result<Uri, String> {
-    let uri: Uri = format!("{}/api/v2/alerts", url.trim_end_matches('/'))
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| error.to_string())?;
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(_)) => Ok(uri),
-        _ => Err("only http://host:port/path is supported".to_owned()),
-    }
-}
-
 /// The task of one Alertmanager.
-struct Post {
+struct Task {
     queue: Arc<Queue>,
-    client: Client<HttpConnector, Full<Bytes>>,
     stop: CancellationToken,
 }
 
-impl Post {
+impl Task {
     async fn run(self) {
         loop {
             if self.stop.is_cancelled() && !self.queue.options.drain {
@@ -309,9 +306,10 @@ impl Post {
         let Ok(body) = serde_json::to_vec(&posted).map(Bytes::from) else { return false };
         let mut pause = PAUSE;
         for attempt in 1..=ATTEMPTS_MAX {
-            let Err(error) = self.post(body.clone()).await else { return true };
+            let to = &self.queue.to;
+            let Err(error) = (to.delivery.post)(to.url.clone(), body.clone()).await else { return true };
             count(&self.queue.errors, 1);
-            tracing::warn!(url = %self.queue.uri, alerts = batch.len(), attempt, %error, "alerts were not taken");
+            tracing::warn!(url = %to.url, alerts = batch.len(), attempt, %error, "alerts were not taken");
             if attempt == ATTEMPTS_MAX || self.stop.is_cancelled() {
                 break;
             }
@@ -322,19 +320,5 @@ impl Post {
             pause *= 2;
         }
         false
-    }
-
-    async fn post(&self, body: Bytes) -> Result<(), String> {
-        let request = Request::post(self.queue.uri.clone())
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
-        match tokio::time::timeout(self.queue.timeout, self.client.request(request)).await {
-            Err(_) => Err("no answer in time".to_owned()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
-            Ok(Ok(answer)) => Err(format!("bad response status {}", answer.status())),
-        }
     }
 }

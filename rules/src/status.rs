@@ -151,4 +151,6 @@ pub struct Stats {
     pub samples_refused: u64,
     /// Each Alertmanager.
     pub alertmanagers: Vec<AlertmanagerStats>,
+    /// The URLs of those that relabelling dropped.
+    pub dropped_alertmanagers: Vec<String>,
 }

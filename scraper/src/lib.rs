@@ -26,6 +26,7 @@ mod discovery;
 pub mod exposition;
 mod failure_log;
 mod fetch;
+mod finder;
 #[doc(hidden)]
 pub mod hostile;
 mod http;
@@ -53,6 +54,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use config::{Config, ConfigError, ScrapeJob};
+pub use finder::Finder;
+pub use http::Client;
 pub use status::{Health, PoolStatus, Stats, TargetMetadata, TargetStatus, Targets};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
@@ -109,6 +112,13 @@ impl Handle {
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStatus> {
         self.pools.lock().statuses()
+    }
+
+    /// Follows targets for somebody else than a job. Discoveries that a job has, too, run once, and connections
+    /// to clusters are shared. To be called on the runtime, and again after [`Handle::reload`].
+    #[must_use]
+    pub fn find(&self, targets: &[config::TargetGroup], discoveries: &[config::Discovery]) -> Finder {
+        Finder::start(targets, discoveries, &self.pools.lock().discovery())
     }
 
     /// Replaces the configuration; its clock stays the one of the start. Targets that stay as they were

@@ -17,6 +17,34 @@ pub(crate) type Unsupported = Option<Spanned<serde_json::Value>>;
 
 /// Defines a struct all of whose keys are known but refused, with a list of them.
 macro_rules! refused {
+    // With the keys of an HTTP client besides.
+    ($(#[$doc:meta])* $name:ident { $($keys:tt)* } plus http { $($fields:tt)* }) => {
+        refused! {
+            $(#[$doc])* $name { $($keys)* } plus {
+                $($fields)*
+                basic_auth: Option<Spanned<BasicAuth>>,
+                authorization: Option<Spanned<Authorization>>,
+                oauth2: Option<Spanned<OAuth2>>,
+                bearer_token: Option<Spanned<String>>,
+                bearer_token_file: Option<Spanned<PathBuf>>,
+                tls_config: Tls,
+                proxy_url: Option<Spanned<String>>,
+                no_proxy: Option<Spanned<String>>,
+                proxy_from_environment: Option<Spanned<bool>>,
+                proxy_connect_header: Option<Spanned<BTreeMap<String, Vec<String>>>>,
+                follow_redirects: Option<bool>,
+                enable_http2: Option<bool>,
+                http_headers: BTreeMap<String, Spanned<Header>>,
+            }
+        }
+
+        impl $name {
+            /// The keys that say how servers are reached.
+            pub(crate) fn http(&self) -> HttpClient {
+                http_client!(self)
+            }
+        }
+    };
     ($(#[$doc:meta])* $name:ident { $($key:ident),* $(,)? } plus { $($(#[$attr:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, Deserialize)]
@@ -103,8 +131,7 @@ refused! {
         oci_sd_configs, openstack_sd_configs, outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs,
         scaleway_sd_configs, serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs,
         vultr_sd_configs,
-
-    } plus {
+    } plus http {
         job_name: String,
         scrape_interval: Option<Duration>,
         scrape_timeout: Option<Spanned<Duration>>,
@@ -143,37 +170,6 @@ refused! {
         consul_sd_configs: Vec<Spanned<ConsulSd>>,
         kubernetes_sd_configs: Vec<Spanned<KubernetesSd>>,
         scrape_failure_log_file: Option<PathBuf>,
-        basic_auth: Option<Spanned<BasicAuth>>,
-        authorization: Option<Spanned<Authorization>>,
-        oauth2: Option<Spanned<OAuth2>>,
-        bearer_token: Option<Spanned<String>>,
-        bearer_token_file: Option<Spanned<PathBuf>>,
-        tls_config: Tls,
-        proxy_url: Option<Spanned<String>>,
-        no_proxy: Option<Spanned<String>>,
-        proxy_from_environment: Option<Spanned<bool>>,
-        proxy_connect_header: Option<Spanned<BTreeMap<String, Vec<String>>>>,
-        follow_redirects: Option<bool>,
-        enable_http2: Option<bool>,
-        http_headers: BTreeMap<String, Spanned<Header>>,
-    }
-}
-
-impl Scrape {
-    /// The keys that say how targets are reached.
-    pub(crate) fn http(&self) -> HttpClient {
-        http_client!(self)
-    }
-
-    /// The discoveries that are carried.
-    pub(crate) fn discoveries(&self) -> Sections<'_> {
-        Sections {
-            file: &self.file_sd_configs,
-            http: &self.http_sd_configs,
-            dns: &self.dns_sd_configs,
-            consul: &self.consul_sd_configs,
-            kubernetes: &self.kubernetes_sd_configs,
-        }
     }
 }
 
@@ -195,16 +191,13 @@ pub(crate) struct Alerting {
 refused! {
     /// One of `alerting.alertmanagers`
     Alertmanager {
-        azure_sd_configs, consul_sd_configs,
-        digitalocean_sd_configs, dns_sd_configs, docker_sd_configs, dockerswarm_sd_configs, ec2_sd_configs,
-        eureka_sd_configs, file_sd_configs, gce_sd_configs, hetzner_sd_configs, http_sd_configs,
-        ionos_sd_configs, kubernetes_sd_configs, kuma_sd_configs, lightsail_sd_configs, linode_sd_configs,
-        marathon_sd_configs, nerve_sd_configs, nomad_sd_configs, oci_sd_configs, openstack_sd_configs,
-        outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs, scaleway_sd_configs,
-        serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs, vultr_sd_configs,
-        basic_auth, authorization, oauth2, sigv4, bearer_token, bearer_token_file, tls_config, proxy_url,
-        proxy_from_environment, proxy_connect_header, no_proxy, http_headers,
-    } plus {
+        azure_sd_configs, digitalocean_sd_configs, docker_sd_configs, dockerswarm_sd_configs, ec2_sd_configs,
+        eureka_sd_configs, gce_sd_configs, hetzner_sd_configs, ionos_sd_configs, kuma_sd_configs,
+        lightsail_sd_configs, linode_sd_configs, marathon_sd_configs, nerve_sd_configs, nomad_sd_configs,
+        oci_sd_configs, openstack_sd_configs, outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs,
+        scaleway_sd_configs, serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs,
+        vultr_sd_configs, sigv4,
+    } plus http {
         timeout: Option<Duration>,
         relabel_configs: Vec<Option<Spanned<Relabel>>>,
         alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,
@@ -212,10 +205,32 @@ refused! {
         path_prefix: String,
         api_version: Option<Spanned<String>>,
         static_configs: Vec<StaticConfig>,
-        follow_redirects: Option<bool>,
-        enable_http2: Option<bool>,
+        file_sd_configs: Vec<Spanned<FileSd>>,
+        http_sd_configs: Vec<Spanned<HttpSd>>,
+        dns_sd_configs: Vec<Spanned<DnsSd>>,
+        consul_sd_configs: Vec<Spanned<ConsulSd>>,
+        kubernetes_sd_configs: Vec<Spanned<KubernetesSd>>,
     }
 }
+
+/// A section with discoveries: those that are carried.
+macro_rules! discoveries {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The discoveries that are carried.
+            pub(crate) fn discoveries(&self) -> Sections<'_> {
+                Sections {
+                    file: &self.file_sd_configs,
+                    http: &self.http_sd_configs,
+                    dns: &self.dns_sd_configs,
+                    consul: &self.consul_sd_configs,
+                    kubernetes: &self.kubernetes_sd_configs,
+                }
+            }
+        }
+    )*};
+}
+discoveries!(Scrape, Alertmanager);
 
 /// One of `static_configs`
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::Location;
 
-pub(crate) use alerting::Alertmanager;
+pub(crate) use alerting::AlertmanagerOptions;
 pub(crate) use redact::{Shown, redact};
 pub(crate) use remote_write::RemoteWriteOptions;
 pub(crate) use rule_files::{load as load_rules, matching};
@@ -38,7 +38,7 @@ pub(crate) struct Loaded {
     /// The groups of all rule files.
     pub(crate) rules: Vec<rules::Group>,
     /// Who is told of alerts.
-    pub(crate) alertmanagers: Vec<Alertmanager>,
+    pub(crate) alertmanagers: Vec<AlertmanagerOptions>,
     /// Where queries are logged; relative to the file.
     pub(crate) query_log_file: Option<PathBuf>,
     /// Where samples are sent.

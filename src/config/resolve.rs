@@ -68,7 +68,7 @@ fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
         external_labels,
         rule_query_offset_ms: global.rule_query_offset.map_or(0, |offset| offset.0),
         rules: Vec::new(),
-        alertmanagers: super::alerting::resolve(file.alerting.as_ref())?,
+        alertmanagers: super::alerting::resolve(file.alerting.as_ref(), folder)?,
         remote_write: super::remote_write::resolve(&file.remote_write, folder)?,
         storage: file.storage.unwrap_or_default().resolve()?,
         otlp: file.otlp.unwrap_or_default().resolve()?,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use crate::process::{Server, escape, get, installed};
+use crate::process::{Server, escape, get, installed, request};
 use crate::prometheus::Prometheus;
 
 const PAGE: &str = "# HELP jobs_total Jobs that were done.\n# TYPE jobs_total counter\njobs_total{kind=\"a\"} 5\n\
@@ -78,6 +78,12 @@ const RULES: &str = "groups:
     labels: {severity: page}
     annotations: {summary: 'Kind {{ $labels.kind }} at {{ $value }}'}
   - {alert: Low, expr: 'level > 0'}
+- name: after
+  interval: 1s
+  rules: [{record: 'jobs:max', expr: 'max(jobs_total)', labels: {team: b}}, {alert: Late, expr: 'level > 0', labels: {team: b}}]
+- name: more
+  interval: 1s
+  rules: [{alert: Never, expr: 'level > 0', labels: {team: a}}, {record: 'jobs:min', expr: 'min(jobs_total)'}]
 ";
 
 /// Paths whose answers must be equal.
@@ -100,7 +106,6 @@ const PATHS: &[&str] = &[
     "/api/v1/rules?type=alert",
     "/api/v1/rules?type=record",
     "/api/v1/rules?type=other",
-    "/api/v1/rules?rule_group[]=both",
     "/api/v1/alerts",
     "/api/v1/alertmanagers",
     "/api/v1/labels",
@@ -135,7 +140,25 @@ const PATHS: &[&str] = &[
 /// More of them, to which Prometheus 2 had other answers.
 const PATHS_SINCE_3: &[&str] = &[
     "/api/v1/rules?rule_name[]=High",
+    "/api/v1/rules?rule_group[]=both",
     "/api/v1/rules?rule_group[]=none",
+    "/api/v1/rules?rule_group[]=",
+    "/api/v1/rules?rule_group[]=more&rule_group[]=both&rule_name[]=Never&rule_name[]=High",
+    "/api/v1/rules?file[]=none",
+    "/api/v1/rules?match[]={team=\"a\"}",
+    "/api/v1/rules?match[]={team=\"b\"}&match[]={severity=~\"p.*\"}",
+    "/api/v1/rules?match[]={",
+    "/api/v1/rules?exclude_alerts=true",
+    "/api/v1/rules?exclude_alerts=T&type=alert",
+    "/api/v1/rules?group_limit=1",
+    "/api/v1/rules?group_limit=2",
+    "/api/v1/rules?group_limit=2&type=alert",
+    "/api/v1/rules?group_limit=3",
+    "/api/v1/rules?group_limit=0",
+    "/api/v1/rules?group_limit=-3",
+    "/api/v1/rules?group_next_token=x",
+    "/api/v1/rules?group_limit=&group_next_token=x",
+    "/api/v1/rules?group_limit=1&group_next_token=x",
     "/api/v1/query?query=level&time=x",
     "/api/v1/query_range?query=level[5m]&start=0&end=30&step=1",
     "/api/v1/status/tsdb?limit=0",
@@ -164,7 +187,8 @@ scrape_configs:
 
 /// The answer with what differs from moment to moment, or between two builds, replaced by its type.
 fn masked(value: &Value, since_3: bool) -> Value {
-    const MOVING: [&str; 8] = [
+    const MOVING: [&str; 9] = [
+        "groupNextToken",
         "lastScrape",
         "lastScrapeDuration",
         "evaluationTime",
@@ -267,4 +291,29 @@ fn every_endpoint_answers_as_that_of_prometheus() {
     }
     assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
     theirs.stop();
+}
+
+#[test]
+fn what_the_document_names_is_served_by_those_methods_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = "--web.external-url=http://known.test/under";
+    let server = Server::start(dir.path(), &["--kubernetes=off", "--web.route-prefix=/", url]);
+    let base =
+        format!("http://127.0.0.1:{}", server.url.rsplit(':').next().unwrap().split('/').next().unwrap());
+    let (status, text) = get(&format!("{base}/api/v1/openapi.yaml?openapi_version=3.2"), &[]);
+    assert_eq!(status, 200);
+    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    assert_eq!(document["openapi"], "3.2.0");
+    assert_eq!(document["servers"][0]["url"], "http://known.test/under/api/v1");
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() >= 38);
+    for (path, operations) in paths.iter().filter(|(path, _)| *path != "/notifications/live") {
+        let url = format!("{base}/api/v1{}", path.replace("{name}", "job"));
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let (status, body) = request(method, &url, &[], "");
+            let is_documented = operations.get(method.to_lowercase()).is_some();
+            assert_eq!(status != 405, is_documented, "{method} {path}: {status} {body}");
+            assert!(!body.contains("is not supported"), "{method} {path}: {body}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its assumptions do")]
 
 mod adapter_rules;
+mod alertmanagers;
 mod answers;
 mod autoscaler;
 mod cluster;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::process::{Server, command, request};
+use crate::process::{Server, command, escape, request};
 
 const RULES: &str = r#"
 groups:
@@ -55,6 +55,43 @@ fn rules_are_evaluated_shown_and_replaced() {
     std::fs::remove_file(&rules).unwrap();
     assert_eq!(request("POST", &reload, &[], "").0, 200);
     assert_eq!(server.json("/api/v1/rules")["data"]["groups"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn groups_are_listed_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = "groups:\n- {name: none, rules: []}\n".to_owned();
+    for name in ["d", "a", "c", "b"] {
+        text.push_str(&format!(
+            "- {{name: {name}, rules: [{{record: r, expr: '1', labels: {{of: {name}}}}}]}}\n"
+        ));
+    }
+    std::fs::write(dir.path().join("one.rules"), text).unwrap();
+    std::fs::write(dir.path().join("prom.yml"), "rule_files: ['*.rules']\n").unwrap();
+    let file = format!("--config.file={}", dir.path().join("prom.yml").display());
+    let server = Server::start(dir.path(), &["--kubernetes=off", &file]);
+    let listed = |parameters: &str| {
+        let answer = server.json(&format!("/api/v1/rules?{parameters}"));
+        let groups = answer["data"]["groups"].as_array().unwrap();
+        let names: Vec<String> =
+            groups.iter().map(|group| group["name"].as_str().unwrap().to_owned()).collect();
+        (names.concat(), answer["data"]["groupNextToken"].as_str().map(str::to_owned))
+    };
+    assert_eq!(listed(""), ("abcd".to_owned(), None));
+    for (size, pages) in [(1, "a b c d"), (2, "ab cd"), (3, "abc d"), (4, "abcd"), (9, "abcd")] {
+        let (mut found, mut parameters) = (Vec::new(), format!("group_limit={size}"));
+        while let (names, Some(token)) = listed(&parameters) {
+            found.push(names);
+            parameters = format!("group_limit={size}&group_next_token={token}");
+        }
+        found.push(listed(&parameters).0);
+        assert_eq!(found.join(" "), pages);
+    }
+    // A page counts what is left of all groups.
+    let token = listed("group_limit=1").1.unwrap();
+    let rest = format!("group_limit=1&group_next_token={token}&match[]={}", escape("{of=~\"a|d\"}"));
+    assert_eq!(listed(&rest), ("d".to_owned(), None));
+    assert_eq!(server.get("/api/v1/rules?group_limit=1&group_next_token=zz").0, 400);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(crate) fn label_values(
         let any = if matchers.is_empty() {
             true
         } else {
-            let selection = Selection { matchers, range };
+            let selection = Selection::new(matchers, range);
             !snapshot.select_unordered(&selection).map_err(|error| failure(&error))?.is_empty()
         };
         return Ok(if any { vec![value.to_owned()] } else { Vec::new() });

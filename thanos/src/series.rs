@@ -96,7 +96,7 @@ impl Answer<'_> {
     fn run(&mut self, snapshot: &Snapshot) -> Result<(), Status> {
         let query = self.query;
         let Some(range) = query.range.filter(|_| query.conditions.possible) else { return Ok(()) };
-        let selection = Selection { matchers: &query.conditions.matchers, range };
+        let selection = Selection::new(&query.conditions.matchers, range);
         let set = snapshot.select_chunks(&selection).map_err(|error| failure(&error))?;
         let (mut series, mut last, mut scratch) = (Series::default(), None, Vec::new());
         let mut done = Ok(());

@@ -452,7 +452,7 @@ proptest! {
         let matchers = [Matcher::equal("__name__", "x")];
         let mut expected = BTreeMap::new();
         let snapshot = db.snapshot();
-        let set = snapshot.select(&Selection { matchers: &matchers, range }).unwrap();
+        let set = snapshot.select(&Selection::new(&matchers, range)).unwrap();
         for at in 0..set.len() {
             let mut samples = Samples::default();
             set.samples(at, range, &mut samples).unwrap();

@@ -5,23 +5,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::StatusCode;
+use http::response::Parts;
 use model::Labels;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use super::feed::Feed;
-use super::http::Requester;
+use super::http::get;
 use super::{ConsulDiscovery, join_address, label_name};
 use crate::config::TargetGroup;
+use crate::http::Client;
 
 /// How long the server may hold a query back, and how much longer it may take then.
 const HOLD: Duration = Duration::from_secs(120);
 const SLACK: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(15);
 
-pub(super) async fn run(mut options: ConsulDiscovery, requester: Requester, feed: Arc<Feed>) {
-    let asking = Asking { requester };
+pub(super) async fn run(mut options: ConsulDiscovery, client: Client, feed: Arc<Feed>) {
+    let asking = Asking { client };
     // The data centre is a label even if nobody names it.
     let data_center = loop {
         let known = options.parameters.iter().find(|(name, _)| name == "dc").map(|(_, value)| value.clone());
@@ -61,7 +63,7 @@ pub(super) async fn run(mut options: ConsulDiscovery, requester: Requester, feed
 }
 
 struct Asking {
-    requester: Requester,
+    client: Client,
 }
 
 struct Following {
@@ -166,7 +168,7 @@ impl Asking {
         path: &str,
         parameters: &[(String, String)],
         patience: Duration,
-    ) -> Result<(Response<()>, T), String> {
+    ) -> Result<(Parts, T), String> {
         let mut url = format!("{}{path}", options.server.trim_end_matches('/'));
         for (at, (name, value)) in options.parameters.iter().chain(parameters).enumerate() {
             url.push(if at == 0 { '?' } else { '&' });
@@ -174,10 +176,10 @@ impl Asking {
             url.push('=');
             push_encoded(&mut url, value);
         }
-        let (head, body) = self.requester.get(&url, &options.http, (&[], patience)).await?;
-        if head.status() != StatusCode::OK {
+        let (head, body) = get(&self.client, &url, (&[], patience)).await?.into_parts();
+        if head.status != StatusCode::OK {
             let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-            return Err(format!("{path}: {}: {text}", head.status()));
+            return Err(format!("{path}: {}: {text}", head.status));
         }
         let value = serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))?;
         Ok((head, value))
@@ -195,8 +197,8 @@ fn push_encoded(out: &mut String, text: &str) {
 }
 
 /// Where to go on; an index that falls begins anew.
-fn advance(index: &mut u64, head: &Response<()>) {
-    let new = head.headers().get("x-consul-index").and_then(|value| value.to_str().ok()?.parse().ok());
+fn advance(index: &mut u64, head: &Parts) {
+    let new = head.headers.get("x-consul-index").and_then(|value| value.to_str().ok()?.parse().ok());
     let new = new.unwrap_or(0);
     *index = if new < *index { 0 } else { new };
 }

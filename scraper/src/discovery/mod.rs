@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::config::{HttpOptions, TargetGroup};
-use crate::http::Roots;
+use crate::http::{Client, Roots};
 use feed::Feed;
 
 pub use dns::DnsRecord;
@@ -175,16 +175,18 @@ impl Discoverer {
             return Self { kind: Kind::Kubernetes(cluster), mechanism, subscribers, tasks: vec![task] };
         }
         let feed = Arc::new(Feed::new(Arc::clone(&subscribers)));
-        let (out, roots) = (Arc::clone(&feed), Arc::clone(&shared.roots));
-        let agent = shared.user_agent.clone();
+        let out = Arc::clone(&feed);
+        let client = |options| Client::with_roots(options, &shared.roots, shared.user_agent.clone());
         let (mechanism, task) = match discovery.clone() {
             Discovery::File(options) => ("file", tokio::spawn(file::run(options, out))),
             Discovery::Http(options) => {
-                ("http", tokio::spawn(http::run(*options, http::Requester::new(roots, agent), out)))
+                let client = client(&options.http);
+                ("http", tokio::spawn(http::run(*options, client, out)))
             }
             Discovery::Dns(options) => ("dns", tokio::spawn(dns::run(options, out))),
             Discovery::Consul(options) => {
-                ("consul", tokio::spawn(consul::run(*options, http::Requester::new(roots, agent), out)))
+                let client = client(&options.http);
+                ("consul", tokio::spawn(consul::run(*options, client, out)))
             }
             Discovery::Kubernetes(_) => ("kubernetes", tokio::spawn(async {})),
         };

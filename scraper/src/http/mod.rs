@@ -6,6 +6,7 @@
 //! every piece of a page from one task to another. HTTP/2, which is only spoken where TLS negotiates it, is hyper's.
 
 mod auth;
+mod client;
 mod dial;
 mod exchange;
 mod http1;
@@ -15,6 +16,7 @@ mod stream;
 mod tls;
 
 pub(crate) use auth::Authorizer;
+pub use client::Client;
 pub(crate) use dial::{Dialer, Peer, Roots};
 pub(crate) use exchange::{Answer, ExchangeError, Outgoing, Session};
 pub use pins::Pins;

@@ -153,6 +153,12 @@ impl Pools {
         targets
     }
 
+    /// What discoverers share.
+    pub(crate) fn discovery(&self) -> Arc<discovery::Shared> {
+        let new = || Arc::new(discovery::Shared::new(Arc::default(), String::new()));
+        self.discovery.clone().unwrap_or_else(new)
+    }
+
     pub(crate) fn metadata(&self) -> Vec<TargetMetadata> {
         let of = |pool: &Pool, task: &Task| TargetMetadata {
             pool: pool.common.job.name.clone(),

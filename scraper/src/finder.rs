@@ -1,0 +1,56 @@
+//! Targets that somebody else than a scrape pool wants: Alertmanagers, or whoever looks what discovery finds.
+
+use std::sync::Arc;
+
+use k8s::Mailbox;
+
+use crate::config::{Discovery, TargetGroup};
+use crate::discovery::{self, Discoverer, PoolMailbox};
+use crate::http::Roots;
+
+/// What some fixed targets and some discoveries come to. Dropping it ends discoveries that nobody else follows.
+pub struct Finder {
+    discoverers: Vec<Arc<Discoverer>>,
+    mailbox: Arc<PoolMailbox>,
+}
+
+impl Finder {
+    /// Looks for targets on the current tokio runtime, on its own. Servers that are asked are judged by the
+    /// authorities of `system_roots_pem` where their options name none.
+    #[must_use]
+    pub fn alone(targets: &[TargetGroup], discoveries: &[Discovery], system_roots_pem: Vec<u8>) -> Self {
+        let roots = Arc::new(Roots { system_pem: system_roots_pem, pins: None });
+        let agent = concat!("Pyrometer/", env!("CARGO_PKG_VERSION")).to_owned();
+        Self::start(targets, discoveries, &discovery::Shared::new(roots, agent))
+    }
+
+    pub(crate) fn start(
+        targets: &[TargetGroup],
+        discoveries: &[Discovery],
+        shared: &discovery::Shared,
+    ) -> Self {
+        let mailbox = Mailbox::new();
+        let mut discoverers = vec![Discoverer::fixed(targets)];
+        discoverers.extend(discoveries.iter().map(|options| shared.discoverer(options)));
+        for (place, discoverer) in discoverers.iter().enumerate() {
+            discoverer.subscribe(place, &mailbox);
+        }
+        Self { discoverers, mailbox }
+    }
+
+    /// All groups there are now: the fixed ones first, then those of each discovery in the order of their sources.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<TargetGroup>> {
+        let of = |discoverer: &Arc<Discoverer>| {
+            let mut sources = discoverer.sources();
+            sources.sort_unstable();
+            sources.into_iter().filter_map(|source| discoverer.group(&source)).collect::<Vec<_>>()
+        };
+        self.discoverers.iter().flat_map(of).collect()
+    }
+
+    /// Waits until something has changed since this was last called, or since the start.
+    pub async fn changed(&self) {
+        self.mailbox.take().await;
+    }
+}
