@@ -49,7 +49,7 @@ fn series(labels_refs: &[u32], samples: Vec<v1::Sample>) -> v2::TimeSeries {
 fn read(db: &Db, name: &str) -> Samples {
     let snapshot = db.snapshot();
     let matchers = [Matcher::equal("__name__", name)];
-    let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&matchers, TimeRange::ALL)).unwrap();
     let mut samples = Samples::default();
     (0..set.len()).for_each(|index| set.samples(index, TimeRange::ALL, &mut samples).unwrap());
     samples
