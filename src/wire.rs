@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use model::Timestamp;
-use remote::receive::Receiver;
+use remote::receive::{Protocol, Receiver};
 use scraper::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -165,6 +165,7 @@ async fn start(
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
+    senders.quote(&scraper);
     let rule_options = rules::Options {
         begin: Some(attached),
         observer: Some(Arc::new(state.clone())),
@@ -251,7 +252,9 @@ fn write_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<Receiv
     let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
     let takes_late = cli.cluster.has(Role::Shard) || loaded.storage.out_of_order_window_ms > 0;
     enabled.then(|| {
-        let receiver = Receiver::new(Arc::clone(db), random_seeds());
+        let accepted = cli.web.accepted_messages.iter().filter_map(|name| Protocol::of_message(name));
+        let receiver =
+            Receiver::new(Arc::clone(db), random_seeds()).by_clock(now).accepting(accepted.collect());
         Arc::new(if takes_late { receiver.taking_late() } else { receiver })
     })
 }

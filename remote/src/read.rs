@@ -202,10 +202,10 @@ fn push_result(
         result.message(1, |series| {
             push_labels(series, &labels);
             for (ts, value) in samples.ts.iter().zip(&samples.values) {
-                push_sample(series, 2, *ts, *value);
+                push_sample(series, 2, (*ts, 0), *value);
             }
             for (ts, histogram) in samples.histogram_ts.iter().zip(&samples.histograms) {
-                push_histogram(series, 4, *ts, histogram);
+                push_histogram(series, 4, (*ts, 0), histogram);
             }
         });
     }
