@@ -19,6 +19,7 @@ use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
 use crate::metrics_apis::MetricsApis;
+use crate::outgoing;
 use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
@@ -159,6 +160,8 @@ async fn start(
     let history = attach_history(&db, &state, &attached);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
+    let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
+    others.apply(outgoing::endpoints(&loaded)?);
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
@@ -178,6 +181,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        others: Arc::clone(&others),
         cell: parts.cell(),
     });
 
@@ -189,6 +193,7 @@ async fn start(
         rules: Arc::clone(&rules),
         alertmanagers,
         senders: Arc::clone(&senders),
+        others,
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -450,6 +455,7 @@ struct Reload {
     rules: Arc<rules::Handle>,
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
+    others: Arc<remote::read::Endpoints>,
     state: api::State,
 }
 
@@ -482,11 +488,13 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        let others = outgoing::endpoints(&loaded)?;
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.others.apply(others);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
