@@ -24,6 +24,7 @@ use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::thanos::Thanos;
 use crate::upkeep::{Asked, Maintenance, Signals};
 use crate::web::{self, serve};
 
@@ -158,6 +159,8 @@ async fn start(
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
+    let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
+    servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
     let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
@@ -194,6 +197,7 @@ async fn start(
         alertmanagers,
         senders: Arc::clone(&senders),
         others,
+        thanos,
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -456,6 +460,7 @@ struct Reload {
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
     others: Arc<remote::read::Endpoints>,
+    thanos: Arc<Thanos>,
     state: api::State,
 }
 
@@ -495,6 +500,7 @@ impl Reload {
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
         self.others.apply(others);
+        self.thanos.reload(&loaded);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());

@@ -30,5 +30,6 @@ mod restart;
 mod rules;
 mod secured;
 mod shards;
+mod thanos;
 mod tidy;
 mod tools;
