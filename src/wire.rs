@@ -19,6 +19,7 @@ use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
 use crate::metrics_apis::MetricsApis;
+use crate::outgoing;
 use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::samples::Samples;
@@ -164,6 +165,8 @@ async fn start(
     servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
+    let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
+    others.apply(outgoing::endpoints(&loaded)?);
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
@@ -183,6 +186,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        others: Arc::clone(&others),
         cell: parts.cell(),
     });
 
@@ -194,6 +198,7 @@ async fn start(
         rules: Arc::clone(&rules),
         alertmanagers,
         senders: Arc::clone(&senders),
+        others,
         thanos,
         state: state.clone(),
     });
@@ -456,6 +461,7 @@ struct Reload {
     rules: Arc<rules::Handle>,
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
+    others: Arc<remote::read::Endpoints>,
     thanos: Arc<Thanos>,
     state: api::State,
 }
@@ -489,11 +495,13 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        let others = outgoing::endpoints(&loaded)?;
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.others.apply(others);
         self.thanos.reload(&loaded);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);

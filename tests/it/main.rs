@@ -24,6 +24,7 @@ mod prometheus;
 mod promqltest;
 mod query_care;
 mod refusals;
+mod remote_read;
 mod remote_write;
 mod restart;
 mod rules;
