@@ -210,7 +210,7 @@ fn spread(what: &str, mut numbers: Vec<usize>) -> std::io::Result<()> {
 
 fn count(db: &Db, matchers: &[model::Matcher], range: TimeRange) -> anyhow::Result<Counted> {
     let snapshot = db.snapshot();
-    let set = snapshot.select(&Selection { matchers, range })?;
+    let set = snapshot.select(&Selection::new(matchers, range))?;
     let mut counted = Counted::default();
     let mut values: BTreeMap<String, std::collections::HashSet<String>> = BTreeMap::new();
     let mut samples = Samples::default();
