@@ -109,7 +109,9 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     let listeners = listening.bind().await?;
     let address = listeners[0].local_addr()?;
     let place = Place::new(cli, address, listening.guard.as_deref())?;
-    let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
+    let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let routes = parts.mount(cli, axum::Router::new(), &stop);
     let servers = listening.serve(listeners, &routes, cli, &stop);
     parts.greet(
@@ -143,17 +145,16 @@ async fn start(
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
+    let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let samples = Samples::new(&store, parts.cell());
     let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
-    let db = tokio::select! {
-        opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
-        () = signals.stop() => return Ok(()),
-    };
+    let opening = open_store(cli, &loaded.storage, &state);
+    let Some(db) = unless_stopped(&mut signals, opening).await?.map(Arc::new) else { return Ok(()) };
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
@@ -168,15 +169,12 @@ async fn start(
     let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
     others.apply(outgoing::endpoints(&loaded)?);
     let jobs = Jobs::new(cli, local, place, cluster)?;
-    let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
-    let scraper = Arc::new(scraper);
+    let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
-    let rule_options = rules::Options {
-        begin: Some(attached),
-        observer: Some(Arc::new(state.clone())),
-        ..jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db)
-    };
-    let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
+    let mut options = jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db);
+    options.begin = Some(attached);
+    options.observer = Some(Arc::new(state.clone()));
+    let rules = Arc::new(rules::start(options, stop.child_token())?);
     let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
     alertmanagers.apply(&loaded.alertmanagers);
     state.attach(api::Running {
@@ -240,6 +238,17 @@ impl Work {
         self.db.sync().context("syncing the log")?;
         tracing::info!("stopped; every committed sample is on disk");
         Ok(())
+    }
+}
+
+/// What `work` gives, unless a signal to stop comes first.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = work => done.map(Some),
+        () = signals.stop() => Ok(None),
     }
 }
 
