@@ -22,6 +22,7 @@ use crate::metrics_apis::MetricsApis;
 use crate::outgoing;
 use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
+use crate::samples::Samples;
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::thanos::Thanos;
@@ -142,9 +143,10 @@ async fn start(
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &store).await?;
-    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
     let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let samples = Samples::new(&store, parts.cell());
+    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
+    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 

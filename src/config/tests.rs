@@ -2,6 +2,10 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    super::parse(path, text, rules::Unknown::Refused)
+}
+
 fn error(text: &str) -> String {
     match parse(Path::new("p.yml"), text) {
         Ok(loaded) => unreachable!("accepted {} jobs: {text}", loaded.jobs.len()),

@@ -23,6 +23,7 @@ mod neighbours;
 mod process;
 mod prometheus;
 mod promqltest;
+mod promtool;
 mod query_care;
 mod refusals;
 mod remote_read;
