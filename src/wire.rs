@@ -136,10 +136,9 @@ async fn start(
     // Signals count from here on, also while the store is being opened.
     let mut signals = Signals::new()?;
     let listeners = listening.bind().await?;
-    let own_address = listeners[0].local_addr()?;
 
     let store = Arc::new(OnceLock::new());
-    let place = Place::new(cli, own_address, listening.guard.as_deref())?;
+    let place = Place::new(cli, listeners[0].local_addr()?, listening.guard.as_deref())?;
     let state = api::State::new(api_options(cli, flags, &loaded, &place));
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
@@ -166,8 +165,7 @@ async fn start(
     servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
-    let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
-    others.apply(outgoing::endpoints(&loaded)?);
+    let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
@@ -205,8 +203,7 @@ async fn start(
 
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
-    let work = Work { state, scraper, rules, servers, senders, history, maintenance, db };
-    work.end(&stop).await
+    Work { state, scraper, rules, servers, senders, history, maintenance, db }.end(&stop).await
 }
 
 /// What must be ended in order.

@@ -8,6 +8,7 @@ mod adapter_rules;
 mod alertmanagers;
 mod answers;
 mod autoscaler;
+mod chaos;
 mod cluster;
 mod configured;
 mod deploy;
