@@ -53,6 +53,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
         None => Loaded::default(),
     };
     cli.cluster.check(&loaded)?;
+    cli.thanos.check(&cli, &loaded)?;
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
@@ -403,6 +404,7 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
         float_chunks: if cli.stores_start_times() { tsdb::FloatChunks::Xor2 } else { file.float_chunks },
         series_max: cli.storage.series_max,
+        compact: !cli.thanos.ships(),
         ..defaults
     };
     let options = match cli.mode {
@@ -484,12 +486,12 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        self.thanos.reload(&loaded)?;
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
-        self.thanos.reload(&loaded);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
