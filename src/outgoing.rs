@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use base64::Engine as _;
+use remote::send::{MetadataOptions, MetadataSource};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Identity, Proxy};
 use scraper::config::{Auth, HttpOptions, Secret};
 
-use crate::config::RemoteWriteOptions;
+use crate::config::{RemoteReadOptions, RemoteWriteOptions};
 
 /// A client with the TLS settings and the proxy of `options`.
 fn client(options: &HttpOptions) -> anyhow::Result<Client> {
@@ -86,11 +87,12 @@ fn headers(options: &HttpOptions, more: &[(String, String)]) -> anyhow::Result<H
     Ok(headers)
 }
 
-/// A destination of remote write, whose place in the log is kept below `dir`.
+/// A destination of remote write, whose place in the log is kept below `dir`, and which is told what `metadata` says.
 pub(crate) fn destination(
     options: &RemoteWriteOptions,
     external_labels: &model::Labels,
     dir: &std::path::Path,
+    metadata: &MetadataSource,
 ) -> anyhow::Result<remote::send::Destination> {
     let context = || format!("remote_write {:?}", options.name);
     let client = client(&options.http).with_context(context)?;
@@ -107,6 +109,7 @@ pub(crate) fn destination(
     Ok(remote::send::Destination {
         name: options.name.clone(),
         url: options.url.clone(),
+        protocol: options.protocol,
         client,
         headers: Arc::new(move || headers(&http, &more).map_err(|error| format!("{error:#}"))),
         timeout: options.timeout,
@@ -114,8 +117,41 @@ pub(crate) fn destination(
         relabel: relabels.then(|| Arc::new(change) as remote::send::Relabel),
         exemplars: options.exemplars,
         histograms: options.histograms,
+        metadata: options.metadata.map(|times| MetadataOptions {
+            source: Arc::clone(metadata),
+            every: times.every,
+            per_request: times.per_request,
+        }),
         queue: options.queue,
         cursor_path: dir.join("remote_write").join(format!("{file}.cursor")),
         now: crate::wire::now,
     })
+}
+
+/// A server that is asked for samples.
+pub(crate) fn endpoint(
+    options: &RemoteReadOptions,
+    external_labels: &model::Labels,
+) -> anyhow::Result<remote::read::Endpoint> {
+    let context = || format!("remote_read {:?}", options.name);
+    let client = client(&options.http).with_context(context)?;
+    headers(&options.http, &options.headers).with_context(context)?;
+    let (http, more) = (options.http.clone(), options.headers.clone());
+    let external_labels =
+        if options.with_external_labels { external_labels } else { &model::Labels::empty() };
+    Ok(remote::read::Endpoint {
+        name: options.name.clone(),
+        url: options.url.clone(),
+        client,
+        headers: Arc::new(move || headers(&http, &more).map_err(|error| format!("{error:#}"))),
+        timeout: options.timeout,
+        required: options.required.clone(),
+        recent: options.recent,
+        external_labels: external_labels.clone(),
+    })
+}
+
+/// All of them.
+pub(crate) fn endpoints(loaded: &crate::config::Loaded) -> anyhow::Result<Vec<remote::read::Endpoint>> {
+    loaded.remote_read.iter().map(|options| endpoint(options, &loaded.external_labels)).collect()
 }

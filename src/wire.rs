@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use model::Timestamp;
-use remote::receive::Receiver;
+use remote::receive::{Protocol, Receiver};
 use scraper::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -19,8 +19,10 @@ use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
 use crate::metrics_apis::MetricsApis;
+use crate::outgoing;
 use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
+use crate::samples::Samples;
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::thanos::Thanos;
@@ -142,9 +144,10 @@ async fn start(
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &store).await?;
-    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
     let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let samples = Samples::new(&store, parts.cell());
+    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
+    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
@@ -163,15 +166,13 @@ async fn start(
     servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
+    let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
+    others.apply(outgoing::endpoints(&loaded)?);
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
-    let rule_options = rules::Options {
-        begin: Some(attached),
-        observer: Some(Arc::new(state.clone())),
-        ..jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db)
-    };
-    let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
+    senders.quote(&scraper);
+    let rules = start_rules(&jobs, (cli, &loaded), (&state, &db), attached, &stop)?;
     let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
     alertmanagers.apply(&loaded.alertmanagers);
     state.attach(api::Running {
@@ -181,6 +182,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        others: Arc::clone(&others),
         cell: parts.cell(),
     });
 
@@ -192,6 +194,7 @@ async fn start(
         rules: Arc::clone(&rules),
         alertmanagers,
         senders: Arc::clone(&senders),
+        others,
         thanos,
         state: state.clone(),
     });
@@ -202,6 +205,22 @@ async fn start(
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
     let work = Work { state, scraper, rules, servers, senders, history, maintenance, db };
     work.end(&stop).await
+}
+
+/// `attached`: cancelled when the store has its history.
+fn start_rules(
+    jobs: &Jobs,
+    (cli, loaded): (&Cli, &Loaded),
+    (state, db): (&api::State, &Arc<Db>),
+    attached: Shutdown,
+    stop: &Shutdown,
+) -> anyhow::Result<Arc<rules::Handle>> {
+    let options = rules::Options {
+        begin: Some(attached),
+        observer: Some(Arc::new(state.clone())),
+        ..jobs.rules(loaded, cli, Arc::clone(state.engine()), db)
+    };
+    Ok(Arc::new(rules::start(options, stop.child_token())?))
 }
 
 /// What must be ended in order.
@@ -252,7 +271,9 @@ fn write_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<Receiv
     let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
     let takes_late = cli.cluster.has(Role::Shard) || loaded.storage.out_of_order_window_ms > 0;
     enabled.then(|| {
-        let receiver = Receiver::new(Arc::clone(db), random_seeds());
+        let accepted = cli.web.accepted_messages.iter().filter_map(|name| Protocol::of_message(name));
+        let receiver =
+            Receiver::new(Arc::clone(db), random_seeds()).by_clock(now).accepting(accepted.collect());
         Arc::new(if takes_late { receiver.taking_late() } else { receiver })
     })
 }
@@ -453,6 +474,7 @@ struct Reload {
     rules: Arc<rules::Handle>,
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
+    others: Arc<remote::read::Endpoints>,
     thanos: Arc<Thanos>,
     state: api::State,
 }
@@ -486,12 +508,14 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        let others = outgoing::endpoints(&loaded)?;
         self.thanos.reload(&loaded)?;
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.others.apply(others);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());

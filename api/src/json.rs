@@ -35,7 +35,7 @@ enum Rest {
     Nothing,
 }
 
-struct Pieces {
+pub(crate) struct Pieces {
     rest: Rest,
     first: bool,
     /// What closes the envelope.
@@ -44,7 +44,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(outcome: Outcome, stats: Option<String>) -> Self {
+    pub(crate) fn new(outcome: Outcome, stats: Option<String>) -> Self {
         let mut tail = String::new();
         if let Some(stats) = stats {
             tail.push_str(",\"stats\":");

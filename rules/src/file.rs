@@ -91,6 +91,68 @@ impl<'de> Deserialize<'de> for Duration {
 /// # Errors
 /// The first mistake in the text.
 pub fn parse(text: &str) -> Result<Vec<Group>, FileError> {
+    parse_with(text, Unknown::Refused)
+}
+
+/// What becomes of fields that no rule file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are mistakes.
+    Refused,
+    /// They are looked past. Mistakes in a file with such fields have no line.
+    Ignored,
+}
+
+impl Unknown {
+    /// Ignored, or not.
+    #[must_use]
+    pub fn new(ignored: bool) -> Self {
+        if ignored { Self::Ignored } else { Self::Refused }
+    }
+}
+
+/// As [`parse`], for files that may have fields for other readers.
+///
+/// # Errors
+/// The first mistake in the text.
+pub fn parse_with(text: &str, unknown: Unknown) -> Result<Vec<Group>, FileError> {
+    let parsed = parse_strictly(text);
+    match parsed {
+        Err(fault) if unknown == Unknown::Ignored && fault.what.contains("unknown field") => {
+            let known = serde_saphyr::from_str(text).map(without_unknown).map_err(|error| FileError {
+                line: 0,
+                column: 0,
+                what: first_line(&error.without_snippet().to_string()),
+            })?;
+            let parsed = parse_strictly(&known.to_string());
+            parsed.map_err(|fault| FileError { line: 0, column: 0, ..fault })
+        }
+        parsed => parsed,
+    }
+}
+
+/// The file with the fields alone that are known.
+fn without_unknown(mut file: serde_json::Value) -> serde_json::Value {
+    const GROUP: [&str; 6] = ["name", "interval", "query_offset", "limit", "labels", "rules"];
+    const RULE: [&str; 7] = ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
+    let keep = |value: &mut serde_json::Value, keys: &[&str]| {
+        if let Some(map) = value.as_object_mut() {
+            map.retain(|key, _| keys.contains(&key.as_str()));
+        }
+    };
+    keep(&mut file, &["groups"]);
+    for group in file["groups"].as_array_mut().into_iter().flatten() {
+        keep(group, &GROUP);
+        group.get_mut("rules").and_then(serde_json::Value::as_array_mut).into_iter().flatten().for_each(
+            |rule| {
+                keep(rule, &RULE);
+            },
+        );
+    }
+    file
+}
+
+fn parse_strictly(text: &str) -> Result<Vec<Group>, FileError> {
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#') || line == "---";
     if text.lines().all(blank) {
         return Ok(Vec::new());

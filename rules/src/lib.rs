@@ -54,7 +54,7 @@ use std::sync::Arc;
 use model::{Labels, QueryCancelled, Timestamp};
 use tokio_util::task::TaskTracker;
 
-pub use file::{FileError, parse};
+pub use file::{FileError, Unknown, parse, parse_with};
 pub use handle::Handle;
 pub use notifier::{Alertmanager, Delivery, Post, Posting, QueueOptions, Relabel};
 pub use query::{EndedQuery, Observer};

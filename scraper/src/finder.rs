@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use k8s::Mailbox;
+use model::Labels;
 
-use crate::config::{Discovery, TargetGroup};
+use crate::config::{Discovery, ScrapeJob, TargetGroup};
 use crate::discovery::{self, Discoverer, PoolMailbox};
 use crate::http::Roots;
+use crate::relabel;
+use crate::target::{Outcome, resolve};
 
 /// What some fixed targets and some discoveries come to. Dropping it ends discoveries that nobody else follows.
 pub struct Finder {
@@ -53,4 +56,38 @@ impl Finder {
     pub async fn changed(&self) {
         self.mailbox.take().await;
     }
+}
+
+/// What relabelling makes of a target that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Its labels before, defaults included.
+    pub discovered: Labels,
+    /// Its labels after relabelling, as promtool shows them: with those that say how it is scraped, but not with what
+    /// discovery said. None if it is dropped or cannot be scraped.
+    pub labels: Labels,
+    /// Why it cannot be scraped.
+    pub error: Option<String>,
+}
+
+/// What becomes of the targets of a group in a job.
+#[must_use]
+pub fn judge(job: &ScrapeJob, group: &TargetGroup) -> Vec<Judged> {
+    let judged = |outcome| match outcome {
+        Outcome::Active(target) => {
+            let mut labels = target.discovered.to_builder();
+            // It has not dropped the target before.
+            let _ = relabel::apply(&job.relabel, &mut labels);
+            labels.retain(|name, _| !name.starts_with("__meta_"));
+            for (name, value) in &target.labels {
+                labels.set(name, value);
+            }
+            Judged { discovered: target.discovered, labels: labels.build(), error: None }
+        }
+        Outcome::Dropped(discovered) => Judged { discovered, labels: Labels::empty(), error: None },
+        Outcome::Invalid { discovered, error } => {
+            Judged { discovered, labels: Labels::empty(), error: Some(error) }
+        }
+    };
+    resolve(job, group).map(judged).collect()
 }

@@ -54,7 +54,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use config::{Config, ConfigError, ScrapeJob};
-pub use finder::Finder;
+pub use finder::{Finder, Judged, judge};
 pub use http::Client;
 pub use status::{Health, PoolStatus, Stats, TargetMetadata, TargetStatus, Targets};
 pub use tokio_util::sync::CancellationToken as Shutdown;

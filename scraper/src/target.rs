@@ -39,7 +39,7 @@ pub(crate) struct Target {
 pub(crate) enum Outcome {
     Active(Box<Target>),
     Dropped(Labels),
-    Invalid(String),
+    Invalid { discovered: Labels, error: String },
 }
 
 impl Target {
@@ -92,13 +92,14 @@ fn resolve_one(job: &ScrapeJob, mut labels: LabelsBuilder) -> Outcome {
     if !relabel::apply(&job.relabel, &mut labels) {
         return Outcome::Dropped(discovered);
     }
-    match finish(job, discovered, labels) {
-        Ok(target) => Outcome::Active(Box::new(target)),
-        Err(error) => Outcome::Invalid(error),
+    match finish(job, labels) {
+        Ok(target) => Outcome::Active(Box::new(Target { discovered, ..target })),
+        Err(error) => Outcome::Invalid { discovered, error },
     }
 }
 
-fn finish(job: &ScrapeJob, discovered: Labels, mut labels: LabelsBuilder) -> Result<Target, String> {
+/// The target, without the labels that it was discovered with.
+fn finish(job: &ScrapeJob, mut labels: LabelsBuilder) -> Result<Target, String> {
     let get = |name: &str| labels.get(name).unwrap_or("").to_owned();
     let address = get(ADDRESS);
     if address.is_empty() {
@@ -141,6 +142,7 @@ fn finish(job: &ScrapeJob, discovered: Labels, mut labels: LabelsBuilder) -> Res
         labels.set("instance", &address);
     }
     let labels = labels.build();
+    let discovered = Labels::empty();
     Ok(Target { discovered, labels, scheme, address, path, interval_ms, timeout_ms, histograms, node })
 }
 
@@ -208,7 +210,7 @@ mod tests {
             match outcome {
                 Outcome::Active(target) => active.push(*target),
                 Outcome::Dropped(_) => dropped += 1,
-                Outcome::Invalid(_) => {}
+                Outcome::Invalid { .. } => {}
             }
         }
         (active, dropped)

@@ -8,14 +8,11 @@ use clap::{Args, Subcommand};
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Check files and servers; exit status 0 if all is well.
-    #[command(subcommand)]
-    Check(Check),
+    Check(CheckCommand),
     /// Unit tests.
-    #[command(subcommand)]
-    Test(Test),
+    Test(TestCommand),
     /// Ask a server.
-    #[command(subcommand)]
-    Query(Query),
+    Query(QueryCommand),
     /// Look into data directories, and make blocks.
     #[command(subcommand)]
     Tsdb(Tsdb),
@@ -26,8 +23,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Debug(Debug),
     /// Send samples.
-    #[command(subcommand)]
-    Push(Push),
+    Push(PushCommand),
     /// Rules in prometheus-adapter's format.
     #[command(subcommand)]
     AdapterRules(AdapterRules),
@@ -45,9 +41,29 @@ pub(crate) enum Command {
     },
 }
 
+/// What to check, and by which measure.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CheckCommand {
+    /// A scrape interval of this or more is found by the lint check too-long-scrape-interval.
+    #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", global = true)]
+    pub(crate) lookback_delta: String,
+    #[command(subcommand)]
+    pub(crate) what: Check,
+}
+
 /// What to check.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Check {
+    /// Look for the targets of a job and print what relabelling makes of them.
+    ServiceDiscovery {
+        /// How long to look.
+        #[arg(long, value_name = "DURATION", default_value = "30s")]
+        timeout: String,
+        /// The configuration file.
+        file: PathBuf,
+        /// The job's name.
+        job: String,
+    },
     /// Check configuration files, and the rule files that they name.
     Config {
         /// Look only at the files themselves, not at what they refer to.
@@ -87,6 +103,9 @@ pub(crate) enum Check {
         /// Also print how many series each metric has.
         #[arg(long)]
         extended: bool,
+        /// Which checks: all or none.
+        #[arg(long, value_name = "CHECKS", default_value = "all", value_parser = ["all", "none"])]
+        lint: String,
     },
     /// Whether a server is healthy.
     Healthy(Server),
@@ -122,11 +141,21 @@ pub(crate) struct Server {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Client {
     /// File with HTTP client options, in the format of a scrape configuration.
-    #[arg(long = "http.config.file", value_name = "FILE")]
+    #[arg(long = "http.config.file", value_name = "FILE", global = true)]
     pub(crate) config_file: Option<PathBuf>,
     /// Header to send, NAME=VALUE; may be given several times.
-    #[arg(long = "header", value_name = "NAME=VALUE")]
+    #[arg(long = "header", value_name = "NAME=VALUE", global = true)]
     pub(crate) headers: Vec<String>,
+}
+
+/// What to test, and where to report.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TestCommand {
+    /// Write a report in JUnit's format.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) junit: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) what: Test,
 }
 
 /// What to test.
@@ -137,13 +166,28 @@ pub(crate) enum Test {
         /// Only tests whose names match; may be given several times.
         #[arg(long, value_name = "REGEX")]
         run: Vec<String>,
-        /// Write a report in JUnit's format.
-        #[arg(long, value_name = "FILE")]
-        junit: Option<PathBuf>,
+        /// Print which test runs.
+        #[arg(long)]
+        debug: bool,
+        /// Accepted for promtool's sake: what differs is always told sample by sample.
+        #[arg(long)]
+        diff: bool,
+        /// Ignore unknown fields of test and rule files.
+        #[arg(long)]
+        ignore_unknown_fields: bool,
         /// The files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+}
+
+/// What to ask a server, and how to print it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct QueryCommand {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) what: Query,
 }
 
 /// What to ask a server.
@@ -151,8 +195,6 @@ pub(crate) enum Test {
 pub(crate) enum Query {
     /// The value of an expression at one time.
     Instant {
-        #[command(flatten)]
-        output: Output,
         /// When: RFC 3339 or seconds since the epoch; now if absent.
         #[arg(long, value_name = "TIME")]
         time: Option<String>,
@@ -163,8 +205,6 @@ pub(crate) enum Query {
     },
     /// The values of an expression over time.
     Range {
-        #[command(flatten)]
-        output: Output,
         #[command(flatten)]
         span: Span,
         /// Time between two values; so that there are 250 if absent.
@@ -178,8 +218,6 @@ pub(crate) enum Query {
     /// Series.
     Series {
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
         span: Span,
         /// Which series; may be given several times.
         #[arg(long = "match", value_name = "SELECTOR", required = true)]
@@ -189,8 +227,6 @@ pub(crate) enum Query {
     },
     /// Values of a label.
     Labels {
-        #[command(flatten)]
-        output: Output,
         #[command(flatten)]
         span: Span,
         /// Of which series; may be given several times.
@@ -203,8 +239,6 @@ pub(crate) enum Query {
     },
     /// How buckets of histograms are used.
     Analyze {
-        #[command(flatten)]
-        client: Client,
         /// URL of the server.
         #[arg(long, value_name = "URL")]
         server: String,
@@ -227,7 +261,7 @@ pub(crate) enum Query {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Output {
     /// promql or json.
-    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "promql", value_parser = ["promql", "json"])]
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "promql", value_parser = ["promql", "json"], global = true)]
     pub(crate) format: String,
     #[command(flatten)]
     pub(crate) client: Client,
@@ -252,6 +286,9 @@ pub(crate) enum Tsdb {
         /// Entries of each list.
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
+        /// Also print how full chunks are.
+        #[arg(long)]
+        extended: bool,
         /// Only these series.
         #[arg(long = "match", value_name = "SELECTOR")]
         matches: Option<String>,
@@ -271,23 +308,53 @@ pub(crate) enum Tsdb {
         path: PathBuf,
     },
     /// All samples as text: series, value, milliseconds.
-    Dump(Dump),
+    Dump {
+        /// What is printed: samples, or series as JSON.
+        #[arg(long, value_name = "FORMAT", default_value = "prom", value_parser = ["prom", "seriesjson"])]
+        format: String,
+        #[command(flatten)]
+        dump: Dumped,
+    },
     /// All float samples in OpenMetrics text, for create-blocks-from.
-    DumpOpenmetrics(Dump),
+    DumpOpenmetrics(Dumped),
     /// Make blocks of other data.
+    CreateBlocksFrom(CreateBlocksCommand),
+    /// Measure.
     #[command(subcommand)]
-    CreateBlocksFrom(CreateBlocks),
+    Bench(Bench),
+}
+
+/// What to measure.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// How fast samples are written.
+    Write {
+        /// Where to write; what is there is deleted.
+        #[arg(long, value_name = "DIR", default_value = "benchout")]
+        out: PathBuf,
+        /// Series to write.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        metrics: usize,
+        /// Samples of each series, a multiple of 100.
+        #[arg(long, value_name = "N", default_value_t = 3_000)]
+        scrapes: u32,
+        /// A file of series, a JSON object a line; made up if absent.
+        file: Option<PathBuf>,
+    },
 }
 
 /// What to dump.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Dump {
+pub(crate) struct Dumped {
     /// First time, milliseconds since the epoch.
     #[arg(long, value_name = "MS", default_value_t = i64::MIN, allow_hyphen_values = true)]
     pub(crate) min_time: i64,
     /// Last time, milliseconds since the epoch.
     #[arg(long, value_name = "MS", default_value_t = i64::MAX, allow_hyphen_values = true)]
     pub(crate) max_time: i64,
+    /// Accepted for promtool's sake: nothing is written besides.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sandbox_dir_root: Option<PathBuf>,
     /// Which series; may be given several times.
     #[arg(long = "match", value_name = "SELECTOR", default_value = "{__name__=~'(?s:.*)'}")]
     pub(crate) matches: Vec<String>,
@@ -296,17 +363,24 @@ pub(crate) struct Dump {
     pub(crate) path: PathBuf,
 }
 
+/// What to make blocks of, and what to say of them.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CreateBlocksCommand {
+    /// Times and sizes for people.
+    #[arg(short = 'r', long, global = true)]
+    pub(crate) human_readable: bool,
+    /// Do not print the blocks.
+    #[arg(short = 'q', long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) what: CreateBlocks,
+}
+
 /// What to make blocks of.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum CreateBlocks {
     /// A file in OpenMetrics text with timestamps.
     Openmetrics {
-        /// Times and sizes for people.
-        #[arg(short = 'r', long)]
-        human_readable: bool,
-        /// Do not print the blocks.
-        #[arg(short = 'q', long)]
-        quiet: bool,
         /// Label to add to every series, NAME=VALUE; may be given several times.
         #[arg(long = "label", value_name = "NAME=VALUE")]
         labels: Vec<String>,
@@ -318,12 +392,6 @@ pub(crate) enum CreateBlocks {
     },
     /// Recording rules, evaluated by a server over the past.
     Rules {
-        /// Times and sizes for people.
-        #[arg(short = 'r', long)]
-        human_readable: bool,
-        /// Do not print the blocks.
-        #[arg(short = 'q', long)]
-        quiet: bool,
         #[command(flatten)]
         server: Server,
         /// From when: RFC 3339 or seconds since the epoch.
@@ -396,19 +464,33 @@ pub(crate) enum Debug {
     },
 }
 
+/// What to send, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PushCommand {
+    #[command(flatten)]
+    pub(crate) client: Client,
+    #[command(subcommand)]
+    pub(crate) what: Push,
+}
+
 /// What to send.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Push {
     /// Pages of metrics, by remote write; for tests.
     Metrics {
-        #[command(flatten)]
-        client: Client,
         /// Label to add, NAME=VALUE; may be given several times.
         #[arg(long = "label", value_name = "NAME=VALUE", default_value = "job=promtool")]
         labels: Vec<String>,
         /// How long the server may take.
         #[arg(long, value_name = "DURATION", default_value = "30s")]
         timeout: String,
+        /// The message to send.
+        #[arg(long = "protobuf_message", value_name = "NAME", default_value = "prometheus.WriteRequest",
+            value_parser = ["prometheus.WriteRequest"])]
+        message: String,
+        /// The receiver's path, if the URL has none.
+        #[arg(long = "remote-write.path", value_name = "PATH", default_value = "/api/v1/write")]
+        path: String,
         /// URL of the remote-write receiver.
         url: String,
         /// The files; standard input if absent.

@@ -159,6 +159,21 @@ pub(crate) struct Header {
     files: Vec<PathBuf>,
 }
 
+with_http! {
+    /// A file that holds nothing else.
+    HttpFile {}
+}
+
+/// Reads the text of a file of HTTP client options; paths are relative to `folder`.
+pub(super) fn of_file(path: &Path, text: &str, folder: &Path) -> Result<HttpOptions, super::ConfigError> {
+    let file: Spanned<HttpFile> = super::read(path, text)?;
+    file.value.http().options(folder, file.referenced).map_err(|fault| super::ConfigError::Invalid {
+        path: path.to_owned(),
+        location: fault.location,
+        what: fault.what,
+    })
+}
+
 /// Headers that are set by the client itself.
 pub(crate) const RESERVED_HEADERS: [&str; 18] = [
     "authorization",

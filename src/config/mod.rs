@@ -8,6 +8,7 @@ mod expand;
 mod file;
 mod http;
 mod redact;
+mod remote_read;
 mod remote_write;
 mod resolve;
 mod rule_files;
@@ -20,6 +21,7 @@ use serde_saphyr::Location;
 
 pub(crate) use alerting::AlertmanagerOptions;
 pub(crate) use redact::{Shown, redact};
+pub(crate) use remote_read::RemoteReadOptions;
 pub(crate) use remote_write::RemoteWriteOptions;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
@@ -44,6 +46,8 @@ pub(crate) struct Loaded {
     pub(crate) query_log_file: Option<PathBuf>,
     /// Where samples are sent.
     pub(crate) remote_write: Vec<RemoteWriteOptions>,
+    /// Who is asked for samples.
+    pub(crate) remote_read: Vec<RemoteReadOptions>,
     /// How samples are kept.
     pub(crate) storage: storage::StorageOptions,
     /// How OTLP metrics become series.
@@ -65,6 +69,7 @@ impl Default for Loaded {
             alertmanagers: Vec::new(),
             query_log_file: None,
             remote_write: Vec::new(),
+            remote_read: Vec::new(),
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
             redacted: redact::Shown::default(),
@@ -116,10 +121,15 @@ fn place(path: &Path, location: &Option<Location>) -> String {
 
 /// Reads and checks a file.
 pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    load_with(path, rules::Unknown::Refused)
+}
+
+/// Reads and checks a file, whose rule files may have fields that are not known.
+pub(crate) fn load_with(path: &Path, unknown: rules::Unknown) -> Result<Loaded, ConfigError> {
     let fingerprint = fingerprint(path);
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    Ok(Loaded { fingerprint, ..parse(path, &text)? })
+    Ok(Loaded { fingerprint, ..parse(path, &text, unknown)? })
 }
 
 /// Reads and checks a file, but not the rule files that it names.
@@ -127,6 +137,16 @@ pub(crate) fn load_syntax(path: &Path) -> Result<Loaded, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     parse_file(path, &text).map(|(loaded, _)| loaded)
+}
+
+/// Reads a file of HTTP client options, as tools take it.
+pub(crate) fn http_options(path: &Path) -> Result<scraper::config::HttpOptions, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    if text.trim().is_empty() {
+        return Ok(scraper::config::HttpOptions::default());
+    }
+    http::of_file(path, &text, path.parent().unwrap_or(Path::new("")))
 }
 
 /// What tells whether a file or one that it includes has changed: a hash of their names and contents. `None` if
@@ -148,7 +168,7 @@ pub(crate) fn fingerprint(path: &Path) -> Option<u64> {
     Some(hasher.finish())
 }
 
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+pub(crate) fn parse(path: &Path, text: &str, unknown: rules::Unknown) -> Result<Loaded, ConfigError> {
     let (mut loaded, patterns) = parse_file(path, text)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for pattern in patterns {
@@ -159,7 +179,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
             what,
         })?;
         for path in files {
-            loaded.rules.extend(rule_files::load(&path)?);
+            loaded.rules.extend(rule_files::load(&path, unknown)?);
         }
     }
     Ok(loaded)

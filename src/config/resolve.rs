@@ -72,6 +72,7 @@ fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
         rules: Vec::new(),
         alertmanagers: super::alerting::resolve(file.alerting.as_ref(), folder)?,
         remote_write: super::remote_write::resolve(&file.remote_write, folder)?,
+        remote_read: super::remote_read::resolve(&file.remote_read, folder)?,
         storage: file.storage.unwrap_or_default().resolve()?,
         otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
@@ -97,7 +98,7 @@ fn positive(duration: Option<Duration>) -> Option<i64> {
     duration.map(|duration| duration.0).filter(|ms| *ms > 0)
 }
 
-fn labels(place: &str, pairs: &BTreeMap<String, String>) -> Result<Labels, Fault> {
+pub(super) fn labels(place: &str, pairs: &BTreeMap<String, String>) -> Result<Labels, Fault> {
     if let Some(name) = pairs.keys().find(|name| name.is_empty()) {
         return Err(Fault { location: None, what: format!("{place}: {name:?} is not a valid label name") });
     }

@@ -2,6 +2,10 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    super::parse(path, text, rules::Unknown::Refused)
+}
+
 fn error(text: &str) -> String {
     match parse(Path::new("p.yml"), text) {
         Ok(loaded) => unreachable!("accepted {} jobs: {text}", loaded.jobs.len()),
@@ -34,6 +38,20 @@ fn histograms_are_taken_as_the_file_says() {
 }
 
 #[test]
+fn destinations_say_which_message_they_take_and_how_often_metadata() {
+    let text = "remote_write:\n- url: http://a/\n- url: http://b/\n  protobuf_message: io.prometheus.write.v2.Request\n  \
+                metadata_config: {send_interval: 5s, max_samples_per_send: 7}\n- url: http://c/\n  metadata_config: {send: false}\n";
+    let loaded = parse(Path::new("p.yml"), text).unwrap();
+    let found: Vec<_> = loaded
+        .remote_write
+        .iter()
+        .map(|one| (one.protocol, one.metadata.map(|times| (times.every.as_secs(), times.per_request))))
+        .collect();
+    use remote::receive::Protocol::{V1, V2};
+    assert_eq!(found, [(V1, Some((60, 2000))), (V2, Some((5, 7))), (V1, None)]);
+}
+
+#[test]
 fn mistakes_are_placed() {
     for (text, place) in [
         ("global:\n  nope: 1\n", "p.yml:2:3: unknown field `nope`"),
@@ -42,7 +60,17 @@ fn mistakes_are_placed() {
             "scrape_configs:\n- job_name: a\n  ec2_sd_configs:\n  - region: x\n",
             "p.yml:4:5: job \"a\": ec2_sd_configs is not supported",
         ),
-        ("remote_read:\n- url: http://x/\n", "p.yml:2:3: remote_read is not supported"),
+        ("tracing:\n  endpoint: x\n", "p.yml:2:3: tracing is not supported"),
+        ("remote_read:\n- name: x\n", "p.yml:2:3: url for remote_read is empty"),
+        (
+            "remote_read:\n- {url: 'http://x/', name: a}\n- {url: 'http://y/', name: a}\n",
+            "p.yml:3:3: found multiple",
+        ),
+        ("remote_read:\n- url: ftp://x/\n", "p.yml:2:3: remote_read: \"ftp://x/\" is not a URL"),
+        (
+            "remote_read:\n- url: http://x/\n  headers: {Authorization: x}\n",
+            "p.yml:2:3: authorization header must",
+        ),
         (
             "scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 6s\n",
             "p.yml:4:19: scrape timeout greater",

@@ -107,6 +107,10 @@ impl Flags {
             loaded.rules.is_empty() || !self.has(Role::Querier),
             "rule_files: a querier evaluates no rules yet; let shards or another server evaluate them"
         );
+        anyhow::ensure!(
+            loaded.remote_read.is_empty() || !self.has(Role::Querier) && !self.has(Role::Agent),
+            "remote_read: a querier reads from its shards, and an agent answers no queries"
+        );
         let answers = self.has(Role::All) || self.has(Role::Querier) || self.has(Role::Shard);
         anyhow::ensure!(
             !(self.has(Role::Agent) && answers),

@@ -103,51 +103,109 @@ struct Counted {
     entries: u64,
 }
 
-/// `tsdb analyze`
-pub(super) fn analyze(
-    dir: &Path,
-    ulid: Option<&str>,
-    selector: Option<&str>,
-    limit: usize,
-) -> anyhow::Result<()> {
-    let blocks = blocks(dir)?;
-    let block = match ulid {
-        Some(ulid) => blocks.iter().find(|block| block.ulid.to_string() == ulid),
-        None => blocks.last(),
-    };
-    let block = block.with_context(|| match ulid {
-        Some(ulid) => format!("block {ulid} not found in {}", dir.display()),
-        None => format!("there are no blocks in {}", dir.display()),
-    })?;
-    // The block alone, so that others of the same time are not counted.
-    let alone = Alone::new(dir, &block.ulid.to_string())?;
-    let db = Db::open(&alone.0, Options { retention_ms: None, ..Options::default() })?;
-    let range = TimeRange::new(block.min_time, block.max_time - 1);
-    let matchers = selectors(&[selector.unwrap_or("{__name__=~'(?s:.*)'}").to_owned()])?.remove(0);
-    let counted = count(&db, &matchers, range)?;
-    say!("Block ID: {}", block.ulid);
-    say!("Duration: {}", model::duration::format_ms(block.max_time - block.min_time));
-    say!("Total Series: {}", counted.series);
-    say!("Label names: {}", counted.values.len());
-    say!("Postings (unique label pairs): {}", counted.pairs.len());
-    say!("Postings entries (total label pairs): {}", counted.entries);
-    let lists = [
-        ("Label pairs most involved in churning:", counted.churn_pairs),
-        ("Label names most involved in churning:", counted.churn_names),
-        ("Most common label pairs:", counted.pairs),
-        ("Label names with highest cumulative label value length:", counted.value_bytes),
-        ("Highest cardinality labels:", counted.values),
-        ("Highest cardinality metric names:", counted.metrics),
-    ];
-    let span_ms = (block.max_time - block.min_time).max(1).unsigned_abs();
-    for (at, (title, counts)) in lists.into_iter().enumerate() {
-        say!("\n{title}");
-        for (name, count) in top(counts, limit) {
-            // Churn is told in series that were there for none of the time.
-            say!("{} {name}", if at < 2 { count / span_ms } else { count });
-        }
+/// `tsdb analyze`: a block, and which of its series are looked at.
+pub(super) struct Analyzed {
+    block: BlockMeta,
+    db: Db,
+    matchers: Vec<model::Matcher>,
+    _alone: Alone,
+}
+
+impl Analyzed {
+    /// The newest block of `dir`, or that of a name.
+    pub(super) fn new(dir: &Path, ulid: Option<&str>, selector: Option<&str>) -> anyhow::Result<Self> {
+        let mut blocks = blocks(dir)?;
+        let at = match ulid {
+            Some(ulid) => blocks.iter().position(|block| block.ulid.to_string() == ulid),
+            None => blocks.len().checked_sub(1),
+        };
+        let at = at.with_context(|| match ulid {
+            Some(ulid) => format!("block {ulid} not found in {}", dir.display()),
+            None => format!("there are no blocks in {}", dir.display()),
+        })?;
+        let block = blocks.swap_remove(at);
+        // The block alone, so that others of the same time are not counted.
+        let alone = Alone::new(dir, &block.ulid.to_string())?;
+        let db = Db::open(&alone.0, Options { retention_ms: None, ..Options::default() })?;
+        let matchers = selectors(&[selector.unwrap_or("{__name__=~'(?s:.*)'}").to_owned()])?.remove(0);
+        Ok(Self { block, db, matchers, _alone: alone })
     }
-    Ok(())
+
+    fn range(&self) -> TimeRange {
+        TimeRange::new(self.block.min_time, self.block.max_time - 1)
+    }
+
+    /// How full chunks are.
+    pub(super) fn print_chunks(&self) -> anyhow::Result<()> {
+        let snapshot = self.db.snapshot();
+        let all = snapshot.select_chunks(&Selection::new(&self.matchers, self.range()))?;
+        let mut of_kind: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
+        for index in 0..all.len() {
+            all.chunks(index, self.range(), &mut |chunk| {
+                let count = chunk.bytes.first_chunk().map_or(0, |count| u16::from_be_bytes(*count));
+                let is_float = chunk.encoding == tsdb::ChunkEncoding::Xor;
+                let kind = if is_float { "float" } else { "histogram" };
+                of_kind.entry(kind).or_default().push((usize::from(count), chunk.bytes.len()));
+            })?;
+        }
+        say!("\nCompaction analysis:");
+        for (kind, chunks) in of_kind {
+            let (counts, sizes) = chunks.into_iter().unzip();
+            spread(&format!("samples per {kind} chunk"), counts)?;
+            spread(&format!("bytes per {kind} chunk"), sizes)?;
+        }
+        Ok(())
+    }
+
+    /// What is most numerous.
+    pub(super) fn print(&self, limit: usize) -> anyhow::Result<()> {
+        let block = &self.block;
+        let counted = count(&self.db, &self.matchers, self.range())?;
+        say!("Block ID: {}", block.ulid);
+        say!("Duration: {}", model::duration::format_ms(block.max_time - block.min_time));
+        say!("Total Series: {}", counted.series);
+        say!("Label names: {}", counted.values.len());
+        say!("Postings (unique label pairs): {}", counted.pairs.len());
+        say!("Postings entries (total label pairs): {}", counted.entries);
+        let lists = [
+            ("Label pairs most involved in churning:", counted.churn_pairs),
+            ("Label names most involved in churning:", counted.churn_names),
+            ("Most common label pairs:", counted.pairs),
+            ("Label names with highest cumulative label value length:", counted.value_bytes),
+            ("Highest cardinality labels:", counted.values),
+            ("Highest cardinality metric names:", counted.metrics),
+        ];
+        let span_ms = (block.max_time - block.min_time).max(1).unsigned_abs();
+        for (at, (title, counts)) in lists.into_iter().enumerate() {
+            say!("\n{title}");
+            for (name, count) in top(counts, limit) {
+                // Churn is told in series that were there for none of the time.
+                say!("{} {name}", if at < 2 { count / span_ms } else { count });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Prints how many there are, and the least, those in between, and the greatest.
+fn spread(what: &str, mut numbers: Vec<usize>) -> std::io::Result<()> {
+    numbers.sort_unstable();
+    let at = |percent: usize| numbers.get((numbers.len().saturating_sub(1)) * percent / 100).copied();
+    let shown = [0, 25, 50, 75, 99, 100].map(|percent| at(percent).unwrap_or_default());
+    let mut out = std::io::stdout();
+    std::io::Write::write_fmt(
+        &mut out,
+        format_args!(
+            "{what} ({} chunks): min {} p25 {} p50 {} p75 {} p99 {} max {}\n",
+            numbers.len(),
+            shown[0],
+            shown[1],
+            shown[2],
+            shown[3],
+            shown[4],
+            shown[5]
+        ),
+    )
 }
 
 fn count(db: &Db, matchers: &[model::Matcher], range: TimeRange) -> anyhow::Result<Counted> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use ::rules::Unknown;
 use anyhow::ensure;
 
 use super::Ending;
@@ -39,15 +40,16 @@ impl Checks {
 /// Says of each configuration file whether it can be run.
 pub(super) fn config(
     files: &[PathBuf],
-    syntax_only: bool,
-    agent: bool,
+    (syntax_only, agent): (bool, bool),
     lint: &Lint,
+    lookback_ms: i64,
 ) -> anyhow::Result<Ending> {
     let checks = Checks::new(lint)?;
     let (mut failed, mut found) = (0, false);
     for path in files {
         say!("Checking {}", path.display());
-        let outcome = if syntax_only { config::load_syntax(path) } else { config::load(path) };
+        let unknown = Unknown::new(lint.ignore_unknown_fields);
+        let outcome = if syntax_only { config::load_syntax(path) } else { config::load_with(path, unknown) };
         let outcome = outcome.map_err(anyhow::Error::from).and_then(|loaded| {
             ensure!(!agent || loaded.rules.is_empty(), "field rule_files is not allowed in agent mode");
             ensure!(!agent || loaded.alertmanagers.is_empty(), "field alerting is not allowed in agent mode");
@@ -57,12 +59,13 @@ pub(super) fn config(
             Ok(loaded) => {
                 say!(" SUCCESS: {} is valid prometheus config file syntax", path.display());
                 for job in
-                    loaded.jobs.iter().filter(|job| checks.long_intervals && job.interval_ms >= 300_000)
+                    loaded.jobs.iter().filter(|job| checks.long_intervals && job.interval_ms >= lookback_ms)
                 {
                     found = true;
                     say!(
-                        "  LINT: job {:?}: scrape interval of 5m or more loses samples in queries",
-                        job.name
+                        "  LINT: job {:?}: a scrape interval of {} or more loses samples in queries",
+                        job.name,
+                        model::duration::format_ms(lookback_ms)
                     );
                 }
                 let mut by_file: BTreeMap<&str, Vec<rules::Group>> = BTreeMap::new();
@@ -87,7 +90,7 @@ pub(super) fn config(
 
 /// Says of each rule file how many rules it has.
 pub(super) fn rules(files: &[PathBuf], lint: &Lint) -> anyhow::Result<Ending> {
-    let checks = Checks::new(lint)?;
+    let (checks, unknown) = (Checks::new(lint)?, Unknown::new(lint.ignore_unknown_fields));
     let (mut failed, mut found) = (0, false);
     let mut checked = |name: &str, outcome: anyhow::Result<Vec<rules::Group>>| -> anyhow::Result<()> {
         say!("Checking {name}");
@@ -104,22 +107,15 @@ pub(super) fn rules(files: &[PathBuf], lint: &Lint) -> anyhow::Result<Ending> {
     if files.is_empty() {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
-        let parsed = ::rules::parse(&text).map_err(|fault| anyhow::anyhow!("standard input:{fault}"));
+        let parsed =
+            ::rules::parse_with(&text, unknown).map_err(|fault| anyhow::anyhow!("standard input:{fault}"));
         checked("standard input", parsed)?;
     }
     for path in files {
-        checked(&path.display().to_string(), load(path, lint.ignore_unknown_fields))?;
+        checked(&path.display().to_string(), config::load_rules(path, unknown).map_err(Into::into))?;
     }
     ensure!(failed == 0, "{failed} of {} files cannot be used", files.len().max(1));
     Ok(checks.ending(found))
-}
-
-fn load(path: &Path, ignore_unknown_fields: bool) -> anyhow::Result<Vec<rules::Group>> {
-    ensure!(
-        !ignore_unknown_fields,
-        "--ignore-unknown-fields is not supported: unknown fields are always errors"
-    );
-    Ok(config::load_rules(path)?)
 }
 
 /// Prints what is in a file; returns whether lint found anything.

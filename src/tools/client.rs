@@ -1,154 +1,86 @@
 //! Asking a server over HTTP.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use reqwest::blocking::{Client as Http, ClientBuilder, RequestBuilder};
-use reqwest::{Certificate, Identity};
-use serde::Deserialize;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::cli::tools::{Client, Server};
+use crate::jobs::system_roots;
 
 /// A server that does not answer within this time is not asked any longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// HTTP client options, in the format of a scrape configuration.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Options {
-    basic_auth: Option<BasicAuth>,
-    authorization: Option<Authorization>,
-    bearer_token: Option<String>,
-    bearer_token_file: Option<PathBuf>,
-    tls_config: Tls,
-    follow_redirects: Option<bool>,
-    enable_http2: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct BasicAuth {
-    username: String,
-    password: Option<String>,
-    password_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Authorization {
-    r#type: Option<String>,
-    credentials: Option<String>,
-    credentials_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Tls {
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    insecure_skip_verify: bool,
-}
-
 /// One server.
 pub(crate) struct Connection {
-    http: Http,
+    runtime: Runtime,
+    http: scraper::Client,
     url: String,
-    headers: Vec<(String, String)>,
-    basic: Option<(String, String)>,
-    authorization: Option<String>,
-}
-
-fn text_of(inline: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
-    match (inline, file) {
-        (Some(text), _) => Ok(Some(text)),
-        (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            Ok(Some(text.trim().to_owned()))
-        }
-        (None, None) => Ok(None),
-    }
+    headers: HeaderMap,
 }
 
 impl Connection {
-    /// Prepares to ask the server at `url`.
+    /// Prepares to ask the server at `url`. Must not be used on a runtime.
     pub(crate) fn new(url: &str, client: &Client) -> anyhow::Result<Self> {
-        // The first call installs it; later ones find it installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let options = match &client.config_file {
-            Some(path) => read_options(path)?,
-            None => Options::default(),
+            Some(path) => crate::config::http_options(path)?,
+            None => scraper::config::HttpOptions::default(),
         };
-        let mut builder = ClientBuilder::new().timeout(TIMEOUT);
-        builder = with_tls(builder, &options.tls_config)?;
-        if options.follow_redirects == Some(false) {
-            builder = builder.redirect(reqwest::redirect::Policy::none());
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs(&client.headers)? {
+            let name = HeaderName::try_from(name.as_str()).with_context(|| format!("--header={name}"))?;
+            let value = HeaderValue::from_str(&value).with_context(|| format!("--header={name}"))?;
+            headers.append(name, value);
         }
-        if options.enable_http2 == Some(false) {
-            builder = builder.http1_only();
-        }
-        let basic = match options.basic_auth {
-            Some(basic) => {
-                let password = text_of(basic.password, basic.password_file.as_deref())?;
-                Some((basic.username, password.unwrap_or_default()))
-            }
-            None => None,
-        };
-        let bearer = text_of(options.bearer_token, options.bearer_token_file.as_deref())?;
-        let authorization = match options.authorization {
-            Some(authorization) => {
-                let kind = authorization.r#type.unwrap_or_else(|| "Bearer".to_owned());
-                let credentials =
-                    text_of(authorization.credentials, authorization.credentials_file.as_deref())?;
-                credentials.map(|credentials| format!("{kind} {credentials}"))
-            }
-            None => bearer.map(|token| format!("Bearer {token}")),
-        };
         Ok(Self {
-            http: builder.build()?,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            http: scraper::Client::new(&options, system_roots()),
             url: url.trim_end_matches('/').to_owned(),
-            headers: pairs(&client.headers)?,
-            basic,
-            authorization,
+            headers,
         })
     }
 
-    fn with_credentials(&self, mut request: RequestBuilder) -> RequestBuilder {
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
+    /// The answer of a path below the server's URL, whatever its status.
+    fn send(
+        &self,
+        (method, path): (Method, &str),
+        headers: &[(HeaderName, &str)],
+        body: &[u8],
+        patience: Duration,
+    ) -> anyhow::Result<Response<Vec<u8>>> {
+        let url = format!("{}{path}", self.url);
+        let mut request = http::Request::builder().method(method).uri(&url).body(body).context(url)?;
+        *request.headers_mut() = self.headers.clone();
+        for (name, value) in headers {
+            request.headers_mut().insert(name, HeaderValue::from_str(value)?);
         }
-        if let Some((user, password)) = &self.basic {
-            request = request.basic_auth(user, Some(password));
-        }
-        match &self.authorization {
-            Some(value) => request.header("Authorization", value),
-            None => request,
-        }
+        self.runtime.block_on(self.http.send(request, patience)).map_err(anyhow::Error::msg)
     }
 
     /// Status and text of a path below the server's URL.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        let url = format!("{}{path}", self.url);
-        let answer = self.with_credentials(self.http.get(&url)).send().with_context(|| url.clone())?;
-        Ok((answer.status().as_u16(), answer.text().with_context(|| url.clone())?))
+        let answer = self.send((Method::GET, path), &[], &[], TIMEOUT)?;
+        let status = answer.status().as_u16();
+        Ok((status, text(answer)))
     }
 
     /// Asks the API by a form; gives the whole answer, whether it is one or an error, and its size.
     pub(crate) fn ask(&self, path: &str, form: &[(&str, String)]) -> anyhow::Result<(Value, usize)> {
-        let url = format!("{}/api/v1/{path}", self.url);
+        let path = format!("/api/v1/{path}");
         let body: Vec<String> =
             form.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
-        let request = self.http.post(&url).header("Content-Type", "application/x-www-form-urlencoded");
-        let answer =
-            self.with_credentials(request).body(body.join("&")).send().with_context(|| url.clone())?;
+        let kind = [(header::CONTENT_TYPE, "application/x-www-form-urlencoded")];
+        let answer = self.send((Method::POST, &path), &kind, body.join("&").as_bytes(), TIMEOUT)?;
         let status = answer.status();
-        let text = answer.text()?;
-        let value = serde_json::from_str(&text)
-            .with_context(|| format!("{url}: {status}: {}", text.lines().next().unwrap_or_default()))?;
+        let text = text(answer);
+        let value = serde_json::from_str(&text).with_context(|| {
+            format!("{}{path}: {status}: {}", self.url, text.lines().next().unwrap_or_default())
+        })?;
         Ok((value, text.len()))
     }
 
@@ -171,30 +103,9 @@ impl Connection {
     }
 }
 
-fn read_options(path: &Path) -> anyhow::Result<Options> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    if text.trim().is_empty() {
-        return Ok(Options::default());
-    }
-    serde_saphyr::from_str(&text)
-        .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.without_snippet()))
-}
-
-fn with_tls(mut builder: ClientBuilder, tls: &Tls) -> anyhow::Result<ClientBuilder> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
-    if let Some(path) = &tls.ca_file {
-        let pem = read(path)?;
-        for certificate in Certificate::from_pem_bundle(&pem).with_context(|| path.display().to_string())? {
-            builder = builder.add_root_certificate(certificate);
-        }
-    }
-    if let Some((cert, key)) = tls.cert_file.as_ref().zip(tls.key_file.as_ref()) {
-        let mut pem = read(cert)?;
-        pem.push(b'\n');
-        pem.extend(read(key)?);
-        builder = builder.identity(Identity::from_pem(&pem).with_context(|| cert.display().to_string())?);
-    }
-    Ok(if tls.insecure_skip_verify { builder.danger_accept_invalid_certs(true) } else { builder })
+/// The text of an answer; what is no text of it is replaced.
+fn text(answer: Response<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&answer.into_body()).into_owned()
 }
 
 /// Percent-encodes everything that is not plain.
@@ -238,48 +149,55 @@ pub(crate) fn print_paths(url: &str, paths: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What to send where, and how.
+pub(crate) struct Pushed<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) url: &'a str,
+    /// Below the URL.
+    pub(crate) path: &'a str,
+    pub(crate) files: &'a [PathBuf],
+    pub(crate) labels: &'a [(String, String)],
+    pub(crate) timeout_ms: i64,
+}
+
 /// Sends pages of metrics by remote write, all samples with the time of now unless they have one.
-pub(crate) fn push(
-    client: &Client,
-    url: &str,
-    files: &[PathBuf],
-    labels: &[(String, String)],
-    timeout_ms: i64,
-) -> anyhow::Result<()> {
-    let connection = Connection::new(url, client)?;
+pub(crate) fn push(pushed: &Pushed<'_>) -> anyhow::Result<()> {
+    let connection = Connection::new(pushed.url, pushed.client)?;
     let mut pages = Vec::new();
-    if files.is_empty() {
+    if pushed.files.is_empty() {
         let mut page = Vec::new();
         std::io::stdin().read_to_end(&mut page)?;
         pages.push(("standard input".to_owned(), page));
     }
-    for path in files {
+    for path in pushed.files {
         pages.push((
             path.display().to_string(),
             std::fs::read(path).with_context(|| path.display().to_string())?,
         ));
     }
+    // A URL with a path is that of the receiver.
+    let has_path = connection.url.splitn(4, '/').nth(3).is_some();
+    let path = if has_path { "" } else { pushed.path };
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-protobuf"),
+        (header::CONTENT_ENCODING, "snappy"),
+        (HeaderName::from_static("x-prometheus-remote-write-version"), "0.1.0"),
+    ];
     for (name, page) in pages {
         let samples = super::import::page(&page).with_context(|| name.clone())?;
         let now = crate::wire::now();
         let series = samples.into_iter().map(|(series, ts, value)| {
             let mut builder = series.to_builder();
-            labels.iter().for_each(|(name, value)| {
+            pushed.labels.iter().for_each(|(name, value)| {
                 builder.set(name, value);
             });
             (builder.build(), ts.unwrap_or(now), value)
         });
         let body = remote::send::request(series);
-        let request = connection
-            .http
-            .post(&connection.url)
-            .timeout(Duration::from_millis(timeout_ms.unsigned_abs()))
-            .header("Content-Type", "application/x-protobuf")
-            .header("Content-Encoding", "snappy")
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0");
-        let answer = connection.with_credentials(request).body(body).send()?;
+        let patience = Duration::from_millis(pushed.timeout_ms.unsigned_abs());
+        let answer = connection.send((Method::POST, path), &headers, &body, patience)?;
         let status = answer.status();
-        ensure!(status.is_success(), "{name}: {status}: {}", answer.text().unwrap_or_default().trim_end());
+        ensure!(status.is_success(), "{name}: {status}: {}", text(answer).trim_end());
         say!("  SUCCESS: metric file {name} pushed to remote write.");
     }
     Ok(())

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use model::{Labels, Matcher, Querier as _, Quoted, Samples, Selection, TimeRange, Value, float};
 use tsdb::{Db, Options};
 
-use crate::cli::tools::Dump;
+use crate::cli::tools::Dumped;
 
 /// The conditions of each selector.
 pub(super) fn selectors(texts: &[String]) -> anyhow::Result<Vec<Vec<Matcher>>> {
@@ -18,7 +18,10 @@ pub(super) fn selectors(texts: &[String]) -> anyhow::Result<Vec<Vec<Matcher>>> {
 }
 
 /// Calls `visit` with each series and its samples.
-fn each(dump: &Dump, mut visit: impl FnMut(&Labels, &Samples) -> std::io::Result<()>) -> anyhow::Result<()> {
+fn each(
+    dump: &Dumped,
+    mut visit: impl FnMut(&Labels, &Samples) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
     let options = Options { retention_ms: None, ..Options::default() };
     let db = Db::open(&dump.path, options).with_context(|| dump.path.display().to_string())?;
     let snapshot = db.snapshot();
@@ -43,7 +46,7 @@ fn label_set(labels: &Labels, separator: &str) -> String {
 }
 
 /// `tsdb dump`
-pub(super) fn samples(dump: &Dump) -> anyhow::Result<()> {
+pub(super) fn samples(dump: &Dumped) -> anyhow::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     each(dump, |labels, samples| {
         let labels = label_set(labels, ", ");
@@ -66,8 +69,18 @@ pub(super) fn samples(dump: &Dump) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// `tsdb dump --format=seriesjson`
+pub(super) fn series(dump: &Dumped) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    each(dump, |labels, _| {
+        let labels: std::collections::BTreeMap<&str, &str> = labels.iter().collect();
+        writeln!(out, "{}", serde_json::json!(labels))
+    })?;
+    Ok(out.flush()?)
+}
+
 /// `tsdb dump-openmetrics`
-pub(super) fn open_metrics(dump: &Dump) -> anyhow::Result<()> {
+pub(super) fn open_metrics(dump: &Dumped) -> anyhow::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     each(dump, |labels, samples| {
         let name = labels.metric_name().unwrap_or_default();

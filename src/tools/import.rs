@@ -149,7 +149,7 @@ pub(super) fn rules(server: &Server, files: &[PathBuf], output: &Path, span: Rul
     let connection = Connection::new(&server.url, &server.client)?;
     let mut groups = Vec::new();
     for path in files {
-        groups.extend(crate::config::load_rules(path)?);
+        groups.extend(crate::config::load_rules(path, ::rules::Unknown::Refused)?);
     }
     let windows = span.end.div_euclid(BLOCK_MS) - span.start.div_euclid(BLOCK_MS) + 1;
     let mut bar = ProgressBar::new("blocks");

@@ -54,12 +54,12 @@ const ABBREVIATIONS: &[&str] =
     &["s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "tb", "pb", "m", "h", "d"];
 
 /// Reads a page from standard input and prints what is against the conventions.
-pub(super) fn metrics(extended: bool) -> anyhow::Result<Ending> {
+pub(super) fn metrics(extended: bool, lints: bool) -> anyhow::Result<Ending> {
     let mut page = Vec::new();
     std::io::stdin().read_to_end(&mut page)?;
     let families = read(&page).map_err(|error| anyhow::anyhow!("error while linting: {error}"))?;
     let mut found = false;
-    for (name, family) in &families {
+    for (name, family) in families.iter().filter(|_| lints) {
         for problem in problems(name, family) {
             found = true;
             eprintln!("{name} {problem}");

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 pub(crate) mod adapter_rules;
+mod bench;
 mod blocks;
 mod check;
 pub(crate) mod client;
@@ -17,13 +18,19 @@ mod expressions;
 mod import;
 mod lint;
 mod query;
+mod service_discovery;
 mod span;
 mod unit_tests;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::cli::tools::{AdapterRules, Check, Command, CreateBlocks, Debug, Push, Test, Tsdb};
+use crate::cli::tools::{
+    AdapterRules, Bench, Check, CheckCommand, Command, CreateBlocks, CreateBlocksCommand, Debug, Push,
+    PushCommand, QueryCommand, Test, TestCommand, Tsdb,
+};
+use rules::Unknown;
 
 pub(crate) use span::parse_time;
 
@@ -66,15 +73,18 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
     match command {
         Command::Check(check) => return checked(check),
-        Command::Test(Test::Rules { run, junit, files }) => {
+        Command::Test(TestCommand { junit, what }) => {
+            let Test::Rules { run, debug, diff: _, ignore_unknown_fields, files } = what;
             let settings = unit_tests::Settings {
                 run: &run,
                 features: crate::cli::query_features(features),
                 junit: junit.as_deref(),
+                unknown: Unknown::new(ignore_unknown_fields),
+                debug,
             };
             unit_tests::run(&files, &settings)?;
         }
-        Command::Query(query) => query::run(query)?,
+        Command::Query(QueryCommand { output, what }) => query::run(what, &output)?,
         Command::Slots(command) => crate::roles::run_slots(command)?,
         Command::Tsdb(tsdb) => directory(tsdb)?,
         Command::Promql(promql) => expressions::run(&promql)?,
@@ -89,14 +99,16 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
             ];
             client::print_paths(&server, &paths)?;
         }
-        Command::Push(Push::Metrics { client, labels, timeout, url, files }) => {
-            client::push(
-                &client,
-                &url,
-                &files,
-                &client::pairs(&labels)?,
-                span::parse_duration_ms(&timeout)?,
-            )?;
+        Command::Push(PushCommand { client, what }) => {
+            let Push::Metrics { labels, timeout, message: _, path, url, files } = what;
+            client::push(&client::Pushed {
+                client: &client,
+                url: &url,
+                path: &path,
+                files: &files,
+                labels: &client::pairs(&labels)?,
+                timeout_ms: span::parse_duration_ms(&timeout)?,
+            })?;
         }
         Command::AdapterRules(AdapterRules::Try(options)) => adapter_rules::try_rules(&options)?,
         Command::Verify(options) => verify::run(&options)?,
@@ -111,50 +123,53 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
 fn directory(command: Tsdb) -> anyhow::Result<()> {
     match command {
         Tsdb::List { human_readable, path } => blocks::list(&path, human_readable)?,
-        Tsdb::Analyze { limit, matches, path, block } => {
-            blocks::analyze(&path, block.as_deref(), matches.as_deref(), limit)?;
+        Tsdb::Analyze { limit, extended, matches, path, block } => {
+            let block = blocks::Analyzed::new(&path, block.as_deref(), matches.as_deref())?;
+            block.print(limit)?;
+            if extended {
+                block.print_chunks()?;
+            }
         }
-        Tsdb::Dump(dump) => dump::samples(&dump)?,
+        Tsdb::Dump { format, dump } if format == "seriesjson" => dump::series(&dump)?,
+        Tsdb::Dump { format: _, dump } => dump::samples(&dump)?,
         Tsdb::DumpOpenmetrics(dump) => dump::open_metrics(&dump)?,
-        Tsdb::CreateBlocksFrom(CreateBlocks::Openmetrics {
-            human_readable,
-            quiet,
-            labels,
-            input,
-            output,
-        }) => {
-            import::open_metrics(&input, &output, &client::pairs(&labels)?)?;
+        Tsdb::CreateBlocksFrom(CreateBlocksCommand { human_readable, quiet, what }) => {
+            let made = match what {
+                CreateBlocks::Openmetrics { labels, input, output } => {
+                    import::open_metrics(&input, &output, &client::pairs(&labels)?)?;
+                    output
+                }
+                CreateBlocks::Rules { server, start, end, output_dir, eval_interval, files } => {
+                    let span = import::RuleSpan::new(&start, end.as_deref(), &eval_interval)?;
+                    import::rules(&server, &files, &output_dir, span)?;
+                    output_dir
+                }
+            };
             if !quiet {
-                blocks::list(&output, human_readable)?;
+                blocks::list(&made, human_readable)?;
             }
         }
-        Tsdb::CreateBlocksFrom(CreateBlocks::Rules {
-            human_readable,
-            quiet,
-            server,
-            start,
-            end,
-            output_dir,
-            eval_interval,
-            files,
-        }) => {
-            let span = import::RuleSpan::new(&start, end.as_deref(), &eval_interval)?;
-            import::rules(&server, &files, &output_dir, span)?;
-            if !quiet {
-                blocks::list(&output_dir, human_readable)?;
-            }
+        Tsdb::Bench(Bench::Write { out, metrics, scrapes, file }) => {
+            bench::write(&out, file.as_deref(), metrics, scrapes)?;
         }
     }
     Ok(())
 }
 
-fn checked(check: Check) -> anyhow::Result<Ending> {
-    match check {
-        Check::Config { syntax_only, agent, lint, files } => check::config(&files, syntax_only, agent, &lint),
+fn checked(CheckCommand { lookback_delta, what }: CheckCommand) -> anyhow::Result<Ending> {
+    match what {
+        Check::ServiceDiscovery { timeout, file, job } => {
+            let patience = Duration::from_millis(span::parse_duration_ms(&timeout)?.unsigned_abs());
+            service_discovery::check(&file, &job, patience).map(|()| Ending::Well)
+        }
+        Check::Config { syntax_only, agent, lint, files } => {
+            let lookback_ms = span::parse_duration_ms(&lookback_delta)?;
+            check::config(&files, (syntax_only, agent), &lint, lookback_ms)
+        }
         Check::Rules { lint, files } => check::rules(&files, &lint),
         Check::AdapterRules { files } => adapter_rules::check(&files).map(|()| Ending::Well),
         Check::WebConfig { files } => crate::web::check(&files).map(|()| Ending::Well),
-        Check::Metrics { extended } => lint::metrics(extended),
+        Check::Metrics { extended, lint } => lint::metrics(extended, lint != "none"),
         Check::Healthy(server) => client::probe(&server, "healthy").map(|()| Ending::Well),
         Check::Ready(server) => client::probe(&server, "ready").map(|()| Ending::Well),
     }

@@ -9,14 +9,14 @@ use super::client::Connection;
 use super::span::{parse_duration_ms, parse_time, seconds};
 use crate::cli::tools::{Output, Query, Span};
 
-pub(super) fn run(query: Query) -> anyhow::Result<()> {
+pub(super) fn run(query: Query, output: &Output) -> anyhow::Result<()> {
     match query {
-        Query::Instant { output, time, server, expr } => {
+        Query::Instant { time, server, expr } => {
             let time = time.as_deref().map_or_else(|| Ok(crate::wire::now()), parse_time)?;
             let form = [("query", expr), ("time", seconds(time))];
-            show(&Connection::new(&server, &output.client)?.data("query", &form)?, &output)
+            show(&Connection::new(&server, &output.client)?.data("query", &form)?, output)
         }
-        Query::Range { output, span, step, server, expr } => {
+        Query::Range { span, step, server, expr } => {
             let end = span.end.as_deref().map_or_else(|| Ok(crate::wire::now()), parse_time)?;
             let start = span.start.as_deref().map_or(Ok(end - 3_600_000), parse_time)?;
             anyhow::ensure!(start <= end, "start time is not before end time");
@@ -30,9 +30,9 @@ pub(super) fn run(query: Query) -> anyhow::Result<()> {
                 ("end", seconds(end)),
                 ("step", seconds(step_ms)),
             ];
-            show(&Connection::new(&server, &output.client)?.data("query_range", &form)?, &output)
+            show(&Connection::new(&server, &output.client)?.data("query_range", &form)?, output)
         }
-        Query::Series { output, span, matches, server } => {
+        Query::Series { span, matches, server } => {
             let data =
                 Connection::new(&server, &output.client)?.data("series", &matching(&matches, &span)?)?;
             if output.format == "json" {
@@ -44,12 +44,12 @@ pub(super) fn run(query: Query) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Query::Labels { output, span, matches, server, name } => {
-            labels(&server, &name, &output, &matching(&matches, &span)?)
+        Query::Labels { span, matches, server, name } => {
+            labels(&server, &name, output, &matching(&matches, &span)?)
         }
-        Query::Analyze { client, server, kind: _, duration, time, matches } => {
+        Query::Analyze { server, kind: _, duration, time, matches } => {
             let end = time.as_deref().map_or_else(|| Ok(crate::wire::now()), parse_time)?;
-            let connection = Connection::new(&server, &client)?;
+            let connection = Connection::new(&server, &output.client)?;
             let range = model::duration::format_ms(parse_duration_ms(&duration)?);
             matches.iter().try_for_each(|selector| analyze(&connection, selector, &range, end))
         }

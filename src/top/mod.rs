@@ -71,7 +71,7 @@ fn time_ms(text: &str) -> Result<i64, String> {
 pub(crate) fn run(top: &Top) -> anyhow::Result<()> {
     let source = match &top.kubeconfig {
         Some(path) => Source::cluster(path)?,
-        None => Source::Server(Connection::new(&top.url, &top.client)?),
+        None => Source::Server(Box::new(Connection::new(&top.url, &top.client)?)),
     };
     let question = Question {
         kind: top.kind,

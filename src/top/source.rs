@@ -12,7 +12,7 @@ use crate::tools::client::{Connection, escape};
 /// Who is asked.
 pub(crate) enum Source {
     /// A Pyrometer.
-    Server(Connection),
+    Server(Box<Connection>),
     /// A cluster's API server.
     Cluster(k8s::Client, tokio::runtime::Runtime),
 }

@@ -436,6 +436,39 @@ fn with_one_copy_a_dead_shard_is_named_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_querier_serves_the_metrics_apis_from_its_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cell = Cell::start(dir.path(), 3, 1, 1);
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
+    let now = now_ms();
+    let kubelet = |name: &str| {
+        Labels::from_pairs([("__name__", name), ("metrics_path", "/metrics/resource"), ("node", &node)])
+    };
+    let samples = [
+        (kubelet("node_cpu_usage_seconds_total"), now - 15_000, 100.0),
+        (kubelet("node_cpu_usage_seconds_total"), now, 107.5),
+        (kubelet("node_memory_working_set_bytes"), now, 4096.0),
+    ];
+    let (status, answer) = post(&cell.routers[0].address, &remote::send::request(samples)).unwrap();
+    assert_eq!(status, 204, "{answer}");
+    cell.until_drained();
+
+    let nodes = |cell: &Cell| {
+        let (status, body) = get(&format!("{}/apis/metrics.k8s.io/v1beta1/nodes", cell.querier.url()), &[]);
+        (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
+    };
+    let (status, list) = nodes(&cell);
+    assert_eq!((status, &list["items"][0]["usage"]["cpu"]), (200, &Value::from("500m")), "{list}");
+    assert_eq!(list["items"][0]["usage"]["memory"], "4Ki");
+
+    // Half of the objects would be taken for all of them.
+    cell.shards[1].kill();
+    let (status, refused) = nodes(&cell);
+    assert_eq!((status, &refused["kind"]), (503, &Value::from("Status")), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("shard s1"), "{refused}");
+}
+
+#[test]
 fn an_agent_answers_no_queries() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Server::start(dir.path(), &["--kubernetes=off", "--agent"]);

@@ -9,7 +9,7 @@ use crate::process::{Server, installed};
 use crate::prometheus::{now_s, page};
 
 /// Our binary under the name of promtool.
-fn ours(dir: &Path) -> PathBuf {
+pub(crate) fn ours(dir: &Path) -> PathBuf {
     let link = dir.join("promtool");
     if !link.exists() {
         symlink(env!("CARGO_BIN_EXE_pyrometer"), &link).unwrap();
@@ -17,7 +17,7 @@ fn ours(dir: &Path) -> PathBuf {
     link
 }
 
-fn call(program: &Path, arguments: &[&str], input: &str) -> Output {
+pub(crate) fn call(program: &Path, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -30,7 +30,7 @@ fn call(program: &Path, arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -105,7 +105,11 @@ fn blocks_are_made_and_dumped_as_by_promtool() {
             dumps.push(lines);
         }
         let listed = text(&call(&tools[0], &["tsdb", "list", made_text], ""));
-        let analyzed = text(&call(&tools[0], &["tsdb", "analyze", made_text, "--limit=2"], ""));
+        let analyzed = text(&call(&tools[0], &["tsdb", "analyze", made_text, "--limit=2", "--extended"], ""));
+        assert!(
+            analyzed.contains("samples per float chunk (") && analyzed.contains(" p99 120 max 120"),
+            "{analyzed}"
+        );
         assert!(listed.lines().count() >= 2 && analyzed.contains("Total Series: 24"), "{listed}{analyzed}");
     }
     assert!(dumps[0].len() > 5000, "{}", dumps[0].len());

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use benches::cpu_seconds;
 use benches::load;
 use model::{Labels, MatchOp, Matcher, Querier as _, Samples, Selection, TimeRange};
 use tsdb::{Db, Options, SeriesRef};
@@ -25,12 +26,6 @@ const START_MS: i64 = 1_790_000_000_000 / 7_200_000 * 7_200_000;
 const PARTS: [&str; 6] = ["xor", "create", "append", "churn", "select", "replay"];
 
 type Failure = Box<dyn std::error::Error>;
-
-/// CPU seconds of all threads so far.
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
 
 /// Anonymous memory of this process, in bytes.
 fn anonymous_bytes() -> f64 {

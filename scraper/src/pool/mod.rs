@@ -285,7 +285,7 @@ impl Pool {
                     }
                 }
                 Outcome::Dropped(_) => found.dropped += 1,
-                Outcome::Invalid(error) => {
+                Outcome::Invalid { error, .. } => {
                     tracing::error!(job = self.common.job.name, %error, "a target cannot be scraped");
                 }
             }

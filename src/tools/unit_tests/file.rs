@@ -2,8 +2,75 @@
 
 use std::collections::BTreeMap;
 
+use rules::Unknown;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
 use serde_saphyr::Spanned;
+
+/// Reads the text of a file.
+pub(super) fn parse(text: &str, unknown: Unknown) -> anyhow::Result<File> {
+    let strictly = |text: &str| {
+        serde_saphyr::from_str::<File>(text).map_err(|error| {
+            let line = error.location().map_or(0, |location| location.line());
+            anyhow::anyhow!("line {line}: {}", error.without_snippet())
+        })
+    };
+    match strictly(text) {
+        Err(error) if unknown == Unknown::Ignored && error.to_string().contains("unknown field") => {
+            let all: Value = serde_saphyr::from_str(text).map_err(|error| anyhow::anyhow!("{error}"))?;
+            strictly(&known(all, "file").to_string())
+        }
+        parsed => parsed,
+    }
+}
+
+/// The fields of a section that are known; those that hold sections in turn with the kind of these.
+const FIELDS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "file",
+        &[
+            ("rule_files", ""),
+            ("evaluation_interval", ""),
+            ("group_eval_order", ""),
+            ("fuzzy_compare", ""),
+            ("tests", "test"),
+        ],
+    ),
+    (
+        "test",
+        &[
+            ("name", ""),
+            ("interval", ""),
+            ("start_timestamp", ""),
+            ("input_series", "series"),
+            ("alert_rule_test", "alert"),
+            ("promql_expr_test", "expression"),
+            ("external_labels", ""),
+            ("external_url", ""),
+        ],
+    ),
+    ("series", &[("series", ""), ("values", "")]),
+    ("alert", &[("eval_time", ""), ("alertname", ""), ("exp_alerts", "expected")]),
+    ("expected", &[("exp_labels", ""), ("exp_annotations", "")]),
+    ("expression", &[("expr", ""), ("eval_time", ""), ("exp_samples", "sample")]),
+    ("sample", &[("labels", ""), ("value", ""), ("histogram", "")]),
+];
+
+/// A section with the fields alone that are known.
+fn known(section: Value, kind: &str) -> Value {
+    let Some((_, fields)) = FIELDS.iter().find(|(name, _)| *name == kind) else { return section };
+    match section {
+        Value::Array(items) => items.into_iter().map(|item| known(item, kind)).collect(),
+        Value::Object(map) => {
+            let field = |(key, value): (String, Value)| {
+                let (_, kind) = fields.iter().find(|(name, _)| *name == key)?;
+                Some((key, known(value, kind)))
+            };
+            Value::Object(map.into_iter().filter_map(field).collect())
+        }
+        other => other,
+    }
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

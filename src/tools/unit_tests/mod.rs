@@ -19,7 +19,7 @@ use regex::Regex;
 use tsdb::Db;
 
 use super::Features;
-use file::{File, Test};
+use file::Test;
 
 /// How the tests are run.
 pub(crate) struct Settings<'a> {
@@ -29,6 +29,10 @@ pub(crate) struct Settings<'a> {
     pub(crate) features: Features,
     /// A report in JUnit's format is written here.
     pub(crate) junit: Option<&'a Path>,
+    /// What becomes of fields that are not known, in test and rule files.
+    pub(crate) unknown: rules::Unknown,
+    /// Whether it is told which test runs.
+    pub(crate) debug: bool,
 }
 
 /// Runs all files; an error if a test failed.
@@ -42,7 +46,7 @@ pub(crate) fn run(files: &[PathBuf], settings: &Settings<'_>) -> anyhow::Result<
     let mut failed = 0;
     for path in files {
         say!("Unit Testing:  {}", path.display());
-        let outcome = run_file(path, &names, settings.features);
+        let outcome = run_file(path, &names, settings);
         let cases = match outcome {
             Ok(cases) => cases,
             Err(error) => vec![(String::new(), vec![format!("{error:#}")])],
@@ -88,12 +92,9 @@ fn push_suite(report: &mut String, path: &Path, cases: &[Case]) {
     report.push_str("</testsuite>\n");
 }
 
-fn run_file(path: &Path, names: &[Regex], features: Features) -> anyhow::Result<Vec<Case>> {
+fn run_file(path: &Path, names: &[Regex], settings: &Settings<'_>) -> anyhow::Result<Vec<Case>> {
     let text = std::fs::read_to_string(path)?;
-    let file: File = serde_saphyr::from_str(&text).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        anyhow::anyhow!("line {line}: {}", error.without_snippet())
-    })?;
+    let file = file::parse(&text, settings.unknown)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut groups = Vec::new();
     for pattern in &file.rule_files {
@@ -102,7 +103,7 @@ fn run_file(path: &Path, names: &[Regex], features: Features) -> anyhow::Result<
             say!("  WARNING: no file match pattern {}", folder.join(pattern).display());
         }
         for rules in found {
-            groups.extend(crate::config::load_rules(&rules)?);
+            groups.extend(crate::config::load_rules(&rules, settings.unknown)?);
         }
     }
     let order = |name: &str| file.group_eval_order.iter().position(|listed| listed == name).unwrap_or(0);
@@ -115,12 +116,15 @@ fn run_file(path: &Path, names: &[Regex], features: Features) -> anyhow::Result<
         groups,
         interval_ms: if interval_ms == 0 { 60_000 } else { interval_ms },
         fuzzy: file.fuzzy_compare,
-        features,
+        features: settings.features,
     };
     let mut cases = Vec::new();
     for (at, test) in file.tests.iter().enumerate() {
         if names.is_empty() || names.iter().any(|name| name.is_match(&test.name)) {
             let name = if test.name.is_empty() { format!("unnamed#{at}") } else { test.name.clone() };
+            if settings.debug {
+                say!("DEBUG: Starting test {name}");
+            }
             let faults = bench.run(test).unwrap_or_else(|error| vec![format!("    {error:#}")]);
             cases.push((name, faults));
         }
