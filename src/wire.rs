@@ -55,6 +55,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
         None => Loaded::default(),
     };
     cli.cluster.check(&loaded)?;
+    cli.thanos.check(&cli, &loaded)?;
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
@@ -169,10 +170,7 @@ async fn start(
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
-    let mut options = jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db);
-    options.begin = Some(attached);
-    options.observer = Some(Arc::new(state.clone()));
-    let rules = Arc::new(rules::start(options, stop.child_token())?);
+    let rules = start_rules(&jobs, (cli, &loaded), (&state, &db), attached, &stop)?;
     let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
     alertmanagers.apply(&loaded.alertmanagers);
     state.attach(api::Running {
@@ -204,6 +202,22 @@ async fn start(
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
     Work { state, scraper, rules, servers, senders, history, maintenance, db }.end(&stop).await
+}
+
+/// `attached`: cancelled when the store has its history.
+fn start_rules(
+    jobs: &Jobs,
+    (cli, loaded): (&Cli, &Loaded),
+    (state, db): (&api::State, &Arc<Db>),
+    attached: Shutdown,
+    stop: &Shutdown,
+) -> anyhow::Result<Arc<rules::Handle>> {
+    let options = rules::Options {
+        begin: Some(attached),
+        observer: Some(Arc::new(state.clone())),
+        ..jobs.rules(loaded, cli, Arc::clone(state.engine()), db)
+    };
+    Ok(Arc::new(rules::start(options, stop.child_token())?))
 }
 
 /// What must be ended in order.
@@ -419,6 +433,7 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
         float_chunks: if cli.stores_start_times() { tsdb::FloatChunks::Xor2 } else { file.float_chunks },
         series_max: cli.storage.series_max,
+        compact: !cli.thanos.ships(),
         ..defaults
     };
     let options = match cli.mode {
@@ -502,13 +517,13 @@ impl Reload {
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
         let others = outgoing::endpoints(&loaded)?;
+        self.thanos.reload(&loaded)?;
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
         self.others.apply(others);
-        self.thanos.reload(&loaded);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());
