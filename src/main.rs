@@ -14,6 +14,11 @@ mod place;
 mod roles;
 mod senders;
 mod terminal;
+#[cfg(feature = "thanos")]
+mod thanos;
+#[cfg(not(feature = "thanos"))]
+#[path = "thanos/absent.rs"]
+mod thanos;
 mod tools;
 mod top;
 mod upkeep;

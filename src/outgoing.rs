@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use base64::Engine as _;
+use remote::send::{MetadataOptions, MetadataSource};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Identity, Proxy};
 use scraper::config::{Auth, HttpOptions, Secret};
@@ -86,11 +87,12 @@ fn headers(options: &HttpOptions, more: &[(String, String)]) -> anyhow::Result<H
     Ok(headers)
 }
 
-/// A destination of remote write, whose place in the log is kept below `dir`.
+/// A destination of remote write, whose place in the log is kept below `dir`, and which is told what `metadata` says.
 pub(crate) fn destination(
     options: &RemoteWriteOptions,
     external_labels: &model::Labels,
     dir: &std::path::Path,
+    metadata: &MetadataSource,
 ) -> anyhow::Result<remote::send::Destination> {
     let context = || format!("remote_write {:?}", options.name);
     let client = client(&options.http).with_context(context)?;
@@ -107,6 +109,7 @@ pub(crate) fn destination(
     Ok(remote::send::Destination {
         name: options.name.clone(),
         url: options.url.clone(),
+        protocol: options.protocol,
         client,
         headers: Arc::new(move || headers(&http, &more).map_err(|error| format!("{error:#}"))),
         timeout: options.timeout,
@@ -114,6 +117,11 @@ pub(crate) fn destination(
         relabel: relabels.then(|| Arc::new(change) as remote::send::Relabel),
         exemplars: options.exemplars,
         histograms: options.histograms,
+        metadata: options.metadata.map(|times| MetadataOptions {
+            source: Arc::clone(metadata),
+            every: times.every,
+            per_request: times.per_request,
+        }),
         queue: options.queue,
         cursor_path: dir.join("remote_write").join(format!("{file}.cursor")),
         now: crate::wire::now,

@@ -1,13 +1,14 @@
 //! The destinations of remote write that are being sent to.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use model::Labels;
-use remote::send::{Sender, SenderStats};
-use tsdb::Db;
+use remote::send::{FamilyMetadata, MetadataSource, Sender, SenderStats};
+use scraper::exposition::MetricType;
+use tsdb::{Db, Metadata, MetricKind};
 
 use crate::config::{Loaded, RemoteWriteOptions};
 use crate::outgoing;
@@ -25,12 +26,20 @@ pub(crate) struct Senders {
     dir: PathBuf,
     flush_deadline: Duration,
     running: Mutex<Vec<(Options, Sender)>>,
+    /// What targets say; set when there are some.
+    scraper: Arc<OnceLock<Arc<scraper::Handle>>>,
 }
 
 impl Senders {
     /// None yet. Places in the log are kept below `dir`.
     pub(crate) fn new(db: Arc<Db>, dir: PathBuf, flush_deadline: Duration) -> Self {
-        Self { db, dir, flush_deadline, running: Mutex::default() }
+        Self { db, dir, flush_deadline, running: Mutex::default(), scraper: Arc::default() }
+    }
+
+    /// Receivers are told what the targets of `scraper` say of their metrics. To be called once.
+    pub(crate) fn quote(&self, scraper: &Arc<scraper::Handle>) {
+        // A second one would say the same.
+        let _ = self.scraper.set(Arc::clone(scraper));
     }
 
     /// Sends to the destinations of `loaded`, and to no others. Those that are as before are not
@@ -43,9 +52,12 @@ impl Senders {
             .map(|options| (options.clone(), loaded.external_labels.clone()))
             .collect();
         // All are judged before any is ended.
+        let scraper = Arc::clone(&self.scraper);
+        let metadata: MetadataSource =
+            Arc::new(move || scraper.get().map_or_else(Vec::new, |scraper| families(scraper)));
         let mut fresh = Vec::new();
         for options in wanted.iter().filter(|options| !running.iter().any(|(known, _)| known == *options)) {
-            let destination = outgoing::destination(&options.0, &options.1, &self.dir)?;
+            let destination = outgoing::destination(&options.0, &options.1, &self.dir, &metadata)?;
             fresh.push((options.clone(), destination));
         }
         let (kept, ended) =
@@ -72,5 +84,28 @@ impl Senders {
     pub(crate) fn stop(&self) {
         let ended = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         ended.into_iter().for_each(|(_, sender)| sender.stop(self.flush_deadline));
+    }
+}
+
+/// What all targets say of their metrics.
+fn families(scraper: &scraper::Handle) -> Vec<FamilyMetadata> {
+    let targets = scraper.metadata().into_iter().flat_map(|target| target.families);
+    let family = |one: scraper::status::FamilyMetadata| FamilyMetadata {
+        family: one.family,
+        metadata: Metadata { kind: kind(one.metric_type), unit: one.unit, help: one.help },
+    };
+    targets.map(family).collect()
+}
+
+fn kind(of: MetricType) -> MetricKind {
+    match of {
+        MetricType::Unknown => MetricKind::Unknown,
+        MetricType::Counter => MetricKind::Counter,
+        MetricType::Gauge => MetricKind::Gauge,
+        MetricType::Histogram => MetricKind::Histogram,
+        MetricType::GaugeHistogram => MetricKind::GaugeHistogram,
+        MetricType::Summary => MetricKind::Summary,
+        MetricType::Info => MetricKind::Info,
+        MetricType::StateSet => MetricKind::StateSet,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use model::Timestamp;
-use remote::receive::Receiver;
+use remote::receive::{Protocol, Receiver};
 use scraper::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -23,6 +23,7 @@ use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
+use crate::thanos::Thanos;
 use crate::upkeep::{Asked, Maintenance, Signals};
 use crate::web::{self, serve};
 
@@ -157,11 +158,14 @@ async fn start(
     // Rules must not take a store without its history for one without samples.
     let attached = Shutdown::new();
     let history = attach_history(&db, &state, &attached);
+    let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
+    servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
     let scraper = Arc::new(scraper);
+    senders.quote(&scraper);
     let rule_options = rules::Options {
         begin: Some(attached),
         observer: Some(Arc::new(state.clone())),
@@ -188,6 +192,7 @@ async fn start(
         rules: Arc::clone(&rules),
         alertmanagers,
         senders: Arc::clone(&senders),
+        thanos,
         state: state.clone(),
     });
     answer_demands(&state, &reload, &stop);
@@ -247,7 +252,9 @@ fn write_receiver(cli: &Cli, loaded: &Loaded, db: &Arc<Db>) -> Option<Arc<Receiv
     let enabled = cli.web.enable_remote_write_receiver || cli.cluster.has(Role::Shard);
     let takes_late = cli.cluster.has(Role::Shard) || loaded.storage.out_of_order_window_ms > 0;
     enabled.then(|| {
-        let receiver = Receiver::new(Arc::clone(db), random_seeds());
+        let accepted = cli.web.accepted_messages.iter().filter_map(|name| Protocol::of_message(name));
+        let receiver =
+            Receiver::new(Arc::clone(db), random_seeds()).by_clock(now).accepting(accepted.collect());
         Arc::new(if takes_late { receiver.taking_late() } else { receiver })
     })
 }
@@ -447,6 +454,7 @@ struct Reload {
     rules: Arc<rules::Handle>,
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
+    thanos: Arc<Thanos>,
     state: api::State,
 }
 
@@ -484,6 +492,7 @@ impl Reload {
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
+        self.thanos.reload(&loaded);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());

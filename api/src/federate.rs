@@ -49,7 +49,7 @@ fn newest(
     let mut found = BTreeSet::new();
     let mut samples = Samples::default();
     for matchers in selectors {
-        let set = querier.select(&Selection { matchers, range })?;
+        let set = querier.select(&Selection::new(matchers, range))?;
         for index in 0..set.len() {
             set.samples(index, range, &mut samples)?;
             let (Some(ts), Some(value)) = (samples.ts.last(), samples.values.last()) else { continue };

@@ -35,7 +35,7 @@ enum Rest {
     Nothing,
 }
 
-struct Pieces {
+pub(crate) struct Pieces {
     rest: Rest,
     first: bool,
     /// What closes the envelope.
@@ -44,7 +44,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(outcome: Outcome, stats: Option<String>) -> Self {
+    pub(crate) fn new(outcome: Outcome, stats: Option<String>) -> Self {
         let mut tail = String::new();
         if let Some(stats) = stats {
             tail.push_str(",\"stats\":");
@@ -276,6 +276,29 @@ fn quote(text: &str) -> String {
 /// A JSON string.
 fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
+    if is_plain(text.as_bytes()) {
+        out.push_str(text);
+    } else {
+        push_escaped(out, text);
+    }
+    out.push('"');
+}
+
+/// Whether nothing is to be escaped, eight bytes at a time: some 3 ns for a label.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    // The high bit of each byte that is below `0x20`, or zero once it is compared; bytes from 0x80 on never are.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & (ONES << 7);
+    let is_special = |word: u64| {
+        let (quote, backslash) = (word ^ (ONES * u64::from(b'"')), word ^ (ONES * u64::from(b'\\')));
+        below(word, 0x20) | below(quote, 1) | below(backslash, 1) != 0
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    !words.iter().any(|word| is_special(u64::from_le_bytes(*word))) && rest.iter().all(plain)
+}
+
+fn push_escaped(out: &mut String, text: &str) {
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' {
@@ -293,7 +316,6 @@ fn push_quoted(out: &mut String, text: &str) {
         }
     }
     out.push_str(&text[plain..]);
-    out.push('"');
 }
 
 #[cfg(test)]

@@ -114,12 +114,12 @@ fn series_json(
     };
     let mut cut = false;
     if let [matchers] = selectors {
-        let set = querier.select(&Selection { matchers, range })?;
+        let set = querier.select(&Selection::new(matchers, range))?;
         cut = (0..set.len()).any(|index| !write(&set.labels(index)));
     } else {
         let mut all = BTreeSet::new();
         for matchers in selectors {
-            let set = querier.select(&Selection { matchers, range })?;
+            let set = querier.select(&Selection::new(matchers, range))?;
             all.extend((0..set.len()).map(|index| set.labels(index)));
         }
         cut |= all.iter().any(|labels| !write(labels));

@@ -32,6 +32,7 @@ mod openapi;
 mod otlp;
 mod page;
 mod params;
+pub mod probes;
 mod process;
 mod query;
 mod query_log;
@@ -187,6 +188,20 @@ pub struct ConfigStatus {
     pub loaded_ms: Timestamp,
 }
 
+/// A figure of a part that this crate does not know, for `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// The metric's name.
+    pub name: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// Its value now.
+    pub value: f64,
+}
+
+type Figures = Box<dyn Fn() -> Vec<Figure> + Send + Sync>;
 type DemandHandler = Box<dyn Fn(Demand) -> Result<(), String> + Send + Sync>;
 
 struct Inner {
@@ -197,6 +212,7 @@ struct Inner {
     progress: RwLock<(u64, u64, u64)>,
     config: RwLock<ConfigStatus>,
     demands: OnceLock<DemandHandler>,
+    figures: OnceLock<Figures>,
     requests: requests::Requests,
     query_log: query_log::QueryLog,
     active_queries: OnceLock<Arc<ActiveQueries>>,
@@ -222,6 +238,7 @@ impl State {
             progress: RwLock::default(),
             config: RwLock::default(),
             demands: OnceLock::new(),
+            figures: OnceLock::new(),
             requests: requests::Requests::default(),
             query_log: query_log::QueryLog::default(),
             active_queries: OnceLock::new(),
@@ -245,6 +262,11 @@ impl State {
     /// Says who carries out `/-/reload` and `/-/quit`.
     pub fn on_demand(&self, handler: impl Fn(Demand) -> Result<(), String> + Send + Sync + 'static) {
         let _ = self.0.demands.set(Box::new(handler));
+    }
+
+    /// Says which figures `/metrics` shows besides its own.
+    pub fn show_also(&self, figures: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
+        let _ = self.0.figures.set(Box::new(figures));
     }
 
     /// Says how far the replay of the log is: first, last and current segment.

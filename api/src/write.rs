@@ -7,7 +7,7 @@ use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, Limited};
-use remote::receive::{Encoding, ReceiveError};
+use remote::receive::{Encoding, Protocol, ReceiveError, Written};
 
 use crate::State;
 
@@ -23,9 +23,10 @@ pub(crate) async fn write(Shared(state): Shared<State>, request: Request) -> Res
         return (StatusCode::NOT_FOUND, what).into_response();
     };
     let (parts, body) = request.into_parts();
-    let encoding = match encoding(&parts.headers) {
+    let checked = encoding(&parts.headers).and_then(|encoding| receiver.check(encoding).map(|()| encoding));
+    let encoding = match checked {
         Ok(encoding) => encoding,
-        Err(error) => return refusal(&error),
+        Err(error) => return refusal(&error, Protocol::V1),
     };
     let body = match read_body(body).await {
         Ok(body) => body,
@@ -34,8 +35,8 @@ pub(crate) async fn write(Shared(state): Shared<State>, request: Request) -> Res
     // A commit writes to the log.
     let outcome = tokio::task::spawn_blocking(move || Arc::clone(&receiver).receive(encoding, &body)).await;
     match outcome {
-        Ok(Ok(written)) => (StatusCode::NO_CONTENT, written.headers()).into_response(),
-        Ok(Err(error)) => refusal(&error),
+        Ok(Ok(written)) => told(StatusCode::NO_CONTENT, written, encoding.protocol),
+        Ok(Err(error)) => refusal(&error, encoding.protocol),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
@@ -57,8 +58,22 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, Box<Response>> {
     }
 }
 
+/// What was stored, for a writer of 2.0; one of 1.0 knows no such headers.
+fn told(status: StatusCode, written: Written, protocol: Protocol) -> Response {
+    match protocol {
+        Protocol::V1 => status.into_response(),
+        Protocol::V2 => (status, written.headers()).into_response(),
+    }
+}
+
 /// 4xx for what must not be sent again, 5xx for what may be.
-fn refusal(error: &ReceiveError) -> Response {
+fn refusal(error: &ReceiveError, protocol: Protocol) -> Response {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, error.written().headers(), format!("{error}\n")).into_response()
+    let mut response = match error {
+        ReceiveError::Partial { .. } | ReceiveError::Storage(_) => told(status, error.written(), protocol),
+        // It was not read as far as that.
+        _ => status.into_response(),
+    };
+    *response.body_mut() = format!("{error}\n").into();
+    response
 }

@@ -19,6 +19,13 @@ use std::time::{Duration, Instant};
 /// The kernel's clock ticks a second in `/proc/<pid>/stat`; fixed at 100 by its ABI.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// CPU seconds of all threads of this process so far.
+#[must_use]
+pub fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// A server under measurement. Dropping it kills it.
 pub struct Measured {
     child: Child,

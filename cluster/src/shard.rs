@@ -67,7 +67,7 @@ fn select(
     cancelled: Option<&QueryCancelled>,
 ) -> Result<Vec<u8>, QueryError> {
     let filtered = Filtered::new(querier, slots);
-    let set = filtered.select(&Selection { matchers, range })?;
+    let set = filtered.select(&Selection::new(matchers, range))?;
     let (mut table, mut samples) = (TableWriter::default(), Samples::default());
     for at in 0..set.len() {
         if at % 1024 == 0 && cancelled.is_some_and(QueryCancelled::is_set) {

@@ -248,7 +248,7 @@ impl UsageReader {
         matchers.extend_from_slice(&self.kubelet);
         matchers.extend_from_slice(only);
         let range = TimeRange::new(now - self.age_max_ms, now);
-        let series = querier.select_unordered(&Selection { matchers: &matchers, range })?;
+        let series = querier.select_unordered(&Selection::new(&matchers, range))?;
         let mut points = Points::default();
         points.rows.reserve(series.len());
         points.by_key.reserve(series.len());

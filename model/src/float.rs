@@ -39,7 +39,7 @@ pub fn format_scientific(value: f64) -> String {
 /// Appends `value` as the HTTP API's JSON writes it: `'f'`, or `'e'` where the magnitude is below
 /// 1e-6 or at least 1e21; `NaN`, `+Inf`, `-Inf`.
 pub fn push_json(out: &mut String, value: f64) {
-    if push_whole(out, value) {
+    if push_whole(out, value) || push_plain(out, value) {
         return;
     }
     match Decimal::of(value) {
@@ -62,9 +62,23 @@ fn push_whole(out: &mut String, value: f64) -> bool {
     true
 }
 
+/// Appends `value` if its shortest digits come without an exponent: then they are in Go's form already.
+fn push_plain(out: &mut String, value: f64) -> bool {
+    if !(1e-5..1e15).contains(&value.abs()) {
+        return false;
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    let is_plain = !text.as_bytes().contains(&b'e');
+    if is_plain {
+        out.push_str(text.strip_suffix(".0").unwrap_or(text));
+    }
+    is_plain
+}
+
 /// Appends `value` in Go's `'f'` form.
 pub fn push_fixed(out: &mut String, value: f64) {
-    if push_whole(out, value) {
+    if push_whole(out, value) || push_plain(out, value) {
         return;
     }
     match Decimal::of(value) {
@@ -274,6 +288,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_short_way_gives_the_same(mantissa in 1u64..1 << 53, exponent in -75i32..52, negative: bool) {
+            let value = mantissa as f64 * 2f64.powi(exponent - 52) * if negative { -1.0 } else { 1.0 };
+            let (mut short, mut long) = (String::new(), String::new());
+            if push_plain(&mut short, value) {
+                Decimal::of(value).unwrap_or_else(|_| unreachable!()).push_fixed(&mut long);
+                prop_assert_eq!(short, long);
+            }
+        }
+
         #[test]
         fn every_form_reads_back(bits: u64) {
             let value = f64::from_bits(bits);

@@ -44,20 +44,11 @@ impl Labels {
     /// Builds a label set from pairs that are already in ascending order of unique names, without
     /// sorting. Pairs with an empty value are left out.
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut text = String::new();
-        let mut last: Option<&str> = None;
+        let mut buffer = LabelsBuffer::default();
         for (name, value) in pairs {
-            debug_assert!(
-                last.is_none_or(|last| last < name),
-                "labels out of order: {last:?} before {name:?}"
-            );
-            last = Some(name);
-            if !value.is_empty() {
-                push_text(&mut text, name);
-                push_text(&mut text, value);
-            }
+            buffer.push(name, value);
         }
-        Self(Arc::from(text))
+        buffer.to_labels()
     }
 
     /// The value of label `name`, if the set has it.
@@ -125,6 +116,45 @@ impl Labels {
     #[must_use]
     pub fn to_builder(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
+    }
+}
+
+/// The packed form of a label set, in memory that is used again from set to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LabelsBuffer(String);
+
+impl LabelsBuffer {
+    /// Room for most label sets.
+    const USUAL_BYTES: usize = 256;
+
+    /// Forgets the labels.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Appends a label, whose name is above those there are. One with an empty value is left out.
+    pub fn push(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            if self.0.capacity() == 0 {
+                self.0.reserve(Self::USUAL_BYTES);
+            }
+            push_text(&mut self.0, name);
+            push_text(&mut self.0, value);
+        }
+    }
+
+    /// The labels on their own.
+    #[must_use]
+    pub fn to_labels(&self) -> Labels {
+        let labels = Labels(Arc::from(self.0.as_str()));
+        debug_assert!(labels.iter().is_sorted_by(|a, b| a.0 < b.0), "labels out of order: {labels}");
+        labels
+    }
+
+    /// Whether it holds the same labels.
+    #[must_use]
+    pub fn is(&self, labels: &Labels) -> bool {
+        *self.0 == *labels.0
     }
 }
 

@@ -29,7 +29,9 @@ pub mod regex;
 mod sample;
 
 pub use histogram::{FloatHistogram, Histogram, HistogramValue, IntHistogram, ResetHint, Span};
-pub use labels::{Labels, LabelsBuilder, METRIC_NAME, Quoted, is_legacy_label_name, is_legacy_metric_name};
+pub use labels::{
+    Labels, LabelsBuffer, LabelsBuilder, METRIC_NAME, Quoted, is_legacy_label_name, is_legacy_metric_name,
+};
 pub use matcher::{MatchOp, Matcher};
 pub use query::{Querier, QueryCancelled, Selection, SeriesSet, StorageError};
 pub use sample::{STALE_NAN, Sample, Samples, TimeRange, Timestamp, Value, is_stale_nan, stale_nan};

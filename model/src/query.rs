@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Labels, Matcher, Samples, TimeRange, Timestamp};
+use crate::{Labels, LabelsBuffer, Matcher, Samples, TimeRange, Timestamp};
 
 /// Which series, over which time.
 #[derive(Clone, Debug)]
@@ -12,6 +12,31 @@ pub struct Selection<'a> {
     pub matchers: &'a [Matcher],
     /// Series with no sample in here may be left out (and should be, where that is cheap).
     pub range: TimeRange,
+    /// Selecting ends with [`StorageError::Cancelled`] soon after this is set.
+    pub cancelled: Option<&'a QueryCancelled>,
+}
+
+impl<'a> Selection<'a> {
+    /// Series that fulfil all `matchers` in `range`.
+    #[must_use]
+    pub fn new(matchers: &'a [Matcher], range: TimeRange) -> Self {
+        Self { matchers, range, cancelled: None }
+    }
+
+    /// The same, for as long as `cancelled` is not set.
+    #[must_use]
+    pub fn until(self, cancelled: Option<&'a QueryCancelled>) -> Self {
+        Self { cancelled, ..self }
+    }
+
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`StorageError::Cancelled`].
+    pub fn check(&self) -> Result<(), StorageError> {
+        let cancelled = self.cancelled.is_some_and(QueryCancelled::is_set);
+        if cancelled { Err(StorageError::Cancelled) } else { Ok(()) }
+    }
 }
 
 /// A failure to read.
@@ -103,16 +128,9 @@ pub trait SeriesSet: Send + Sync {
 
     /// The labels of series `index`.
     fn labels(&self, index: usize) -> Labels {
-        // One buffer for all texts, and where they end.
-        let (mut text, mut ends) = (String::with_capacity(256), Vec::with_capacity(32));
-        self.visit_labels(index, &mut |name, value| {
-            for part in [name, value] {
-                text.push_str(part);
-                ends.push(text.len());
-            }
-        });
-        let part = |at: usize| &text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]];
-        Labels::from_sorted((0..ends.len()).step_by(2).map(|at| (part(at), part(at + 1))))
+        let mut labels = LabelsBuffer::default();
+        self.visit_labels(index, &mut |name, value| labels.push(name, value));
+        labels.to_labels()
     }
 
     /// Calls `visit` with those labels of series `index` that are among `names`, which ascend, in ascending

@@ -31,13 +31,16 @@ pub struct RegexError {
     pub at: String,
 }
 
-/// A compiled pattern that must match a whole string.
+/// A pattern that must match a whole string. It is compiled when it is first needed: many are read that are never
+/// run, as those of rules are when they are only checked, and compiling is the larger part of reading.
 #[derive(Debug)]
 pub struct AnchoredRegex {
     /// The translated pattern with its anchors.
     anchored: String,
     shape: Shape,
     prefix: String,
+    /// Whatever matches has so many bytes.
+    length_min: usize,
     compiled: OnceLock<Regex>,
 }
 
@@ -60,7 +63,7 @@ enum Shape {
 }
 
 impl AnchoredRegex {
-    /// Translates and compiles a pattern.
+    /// Translates a pattern.
     ///
     /// # Errors
     /// Go's RE2 would refuse the pattern, or its automaton would be too large.
@@ -74,8 +77,10 @@ impl AnchoredRegex {
             .parse(&translated)
             .map_err(refused)?;
         let shape = Shape::of(&hir);
-        let this = Self { anchored, prefix: literal_prefix(&hir), shape, compiled: OnceLock::new() };
-        if this.shape == Shape::Other {
+        let length_min = hir.properties().minimum_len().unwrap_or(0);
+        let prefix = literal_prefix(&hir);
+        let this = Self { anchored, prefix, shape, length_min, compiled: OnceLock::new() };
+        if this.shape == Shape::Other && may_be_large(pattern) {
             let regex = Regex::new(&this.anchored)
                 .map_err(|_| RegexError { what: "expression too large", at: pattern.to_owned() })?;
             let _ = this.compiled.set(regex);
@@ -93,7 +98,11 @@ impl AnchoredRegex {
             Shape::Prefix => text.starts_with(&self.prefix),
             Shape::Suffix(suffix) => text.ends_with(suffix),
             Shape::Contains(infix) => text.contains(infix),
-            Shape::Other => text.starts_with(&self.prefix) && self.compiled().is_match(text),
+            Shape::Other => {
+                text.len() >= self.length_min
+                    && text.starts_with(&self.prefix)
+                    && self.compiled().is_match(text)
+            }
         }
     }
 
@@ -101,8 +110,7 @@ impl AnchoredRegex {
     #[must_use]
     pub fn compiled(&self) -> &Regex {
         self.compiled.get_or_init(|| {
-            // A set or prefix pattern that the HIR parser took; the automaton of such is small. If it
-            // is refused all the same, nothing matches.
+            // The parser took it, and its automaton is small. If it is refused all the same, nothing matches.
             Regex::new(&self.anchored).or_else(|_| Regex::new("[^\\s\\S]")).unwrap_or_else(|_| unreachable!())
         })
     }
@@ -159,6 +167,12 @@ impl Shape {
             _ => Self::Other,
         }
     }
+}
+
+/// Whether the automaton of a pattern may be refused for its size: that of a short one without counted repetition
+/// never is.
+fn may_be_large(pattern: &str) -> bool {
+    pattern.len() > 200 || pattern.contains('{')
 }
 
 fn without_captures(mut hir: &Hir) -> &Hir {
@@ -282,6 +296,16 @@ mod tests {
         assert!(!regex("a|bc").is_match("abc"));
         assert!(regex("(?i)AbC").is_match("aBc"));
         assert!(regex("x[^a]").is_match("x\n"));
+    }
+
+    #[test]
+    fn short_patterns_compile() {
+        for unit in [r"\pL", r"\w*", "(.|x)+", r"[^a]\b", "(?i)ß.*", "(((a*)*)*)*"] {
+            let pattern = unit.repeat(200 / unit.len());
+            assert!(!may_be_large(&pattern));
+            assert!(Regex::new(&regex(&pattern).anchored).is_ok(), "{pattern}");
+        }
+        assert_eq!(AnchoredRegex::new(r"(\pL{1000}){1000}").unwrap_err().what, "expression too large");
     }
 
     #[test]

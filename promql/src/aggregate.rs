@@ -13,12 +13,12 @@ use crate::annotations::Site;
 use crate::ast::{Aggregate, AggregateOp, Expr};
 use crate::engine::QueryError;
 use crate::eval::column::Column;
-use crate::eval::source::Series;
+use crate::eval::source::{Series, Source};
 use crate::eval::{Evaluator, Grid, text};
 use crate::functions::quantile;
 use crate::histogram::total;
 use fold::Accumulator;
-use group::Groups;
+use group::{Grouping, Groups, Key};
 
 /// Evaluates an aggregation.
 pub(crate) fn aggregate(
@@ -159,6 +159,23 @@ impl Aggregation<'_> {
         Remarks { evaluator: self.evaluator, at: Site::new(self.expr, &self.aggregate.expr) }
     }
 
+    /// Hands each series of `source` that has values to `fold`, behind the number of its group; returns the groups.
+    fn for_each(
+        &self,
+        source: &dyn Source,
+        mut fold: impl FnMut(usize, usize, &mut Column) -> Result<(), QueryError>,
+    ) -> Result<Groups, QueryError> {
+        let (grouping, mut groups) = (Grouping::new(self.aggregate), Groups::default());
+        let read = |at: usize, key: &mut Key| grouping.read(source, at, key);
+        self.evaluator.for_each_with(source, (self.expr, self.grid), read, |at, column, key| {
+            if column.is_empty() {
+                return Ok(());
+            }
+            fold(groups.of(key, source.drop_name(at)), at, column)
+        })?;
+        Ok(groups)
+    }
+
     /// An aggregation of constant memory for each group and step.
     fn fold<A: Accumulator>(&self) -> Result<Vec<Series>, QueryError> {
         let mut out = Vec::new();
@@ -184,14 +201,9 @@ impl Aggregation<'_> {
         mut finish: impl FnMut(Labels, bool, &mut dyn Iterator<Item = A>),
     ) -> Result<(), QueryError> {
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
-        let mut groups = Groups::new(self.aggregate);
         let mut accumulators = Accumulators::<A>::new(self.grid.count);
         let remarks = self.remarks();
-        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
-            if column.is_empty() {
-                return Ok(());
-            }
-            let group = groups.of(source.as_ref(), at);
+        let groups = self.for_each(source.as_ref(), |group, _, column| {
             if accumulators.is_full(group) {
                 self.evaluator.hold_bytes(0, accumulators.block_bytes(), self.expr)?;
                 accumulators.grow();

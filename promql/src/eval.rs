@@ -24,7 +24,7 @@ pub(crate) mod unordered;
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::{METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
+use model::{Labels, METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
 use rayon::prelude::*;
 
 pub(crate) use grid::Grid;
@@ -274,35 +274,52 @@ impl<'a> Evaluator<'a> {
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
         let mut out = Vec::new();
-        self.for_each(source, (expr, grid), |at, column| {
-            if column.is_empty() {
-                return Ok(());
-            }
+        let read = |at: usize, labels: &mut Option<Labels>| *labels = Some(source.labels(at));
+        self.for_each_with(source, (expr, grid), read, |at, column, labels| {
+            let Some(labels) = labels.take().filter(|_| !column.is_empty()) else { return Ok(()) };
             self.account.hold(column.samples(), column.heap_bytes(), expr)?;
-            let column = std::mem::take(column);
-            out.push(Series { labels: source.labels(at), drop_name: source.drop_name(at), column });
+            out.push(Series { labels, drop_name: source.drop_name(at), column: std::mem::take(column) });
             Ok(())
         })?;
         Ok(out)
     }
 
-    /// Computes the series of `source` batch by batch on all workers, and hands each to `fold` in
-    /// their order. So whatever is folded does not depend on the number of workers. While one batch is
-    /// folded, the next is computed.
+    /// Hands the values of each series of `source` to `fold`; see [`Evaluator::for_each_with`].
     pub(crate) fn for_each(
         &self,
         source: &dyn Source,
-        (expr, grid): (&Expr, Grid),
+        at: (&Expr, Grid),
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
+        self.for_each_with(source, at, |_, _: &mut ()| {}, |series, column, ()| fold(series, column))
+    }
+
+    /// Computes the series of `source` batch by batch on all workers, and hands each to `fold` in
+    /// their order, with what `prepare` made of those that have values. So whatever is folded does not depend on
+    /// the number of workers. While one batch is folded, the next is computed.
+    pub(crate) fn for_each_with<T: Clone + Default + Send>(
+        &self,
+        source: &dyn Source,
+        (expr, grid): (&Expr, Grid),
+        prepare: impl Fn(usize, &mut T) + Sync,
+        mut fold: impl FnMut(usize, &mut Column, &mut T) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let compute =
+            |at: usize, scratch: &mut Scratch, (column, more): &mut (Column, T)| -> Result<(), QueryError> {
+                self.account.check_at(at)?;
+                source.compute(at, scratch, column)?;
+                if !column.is_empty() {
+                    prepare(at, more);
+                }
+                Ok(())
+            };
         let cells = source.len().saturating_mul(grid.count);
         let pool = self.pool.filter(|pool| pool.current_num_threads() > 1 && cells > ALONE_MAX);
         let Some(pool) = pool else {
-            let (mut scratch, mut column) = (Scratch::default(), Column::default());
+            let (mut scratch, mut item) = (Scratch::default(), (Column::default(), T::default()));
             for at in 0..source.len() {
-                self.account.check_at(at)?;
-                source.compute(at, &mut scratch, &mut column)?;
-                fold(at, &mut column)?;
+                compute(at, &mut scratch, &mut item)?;
+                fold(at, &mut item.0, &mut item.1)?;
             }
             return Ok(());
         };
@@ -310,17 +327,26 @@ impl<'a> Evaluator<'a> {
         let batch = (CELLS / grid.count).clamp(1, BATCH_MAX).min(source.len());
         let bytes = 2 * batch * grid.count * size_of::<f64>();
         self.account.hold(0, bytes, expr)?;
-        let (mut now, mut next) = (vec![Column::default(); batch], vec![Column::default(); batch]);
-        pool.install(|| self.compute(source, 0, &mut now))?;
+        let compute_all = |first: usize, items: &mut [(Column, T)]| {
+            let count = items.len().min(source.len() - first);
+            items[..count]
+                .par_iter_mut()
+                .enumerate()
+                .with_min_len(16)
+                .try_for_each_init(Scratch::default, |scratch, (at, item)| compute(first + at, scratch, item))
+        };
+        let mut now = vec![(Column::default(), T::default()); batch];
+        let mut next = now.clone();
+        pool.install(|| compute_all(0, &mut now))?;
         for first in (0..source.len()).step_by(batch) {
             let mut computed = Ok(());
             let folded = pool.in_place_scope(|scope| {
                 if first + batch < source.len() {
-                    let (next, computed) = (&mut next, &mut computed);
-                    scope.spawn(move |_| *computed = self.compute(source, first + batch, next));
+                    let (next, computed, compute_all) = (&mut next, &mut computed, &compute_all);
+                    scope.spawn(move |_| *computed = compute_all(first + batch, next));
                 }
-                let mut columns = now.iter_mut().take(source.len() - first).enumerate();
-                columns.try_for_each(|(at, column)| fold(first + at, column))
+                let mut items = now.iter_mut().take(source.len() - first).enumerate();
+                items.try_for_each(|(at, (column, more))| fold(first + at, column, more))
             });
             folded?;
             computed?;
@@ -328,18 +354,6 @@ impl<'a> Evaluator<'a> {
         }
         self.account.release(0, bytes);
         Ok(())
-    }
-
-    /// Computes series from `first` on, as many as there are columns, or series.
-    fn compute(&self, source: &dyn Source, first: usize, columns: &mut [Column]) -> Result<(), QueryError> {
-        let count = columns.len().min(source.len() - first);
-        columns[..count].par_iter_mut().enumerate().with_min_len(16).try_for_each_init(
-            Scratch::default,
-            |scratch, (at, column)| {
-                self.account.check_at(at)?;
-                source.compute(first + at, scratch, column)
-            },
-        )
     }
 
     /// Whether to go on.
@@ -391,7 +405,7 @@ impl<'a> Evaluator<'a> {
             let fixed = is_name_fixed(selector, set.as_ref(), false);
             return Ok((set, fixed));
         }
-        let selection = Selection { matchers: &selector.matchers, range };
+        let selection = Selection::new(&selector.matchers, range).until(self.account.cancelled());
         let unordered = self.unordered.contains(&expr.span.start);
         let set: Arc<dyn SeriesSet + '_> = Arc::from(if unordered {
             self.querier.select_unordered(&selection)?

@@ -40,8 +40,12 @@ pub(crate) enum Keyword {
 
 impl Keyword {
     fn named(word: &str) -> Option<Self> {
-        let lower = word.to_ascii_lowercase();
-        Some(match lower.as_str() {
+        // None is longer.
+        let mut lower = [0; "count_values".len()];
+        let lower = lower.get_mut(..word.len())?;
+        lower.copy_from_slice(word.as_bytes());
+        lower.make_ascii_lowercase();
+        Some(match std::str::from_utf8(lower).ok()? {
             "offset" => Self::Offset,
             "by" => Self::By,
             "without" => Self::Without,

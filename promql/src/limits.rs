@@ -128,6 +128,11 @@ impl<'a> Account<'a> {
         }
     }
 
+    /// The flag that ends the query.
+    pub(crate) fn cancelled(&self) -> Option<&'a QueryCancelled> {
+        self.cancelled
+    }
+
     /// Whether to go on with series `at`: not cancelled, and, looked at every so often since the clock costs
     /// as much as a small series, not too late.
     pub(crate) fn check_at(&self, at: usize) -> Result<(), QueryError> {

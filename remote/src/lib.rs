@@ -20,6 +20,9 @@
 //! request costs no allocation and no comparison of strings.
 
 mod message;
+mod numbers;
+#[cfg(test)]
+mod oracle;
 pub mod otlp;
 pub mod read;
 pub mod receive;

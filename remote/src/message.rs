@@ -3,8 +3,30 @@
 //! Source: `prometheus/prompb/types.proto` of Prometheus' published interface, field by field.
 
 use model::{FloatHistogram, Histogram, IntHistogram, Labels, Span};
+use tsdb::MetricKind;
 
 use crate::wire::Writer;
+
+/// The time of a sample and the one from which on it counts, 0 where that is unknown, in milliseconds since the epoch.
+pub(crate) type Times = (i64, i64);
+
+/// A field of 1.0's `TimeSeries` that only routers write and only shards read: `{type = 1, help = 3, unit = 4}`, texts
+/// where 2.0's `Metadata` has references. Whoever else comes across it passes it over.
+pub(crate) const ROUTED_METADATA: u32 = 1001;
+
+/// What an enum of both versions means; they have the same numbers.
+pub(crate) fn kind_of(number: u64) -> MetricKind {
+    match number {
+        1 => MetricKind::Counter,
+        2 => MetricKind::Gauge,
+        3 => MetricKind::Histogram,
+        4 => MetricKind::GaugeHistogram,
+        5 => MetricKind::Summary,
+        6 => MetricKind::Info,
+        7 => MetricKind::StateSet,
+        _ => MetricKind::Unknown,
+    }
+}
 
 /// `TimeSeries.labels` = 1: a `Label{name = 1, value = 2}` each.
 pub(crate) fn push_labels(series: &mut Writer, labels: &Labels) {
@@ -16,11 +38,12 @@ pub(crate) fn push_labels(series: &mut Writer, labels: &Labels) {
     }
 }
 
-/// `Sample{value = 1, timestamp = 2}`
-pub(crate) fn push_sample(series: &mut Writer, number: u32, ts: i64, value: f64) {
+/// `Sample{value = 1, timestamp = 2, start_timestamp = 3}`
+pub(crate) fn push_sample(series: &mut Writer, number: u32, (ts, start_ts): Times, value: f64) {
     series.message(number, |sample| {
         sample.double(1, value);
         sample.int64(2, ts);
+        sample.int64(3, start_ts);
     });
 }
 
@@ -34,7 +57,7 @@ pub(crate) fn push_exemplar(series: &mut Writer, number: u32, (ts, value): (i64,
 }
 
 /// `Histogram` with float counts.
-pub(crate) fn push_histogram(series: &mut Writer, number: u32, ts: i64, histogram: &FloatHistogram) {
+pub(crate) fn push_histogram(series: &mut Writer, number: u32, times: Times, histogram: &FloatHistogram) {
     series.message(number, |message| {
         message.member_double(2, histogram.count);
         push_shape(message, histogram);
@@ -43,12 +66,12 @@ pub(crate) fn push_histogram(series: &mut Writer, number: u32, ts: i64, histogra
         message.packed_doubles(10, &histogram.negative);
         push_spans(message, 11, &histogram.positive_spans);
         message.packed_doubles(13, &histogram.positive);
-        push_rest(message, ts, histogram);
+        push_rest(message, times, histogram);
     });
 }
 
 /// `Histogram` with integer counts, of which each bucket's is told as the difference from the one before.
-pub(crate) fn push_int_histogram(series: &mut Writer, number: u32, ts: i64, histogram: &IntHistogram) {
+pub(crate) fn push_int_histogram(series: &mut Writer, number: u32, times: Times, histogram: &IntHistogram) {
     series.message(number, |message| {
         message.member_uint64(1, histogram.count);
         push_shape(message, histogram);
@@ -57,7 +80,7 @@ pub(crate) fn push_int_histogram(series: &mut Writer, number: u32, ts: i64, hist
         message.packed_sint64(9, deltas(&histogram.negative));
         push_spans(message, 11, &histogram.positive_spans);
         message.packed_sint64(12, deltas(&histogram.positive));
-        push_rest(message, ts, histogram);
+        push_rest(message, times, histogram);
     });
 }
 
@@ -74,7 +97,7 @@ fn push_shape<N>(message: &mut Writer, histogram: &Histogram<N>) {
     message.double(5, histogram.zero_threshold);
 }
 
-fn push_rest<N>(message: &mut Writer, ts: i64, histogram: &Histogram<N>) {
+fn push_rest<N>(message: &mut Writer, (ts, start_ts): Times, histogram: &Histogram<N>) {
     let hint = match histogram.reset_hint {
         model::ResetHint::Unknown => 0,
         model::ResetHint::Reset => 1,
@@ -84,6 +107,7 @@ fn push_rest<N>(message: &mut Writer, ts: i64, histogram: &Histogram<N>) {
     message.uint64(14, hint);
     message.int64(15, ts);
     message.packed_doubles(16, &histogram.custom_values);
+    message.int64(17, start_ts);
 }
 
 /// `BucketSpan{offset = 1, length = 2}` each.

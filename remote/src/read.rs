@@ -189,7 +189,7 @@ fn push_result(
     budget: &mut Budget,
 ) -> Result<(), ReadError> {
     let matchers: Vec<Matcher> = query.matchers.iter().map(|matcher| inside(matcher, external)).collect();
-    let set = querier.select(&Selection { matchers: &matchers, range: query.range })?;
+    let set = querier.select(&Selection::new(&matchers, query.range))?;
     let mut samples = Samples::default();
     for index in 0..set.len() {
         set.samples(index, query.range, &mut samples)?;
@@ -202,10 +202,10 @@ fn push_result(
         result.message(1, |series| {
             push_labels(series, &labels);
             for (ts, value) in samples.ts.iter().zip(&samples.values) {
-                push_sample(series, 2, *ts, *value);
+                push_sample(series, 2, (*ts, 0), *value);
             }
             for (ts, histogram) in samples.histogram_ts.iter().zip(&samples.histograms) {
-                push_histogram(series, 4, *ts, histogram);
+                push_histogram(series, 4, (*ts, 0), histogram);
             }
         });
     }

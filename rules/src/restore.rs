@@ -19,7 +19,7 @@ impl Environment {
         let matchers: Vec<_> = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
         let range = TimeRange::new(start, end);
         let snapshot = self.db.snapshot();
-        let found = snapshot.select(&Selection { matchers: &matchers, range })?;
+        let found = snapshot.select(&Selection::new(&matchers, range))?;
         let mut samples = Samples::default();
         // Series with further labels match as well.
         let Some(index) = (0..found.len()).find(|&index| found.labels(index) == *labels) else {

@@ -138,7 +138,7 @@ impl Bench {
     fn read(&self, name: &str) -> BTreeMap<String, Vec<(i64, f64)>> {
         let snapshot = self.db.snapshot();
         let matchers = [Matcher::equal("__name__", name)];
-        let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+        let set = snapshot.select(&Selection::new(&matchers, TimeRange::ALL)).unwrap();
         let mut out = BTreeMap::new();
         for at in 0..set.len() {
             let mut samples = Samples::default();
@@ -358,7 +358,7 @@ async fn start_times_are_stored_instead_of_series_where_that_is_wanted() {
     let starts = |bench: &Bench| {
         let snapshot = bench.db.snapshot();
         let matchers = [Matcher::equal("__name__", "a_total"), Matcher::equal("x", "1")];
-        let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+        let set = snapshot.select(&Selection::new(&matchers, TimeRange::ALL)).unwrap();
         let mut samples = Samples::default();
         set.samples(0, TimeRange::ALL, &mut samples).unwrap();
         samples.start_ts
@@ -644,7 +644,7 @@ async fn native_histograms_are_stored() {
     assert_eq!(error.as_deref(), Some("histogram bucket limit exceeded"));
     let snapshot = bench.db.snapshot();
     let matchers = [Matcher::equal("__name__", "app_native_latency_seconds")];
-    let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&matchers, TimeRange::ALL)).unwrap();
     assert_eq!(set.len(), 4);
     let mut samples = Samples::default();
     set.samples(0, TimeRange::ALL, &mut samples).unwrap();

@@ -70,6 +70,10 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) cluster: crate::roles::Flags,
 
+    /// What Thanos is served.
+    #[command(flatten)]
+    pub(crate) thanos: crate::thanos::Flags,
+
     /// The Kubernetes metrics APIs.
     #[command(flatten)]
     pub(crate) kubernetes_api: KubernetesApi,

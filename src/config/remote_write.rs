@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration as StdDuration;
 
+use remote::receive::Protocol;
 use remote::send::QueueOptions;
 use scraper::config::{Auth, HttpOptions, NameScheme};
 use scraper::relabel::Rule;
@@ -50,16 +51,19 @@ struct Queue {
     sample_age_limit: Option<Duration>,
 }
 
-/// What metrics mean is not sent yet; the keys are known, so that files need no change.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Metadata {
-    #[serde(rename = "send")]
-    _send: Option<bool>,
-    #[serde(rename = "send_interval")]
-    _send_interval: Option<Duration>,
-    #[serde(rename = "max_samples_per_send")]
-    _max_samples_per_send: Option<usize>,
+    send: Option<bool>,
+    send_interval: Option<Duration>,
+    max_samples_per_send: Option<Spanned<usize>>,
+}
+
+/// How often it is said what metrics mean, and of how many families at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MetadataTimes {
+    pub(crate) every: StdDuration,
+    pub(crate) per_request: usize,
 }
 
 /// Where to send, checked.
@@ -72,6 +76,9 @@ pub(crate) struct RemoteWriteOptions {
     pub(crate) relabel: Vec<Rule>,
     pub(crate) exemplars: bool,
     pub(crate) histograms: bool,
+    pub(crate) protocol: Protocol,
+    /// None if nothing is said; in 2.0 it is a part of each series anyway.
+    pub(crate) metadata: Option<MetadataTimes>,
     pub(crate) queue: QueueOptions,
     pub(crate) http: HttpOptions,
 }
@@ -120,18 +127,16 @@ impl RemoteWrite {
         if let Some(flag) = self.round_robin_dns.as_ref().filter(|flag| flag.value) {
             return fault(flag.referenced, "remote_write.round_robin_dns is not supported");
         }
-        match self.protobuf_message.as_ref().map(|message| (message.value.as_str(), message.referenced)) {
-            None | Some(("prometheus.WriteRequest", _)) => {}
-            Some(("io.prometheus.write.v2.Request", at)) => {
-                return fault(
-                    at,
-                    "remote_write.protobuf_message: io.prometheus.write.v2.Request is not supported",
-                );
-            }
-            Some((other, at)) => {
-                return fault(at, format!("unknown remote write protobuf message {other:?}"));
-            }
-        }
+        let protocol = match &self.protobuf_message {
+            None => Protocol::V1,
+            Some(name) => match Protocol::of_message(&name.value) {
+                Some(protocol) => protocol,
+                None => {
+                    let what = format!("unknown remote write protobuf message {:?}", name.value);
+                    return fault(name.referenced, what);
+                }
+            },
+        };
         let mut client = self.http();
         client.enable_http2 = Some(self.enable_http2.unwrap_or(false));
         let http = client.options(folder, at)?;
@@ -163,6 +168,8 @@ impl RemoteWrite {
             relabel: relabel(&self.write_relabel_configs, empty, NameScheme::Utf8)?,
             exemplars: self.send_exemplars,
             histograms: self.send_native_histograms,
+            protocol,
+            metadata: self.metadata_config.resolve()?,
             queue: self.queue_config.resolve()?,
             http,
             url,
@@ -173,6 +180,23 @@ impl RemoteWrite {
 /// A destination without a name gets one from its URL, which is the same after a restart.
 fn short_name(url: &str) -> String {
     format!("{:06x}", model::Labels::from_pairs([("url", url)]).hash64() & 0xff_ffff)
+}
+
+impl Metadata {
+    fn resolve(&self) -> Result<Option<MetadataTimes>, Fault> {
+        let per_request = match &self.max_samples_per_send {
+            Some(given) if given.value == 0 => {
+                return fault(
+                    given.referenced,
+                    "metadata_config.max_samples_per_send must be greater than 0",
+                );
+            }
+            given => given.as_ref().map_or(2_000, |given| given.value),
+        };
+        let every = self.send_interval.map_or(60_000, |every| every.0).unsigned_abs().max(1);
+        let times = MetadataTimes { every: StdDuration::from_millis(every), per_request };
+        Ok((self.send != Some(false)).then_some(times))
+    }
 }
 
 impl Queue {

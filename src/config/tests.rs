@@ -38,6 +38,20 @@ fn histograms_are_taken_as_the_file_says() {
 }
 
 #[test]
+fn destinations_say_which_message_they_take_and_how_often_metadata() {
+    let text = "remote_write:\n- url: http://a/\n- url: http://b/\n  protobuf_message: io.prometheus.write.v2.Request\n  \
+                metadata_config: {send_interval: 5s, max_samples_per_send: 7}\n- url: http://c/\n  metadata_config: {send: false}\n";
+    let loaded = parse(Path::new("p.yml"), text).unwrap();
+    let found: Vec<_> = loaded
+        .remote_write
+        .iter()
+        .map(|one| (one.protocol, one.metadata.map(|times| (times.every.as_secs(), times.per_request))))
+        .collect();
+    use remote::receive::Protocol::{V1, V2};
+    assert_eq!(found, [(V1, Some((60, 2000))), (V2, Some((5, 7))), (V1, None)]);
+}
+
+#[test]
 fn mistakes_are_placed() {
     for (text, place) in [
         ("global:\n  nope: 1\n", "p.yml:2:3: unknown field `nope`"),

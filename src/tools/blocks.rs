@@ -138,7 +138,11 @@ impl Analyzed {
     /// How full chunks are.
     pub(super) fn print_chunks(&self) -> anyhow::Result<()> {
         let snapshot = self.db.snapshot();
-        let all = snapshot.select_chunks(&Selection { matchers: &self.matchers, range: self.range() })?;
+        let all = snapshot.select_chunks(&Selection {
+            matchers: &self.matchers,
+            range: self.range(),
+            cancelled: None,
+        })?;
         let mut of_kind: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
         for index in 0..all.len() {
             all.chunks(index, self.range(), &mut |chunk| {
@@ -210,7 +214,7 @@ fn spread(what: &str, mut numbers: Vec<usize>) -> std::io::Result<()> {
 
 fn count(db: &Db, matchers: &[model::Matcher], range: TimeRange) -> anyhow::Result<Counted> {
     let snapshot = db.snapshot();
-    let set = snapshot.select(&Selection { matchers, range })?;
+    let set = snapshot.select(&Selection::new(matchers, range))?;
     let mut counted = Counted::default();
     let mut values: BTreeMap<String, std::collections::HashSet<String>> = BTreeMap::new();
     let mut samples = Samples::default();

@@ -28,7 +28,7 @@ fn each(
     let range = TimeRange::new(dump.min_time, dump.max_time);
     let mut samples = Samples::default();
     for matchers in selectors(&dump.matches)? {
-        let set = snapshot.select(&Selection { matchers: &matchers, range })?;
+        let set = snapshot.select(&Selection::new(&matchers, range))?;
         for index in 0..set.len() {
             set.samples(index, range, &mut samples)?;
             if !samples.is_empty() {

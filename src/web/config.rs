@@ -92,7 +92,12 @@ impl Settings {
         } else {
             serde_saphyr::from_str(&text).map_err(|error| invalid(error.without_snippet().to_string()))?
         };
-        let mut paths = vec![path.to_owned()];
+        Self::of(file, path, vec![path.to_owned()])
+    }
+
+    /// `paths`: what `file` itself was read from.
+    fn of(file: File, path: &Path, mut paths: Vec<PathBuf>) -> Result<Self, WebConfigError> {
+        let invalid = |what: String| WebConfigError::Invalid { path: path.to_owned(), what };
         let tls = match &file.tls_server_config {
             Some(config) => {
                 paths.extend(config.files(path));
@@ -138,17 +143,59 @@ pub(super) fn read(path: &Path) -> Result<String, WebConfigError> {
     std::fs::read_to_string(path).map_err(|source| WebConfigError::Read { path: path.to_owned(), source })
 }
 
-/// The settings in force of a file that may change.
+/// Where settings come from.
+enum Origin {
+    /// A web configuration file.
+    File(PathBuf),
+    /// Flags that name certificates: the flags, for messages, and what they say.
+    Flags(PathBuf, Box<TlsServer>),
+}
+
+impl Origin {
+    fn load(&self) -> Result<Settings, WebConfigError> {
+        match self {
+            Self::File(path) => Settings::load(path),
+            Self::Flags(name, tls) => {
+                let file = File { tls_server_config: Some((**tls).clone()), ..File::default() };
+                Settings::of(file, name, Vec::new())
+            }
+        }
+    }
+
+    fn name(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Flags(path, _) => path,
+        }
+    }
+}
+
+/// The settings in force of files that may change.
 pub(crate) struct Guard {
-    path: PathBuf,
+    origin: Origin,
     current: Mutex<(Arc<Settings>, Instant)>,
 }
 
 impl Guard {
     /// Reads and checks a file.
     pub(crate) fn load(path: &Path) -> Result<Self, WebConfigError> {
-        let settings = Arc::new(Settings::load(path)?);
-        Ok(Self { path: path.to_owned(), current: Mutex::new((settings, Instant::now())) })
+        Self::of(Origin::File(path.to_owned()))
+    }
+
+    /// TLS with certificates that flags name; with a `client_ca`, only for clients whose certificate it has signed.
+    /// `flags` is how messages call the flags.
+    #[cfg_attr(not(feature = "thanos"), expect(dead_code, reason = "only Thanos' listener has its flags"))]
+    pub(crate) fn tls(
+        flags: &str,
+        cert: &Path,
+        key: &Path,
+        client_ca: Option<&Path>,
+    ) -> Result<Self, WebConfigError> {
+        Self::of(Origin::Flags(flags.into(), Box::new(TlsServer::of_files(cert, key, client_ca))))
+    }
+
+    fn of(origin: Origin) -> Result<Self, WebConfigError> {
+        let settings = Arc::new(origin.load()?);
+        Ok(Self { origin, current: Mutex::new((settings, Instant::now())) })
     }
 
     /// Whether the file asks for TLS.
@@ -162,9 +209,9 @@ impl Guard {
         if current.1.elapsed() >= LOOK_AGAIN {
             current.1 = Instant::now();
             if current.0.is_old() {
-                match Settings::load(&self.path) {
+                match self.origin.load() {
                     Ok(settings) => {
-                        tracing::info!("{} is in force", self.path.display());
+                        tracing::info!("{} is in force", self.origin.name().display());
                         current.0 = Arc::new(settings);
                     }
                     Err(error) => tracing::error!("the web configuration before stays in force: {error}"),

@@ -16,7 +16,7 @@ use super::beside;
 use super::config::{WebConfigError, read};
 
 /// `tls_server_config`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TlsServer {
     cert: String,
@@ -62,6 +62,20 @@ enum Version {
 }
 
 impl TlsServer {
+    /// As Thanos has it: at least TLS 1.3, and clients are verified if there is something to verify them with.
+    pub(super) fn of_files(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Self {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let verify = ClientAuth::RequireAndVerifyClientCert;
+        Self {
+            cert_file: text(cert),
+            key_file: text(key),
+            client_auth_type: client_ca.map_or(ClientAuth::No, |_| verify),
+            client_ca_file: client_ca.map(text).unwrap_or_default(),
+            min_version: Version::Tls13,
+            ..Self::default()
+        }
+    }
+
     /// The files that this reads, besides the configuration itself.
     pub(super) fn files(&self, config: &Path) -> Vec<PathBuf> {
         let names = [&self.cert_file, &self.key_file, &self.client_ca_file];

@@ -9,6 +9,18 @@ use serde_json::Value;
 
 use crate::process::{PATIENCE, get};
 
+/// A newer one than Debian's stable release has; optional.
+pub(crate) const NEWER: &str = "/tmp/sid/usr/bin/prometheus";
+
+/// Whether there is a newer one; says so if not.
+pub(crate) fn newer_is_there() -> bool {
+    let there = Path::new(NEWER).exists();
+    if !there {
+        eprintln!("SKIPPED: no newer Prometheus than the installed one at {NEWER}");
+    }
+    there
+}
+
 /// A running Prometheus. Dropping it kills it.
 pub(crate) struct Prometheus {
     child: Child,
@@ -20,8 +32,7 @@ impl Prometheus {
     pub(crate) fn start(dir: &Path, config: &str) -> Self {
         let path = dir.with_extension("yml");
         std::fs::write(&path, if config.is_empty() { "scrape_configs: []\n" } else { config }).unwrap();
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        Self::run(dir, &address, &[&format!("--config.file={}", path.display())])
+        Self::run(dir, &free_address(), &[&format!("--config.file={}", path.display())])
     }
 
     /// At an address, without a configuration.
@@ -33,8 +44,21 @@ impl Prometheus {
         Self::run(dir, address, &flags)
     }
 
+    /// One of several that are installed, with `config` besides what is necessary.
+    pub(crate) fn start_of(program: &str, dir: &Path, config: &str, flags: &[&str]) -> Self {
+        let path = dir.with_extension("yml");
+        std::fs::write(&path, if config.is_empty() { "scrape_configs: []\n" } else { config }).unwrap();
+        let config = format!("--config.file={}", path.display());
+        let flags: Vec<&str> = std::iter::once(config.as_str()).chain(flags.iter().copied()).collect();
+        Self::run_of(program, dir, &free_address(), &flags)
+    }
+
     fn run(dir: &Path, address: &str, flags: &[&str]) -> Self {
-        let child = Command::new("prometheus")
+        Self::run_of("prometheus", dir, address, flags)
+    }
+
+    fn run_of(program: &str, dir: &Path, address: &str, flags: &[&str]) -> Self {
+        let child = Command::new(program)
             .arg(format!("--storage.tsdb.path={}", dir.display()))
             .arg(format!("--web.listen-address={address}"))
             .args(flags)
@@ -68,6 +92,10 @@ impl Drop for Prometheus {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 pub(crate) fn now_s() -> i64 {

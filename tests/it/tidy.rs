@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("scraper", &["model", "tsdb", "k8s"]),
     ("remote", &["model", "tsdb"]),
     ("cluster", &["model", "promql", "remote"]),
+    ("thanos", &["model", "tsdb"]),
     ("rules", &["model", "tsdb", "promql"]),
     ("metrics-api", &["model", "promql", "k8s"]),
     ("api", &["model", "tsdb", "promql", "scraper", "remote", "cluster", "rules", "ui"]),

@@ -14,7 +14,7 @@
 //! batch.commit()?; // from here on the sample survives `kill -9`
 //! let (snapshot, mut samples) = (db.snapshot(), Samples::default());
 //! let matchers = [Matcher::equal("__name__", "up")];
-//! let series = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL })?;
+//! let series = snapshot.select(&Selection::new(&matchers, TimeRange::ALL))?;
 //! series.samples(0, TimeRange::ALL, &mut samples)?;
 //! assert_eq!((samples.ts, samples.values), (vec![1_000], vec![1.0]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

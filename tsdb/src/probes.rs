@@ -15,13 +15,13 @@ pub fn xor_encode(samples: &[(Timestamp, f64)], out: &mut Vec<u8>) {
     appender.finish(out);
 }
 
-/// Decodes an XOR chunk; a malformed one gives fewer samples.
-pub fn xor_decode(chunk: &[u8], into: &mut Samples) {
-    let _ = xor::decode(chunk, usize::MAX, TimeRange::ALL, into);
+/// Decodes the samples of an XOR chunk from `start` on; a malformed one gives fewer samples.
+pub fn xor_decode(chunk: &[u8], start: Timestamp, into: &mut Samples) {
+    let _ = xor::decode(chunk, usize::MAX, TimeRange::new(start, Timestamp::MAX), into);
 }
 
 /// How many series of the head fulfil `matchers`, by postings alone.
 #[must_use]
 pub fn postings(db: &Db, matchers: &[Matcher]) -> u64 {
-    db.inner.head.catalog.read_recursive().select(matchers).cardinality()
+    db.inner.head.catalog.read_recursive().select(matchers, None).cardinality()
 }

@@ -2,7 +2,7 @@
 
 use croaring::Bitmap;
 use model::regex::AnchoredRegex;
-use model::{MatchOp, Matcher};
+use model::{MatchOp, Matcher, QueryCancelled};
 
 /// What a label index must be able to tell. Series are numbers; what they mean is the index's affair.
 pub(crate) trait LabelIndex {
@@ -25,10 +25,19 @@ pub(crate) trait LabelIndex {
 /// A matcher that refuses the empty value selects postings, and those are intersected, smallest
 /// first. A matcher that accepts it also accepts series without the label, so it is turned round: what
 /// it refuses is taken away in the end.
-pub(crate) fn series<I: LabelIndex>(index: &I, matchers: &[Matcher]) -> Result<Bitmap, I::Error> {
+///
+/// Once `cancelled` is set, what is found is of no use: no further value is looked at.
+pub(crate) fn series<I: LabelIndex>(
+    index: &I,
+    matchers: &[Matcher],
+    cancelled: Option<&QueryCancelled>,
+) -> Result<Bitmap, I::Error> {
+    let wanted = |matcher: &Matcher, value: &str, sense: bool| {
+        !cancelled.is_some_and(QueryCancelled::is_set) && matcher.matches(value) == sense
+    };
     let mut required = Vec::new();
     for matcher in matchers.iter().filter(|matcher| !matcher.matches_empty()) {
-        let found = accepted(index, matcher)?;
+        let found = accepted(index, matcher, &wanted)?;
         if found.is_empty() {
             return Ok(found);
         }
@@ -47,14 +56,17 @@ pub(crate) fn series<I: LabelIndex>(index: &I, matchers: &[Matcher]) -> Result<B
         if found.is_empty() {
             break;
         }
-        if let Some(refused) = refused(index, matcher)? {
+        if let Some(refused) = refused(index, matcher, &wanted)? {
             found.andnot_inplace(&refused);
         }
     }
     Ok(found)
 }
 
-fn accepted<I: LabelIndex>(index: &I, matcher: &Matcher) -> Result<Bitmap, I::Error> {
+/// Whether a matcher takes a value (or, with `false`, refuses it), as far as that is still of interest.
+type Wanted<'a> = dyn Fn(&Matcher, &str, bool) -> bool + 'a;
+
+fn accepted<I: LabelIndex>(index: &I, matcher: &Matcher, wanted: &Wanted<'_>) -> Result<Bitmap, I::Error> {
     let set = matcher.regex().and_then(|regex| regex.set());
     match (matcher.op, set) {
         (MatchOp::Equal, _) => index.with_value(&matcher.name, &matcher.value),
@@ -67,14 +79,18 @@ fn accepted<I: LabelIndex>(index: &I, matcher: &Matcher) -> Result<Bitmap, I::Er
         }
         (MatchOp::Regex, None) => {
             let prefix = matcher.regex().map_or("", |regex| regex.prefix());
-            index.with_values(&matcher.name, prefix, &mut |value| matcher.matches(value))
+            index.with_values(&matcher.name, prefix, &mut |value| wanted(matcher, value, true))
         }
-        _ => index.with_values(&matcher.name, "", &mut |value| matcher.matches(value)),
+        _ => index.with_values(&matcher.name, "", &mut |value| wanted(matcher, value, true)),
     }
 }
 
 /// The series with a value that `matcher` refuses; `None` if there can be none.
-fn refused<I: LabelIndex>(index: &I, matcher: &Matcher) -> Result<Option<Bitmap>, I::Error> {
+fn refused<I: LabelIndex>(
+    index: &I,
+    matcher: &Matcher,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Bitmap>, I::Error> {
     let regex = matcher.regex();
     if matcher.op == MatchOp::Regex && regex.is_some_and(AnchoredRegex::matches_everything) {
         return Ok(None);
@@ -88,6 +104,6 @@ fn refused<I: LabelIndex>(index: &I, matcher: &Matcher) -> Result<Option<Bitmap>
             }
             found
         }
-        _ => index.with_values(&matcher.name, "", &mut |value| !matcher.matches(value))?,
+        _ => index.with_values(&matcher.name, "", &mut |value| wanted(matcher, value, false))?,
     }))
 }

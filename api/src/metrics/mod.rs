@@ -46,6 +46,9 @@ fn page(state: &State) -> Page {
         senders::all(&mut page, &(running.senders)());
         running.cell.iter().for_each(|cell| shards(&mut page, cell));
     }
+    for figure in state.0.figures.get().map(|figures| figures()).unwrap_or_default() {
+        page.family(figure.name, figure.kind, figure.help).sample(&[], figure.value);
+    }
     page
 }
 

@@ -6,7 +6,7 @@ use super::Page;
 
 pub(super) fn all(page: &mut Page, all: &[SenderStats]) {
     type Figure = fn(&SenderStats) -> f64;
-    let figures: [(&str, &str, &str, Figure); 11] = [
+    let figures: [(&str, &str, &str, Figure); 14] = [
         ("prometheus_remote_storage_samples_total", "counter", "Samples that were taken.", |one| {
             one.samples as f64
         }),
@@ -28,6 +28,24 @@ pub(super) fn all(page: &mut Page, all: &[SenderStats]) {
         ("prometheus_remote_storage_samples_retried_total", "counter", "Samples sent again.", |one| {
             one.retried as f64
         }),
+        (
+            "prometheus_remote_storage_metadata_total",
+            "counter",
+            "Families whose metadata was taken.",
+            |one| one.metadata as f64,
+        ),
+        (
+            "prometheus_remote_storage_metadata_failed_total",
+            "counter",
+            "Families whose metadata was refused for good.",
+            |one| one.metadata_failed as f64,
+        ),
+        (
+            "prometheus_remote_storage_metadata_retried_total",
+            "counter",
+            "Families whose metadata was sent again.",
+            |one| one.metadata_retried as f64,
+        ),
         ("prometheus_remote_storage_bytes_total", "counter", "Bytes of requests that were taken.", |one| {
             one.bytes as f64
         }),

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use benches::cpu_seconds;
 use benches::load::Load;
 use remote::receive::{Compression, Encoding, Protocol, Receiver};
 use tsdb::{Db, Options};
@@ -20,12 +21,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const STEP_MS: i64 = 15_000;
 const START_MS: i64 = 1_790_000_000_000;
 const BODY_BYTES_MAX: usize = 128 << 20;
-
-/// CPU seconds of all threads so far.
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut numbers = std::env::args().skip(1);

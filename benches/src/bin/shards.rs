@@ -208,6 +208,7 @@ fn sending(series: usize, steps: i64) -> Outcome<()> {
         let destination = Destination {
             name: "bench".to_owned(),
             url: format!("http://{address}/api/v1/write"),
+            protocol: remote::receive::Protocol::V1,
             client: reqwest::Client::builder().no_proxy().build()?,
             headers: Arc::new(|| Ok(reqwest::header::HeaderMap::new())),
             timeout: PATIENCE,
@@ -215,6 +216,7 @@ fn sending(series: usize, steps: i64) -> Outcome<()> {
             relabel: None,
             exemplars: false,
             histograms: false,
+            metadata: None,
             queue: QueueOptions::default(),
             cursor_path: dir.path().join("cursor"),
             now: now_ms,

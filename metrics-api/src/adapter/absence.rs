@@ -56,7 +56,7 @@ impl Look<'_> {
     /// Why a selector finds nothing; none if it does find something.
     fn absence(&self, matchers: &[Matcher], span: i64) -> Result<Option<String>, StorageError> {
         let range = self.range();
-        let series = self.querier.select_unordered(&Selection { matchers, range })?;
+        let series = self.querier.select_unordered(&Selection::new(matchers, range))?;
         if series.is_empty() {
             return self.never(matchers).map(Some);
         }
@@ -121,7 +121,7 @@ impl Look<'_> {
             matchers.push(Matcher::equal(name, value));
         }
         let range = self.range();
-        let series = self.querier.select(&Selection { matchers: &matchers, range })?;
+        let series = self.querier.select(&Selection::new(&matchers, range))?;
         let called = format!("target {instance} of job {job}");
         let (mut samples, mut state): (_, Option<(Timestamp, String)>) = (Samples::default(), None);
         for index in 0..series.len() {

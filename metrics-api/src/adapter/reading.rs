@@ -106,7 +106,7 @@ pub(crate) fn moments(
         let back = if reading.range_ms > 0 { reading.range_ms } else { lookback_ms };
         let end = now.saturating_sub(reading.offset_ms);
         let range = TimeRange::new(end.saturating_sub(back), end);
-        let series = querier.select_unordered(&Selection { matchers: &reading.matchers, range })?;
+        let series = querier.select_unordered(&Selection::new(&reading.matchers, range))?;
         for index in 0..series.len() {
             let at_hand = series.newest_float(index).filter(|(ts, _)| range.contains(*ts));
             let newest = match at_hand {

@@ -73,7 +73,7 @@ impl Querier for Series {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        let set = self.select(&Selection { matchers, range })?;
+        let set = self.select(&Selection::new(matchers, range))?;
         let labels = (0..set.len()).map(|index| set.labels(index));
         let names: BTreeSet<String> =
             labels.flat_map(|labels| labels.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>()).collect();
@@ -87,7 +87,7 @@ impl Querier for Series {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        let set = self.select(&Selection { matchers, range })?;
+        let set = self.select(&Selection::new(matchers, range))?;
         let labels = (0..set.len()).map(|index| set.labels(index));
         let values: BTreeSet<String> =
             labels.filter_map(|labels| labels.get(name).map(str::to_owned)).collect();

@@ -7,7 +7,6 @@ use model::Value;
 use xxhash_rust::xxh64::Xxh64;
 
 use super::Aggregation;
-use super::group::Groups;
 use crate::annotations::Site;
 use crate::ast::AggregateOp;
 use crate::engine::QueryError;
@@ -51,16 +50,11 @@ impl Aggregation<'_> {
         };
         let ratios: Vec<f64> = params.iter().map(|ratio| ratio.clamp(-1.0, 1.0)).collect();
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
-        let mut groups = Groups::new(self.aggregate);
         // By group, then step: the picked values.
         let mut picked: Vec<Vec<Vec<Picked>>> = Vec::new();
         let mut held = 0;
         let base = self.grid.count * size_of::<Vec<Picked>>();
-        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
-            if column.is_empty() {
-                return Ok(());
-            }
-            let group = groups.of(source.as_ref(), at);
+        self.for_each(source.as_ref(), |group, at, column| {
             if group == picked.len() {
                 self.evaluator.hold_bytes(0, base, self.expr)?;
                 picked.push((0..self.grid.count).map(|_| Vec::new()).collect());

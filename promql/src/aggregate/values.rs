@@ -18,15 +18,10 @@ impl Aggregation<'_> {
     /// All floats of each group at each step.
     pub(super) fn collected(&self) -> Result<(Groups, Vec<StepValues>), QueryError> {
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
-        let mut groups = Groups::new(self.aggregate);
         let mut values: Vec<StepValues> = Vec::new();
         let mut held = 0;
         let base = self.grid.count * size_of::<Vec<f64>>();
-        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
-            if column.is_empty() {
-                return Ok(());
-            }
-            let group = groups.of(source.as_ref(), at);
+        let groups = self.for_each(source.as_ref(), |group, _, column| {
             if group == values.len() {
                 self.evaluator.hold_bytes(0, base, self.expr)?;
                 values.push(vec![Vec::new(); self.grid.count]);
@@ -54,13 +49,11 @@ impl Aggregation<'_> {
             return Err(QueryError::Execution(format!("invalid label name {}", Quote(label))));
         }
         let source = self.evaluator.source(&self.aggregate.expr, self.grid)?;
-        let mut groups = Groups::new(self.aggregate);
         let mut index: HashMap<(usize, String), usize> = HashMap::new();
         let mut counted: Vec<(usize, String, Column)> = Vec::new();
-        self.evaluator.for_each(source.as_ref(), (self.expr, self.grid), |at, column| {
+        let groups = self.for_each(source.as_ref(), |group, _, column| {
             for step in 0..self.grid.count {
                 let Some(point) = column.get(step) else { continue };
-                let group = groups.of(source.as_ref(), at);
                 let shown = match point {
                     Point::Float(value) => model::float::format_fixed(value),
                     Point::Histogram(h) => crate::histogram::show(h),

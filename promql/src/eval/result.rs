@@ -40,7 +40,7 @@ impl Evaluator<'_> {
             }
             Evaluated::Vector(series) => {
                 let series = self.without_marked_names(series)?;
-                Ok(if is_instant { instant(&series, grid) } else { matrix(series, grid) })
+                Ok(if is_instant { instant(series, grid) } else { matrix(series, grid) })
             }
         }
     }
@@ -109,12 +109,12 @@ fn within(samples: &mut Samples, start: i64, end: i64) {
     samples.histogram_start_ts.clear();
 }
 
-fn instant(series: &[Series], grid: Grid) -> QueryValue {
-    let sample = |series: &Series| {
+fn instant(series: Vec<Series>, grid: Grid) -> QueryValue {
+    let sample = |series: Series| {
         let value = series.column.get(0)?.to_value();
-        Some(VectorSample { labels: series.labels.clone(), ts: grid.start, value })
+        Some(VectorSample { labels: series.labels, ts: grid.start, value })
     };
-    QueryValue::Vector(series.iter().filter_map(sample).collect())
+    QueryValue::Vector(series.into_iter().filter_map(sample).collect())
 }
 
 fn matrix(series: Vec<Series>, grid: Grid) -> QueryValue {

@@ -46,7 +46,7 @@ pub(super) fn select<'a>(
     let mut out = Vec::new();
     for Reading { matchers, range, users } in plan::readings(expr, times)? {
         if users > 1 {
-            let inner = querier.select(&Selection { matchers: &matchers, range })?;
+            let inner = querier.select(&Selection::new(&matchers, range).until(account.cancelled()))?;
             let columns = (0..inner.len()).map(|_| OnceLock::new()).collect();
             let set = Arc::new(Kept { inner, range, columns, bytes: AtomicUsize::new(0), account });
             out.push(Shared { matchers, range, set });

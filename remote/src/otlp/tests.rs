@@ -31,7 +31,7 @@ fn stored(options: Options, format: Format, body: &[u8]) -> (Result<(), OtlpErro
     let outcome = Receiver::new(Arc::clone(&db), options).receive(format, body);
     let snapshot = db.snapshot();
     let matchers = [Matcher::new("__name__", model::MatchOp::Regex, ".+").unwrap()];
-    let set = snapshot.select(&Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&matchers, TimeRange::ALL)).unwrap();
     let mut lines = Vec::new();
     let mut samples = Samples::default();
     for index in 0..set.len() {

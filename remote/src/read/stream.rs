@@ -30,7 +30,7 @@ pub fn stream(
     let mut piece = Vec::with_capacity(PIECE_BYTES * 2);
     for (nth, query) in (0_i64..).zip(queries) {
         let matchers: Vec<Matcher> = query.matchers.iter().map(|matcher| inside(matcher, external)).collect();
-        let set = snapshot.select_chunks(&Selection { matchers: &matchers, range: query.range })?;
+        let set = snapshot.select_chunks(&Selection::new(&matchers, query.range))?;
         for index in 0..set.len() {
             let mut labels = Writer::default();
             push_labels(&mut labels, &with_external(&set.labels(index), external));

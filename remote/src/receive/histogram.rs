@@ -2,7 +2,7 @@
 
 use model::{Histogram, HistogramValue, ResetHint, Span};
 
-use super::ReceiveError;
+use super::request::Fault;
 use crate::wire::{Content, Fields, WireError, packed, packed_doubles, unzigzag};
 
 /// The message with its oneofs still open.
@@ -25,19 +25,19 @@ struct Message {
     custom_values: Vec<f64>,
 }
 
-/// Reads a histogram with its timestamp.
-pub(crate) fn read(bytes: &[u8]) -> Result<(i64, HistogramValue), ReceiveError> {
+/// Reads a histogram with its timestamp and the time from which on it counts, 0 if that is not said.
+pub(crate) fn read(bytes: &[u8]) -> Result<((i64, i64), HistogramValue), Fault> {
     let mut message = Message::default();
-    let mut ts = 0;
+    let (mut ts, mut start_ts) = (0, 0);
     let mut fields = Fields::new(bytes);
     while let Some((number, content)) = fields.next()? {
-        if number == 15 {
-            ts = content.int64()?;
-        } else {
-            message.take(number, content)?;
+        match number {
+            15 => ts = content.int64()?,
+            17 => start_ts = content.int64()?,
+            _ => message.take(number, content)?,
         }
     }
-    Ok((ts, message.finish()?))
+    Ok(((ts, start_ts), message.finish()?))
 }
 
 impl Message {
@@ -71,7 +71,7 @@ impl Message {
     }
 
     /// A histogram of integers, unless its count is a float.
-    fn finish(self) -> Result<HistogramValue, ReceiveError> {
+    fn finish(self) -> Result<HistogramValue, Fault> {
         let is_float = self.count_float.is_some() && self.count_int.is_none();
         if is_float {
             return Ok(HistogramValue::Float(Histogram {
@@ -118,13 +118,12 @@ fn span(message: &[u8]) -> Result<Span, WireError> {
 }
 
 /// Running sums; none may be negative.
-fn absolute(deltas: &[i64]) -> Result<Vec<u64>, ReceiveError> {
+fn absolute(deltas: &[i64]) -> Result<Vec<u64>, Fault> {
     let mut count = 0i64;
     let mut out = Vec::with_capacity(deltas.len());
     for delta in deltas {
         let next = count.checked_add(*delta).and_then(|sum| u64::try_from(sum).ok());
-        let next = next
-            .ok_or_else(|| ReceiveError::Malformed("a histogram bucket has a negative count".to_owned()))?;
+        let next = next.ok_or_else(|| Fault::Series("a histogram bucket has a negative count".to_owned()))?;
         count = next.cast_signed();
         out.push(next);
     }

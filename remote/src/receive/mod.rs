@@ -6,7 +6,7 @@
 
 pub(crate) mod histogram;
 mod receiver;
-mod request;
+pub(crate) mod request;
 
 pub use receiver::{Receiver, Written};
 pub(crate) use request::times_of;
@@ -20,6 +20,23 @@ pub enum Protocol {
     V1,
     /// `io.prometheus.write.v2.Request`
     V2,
+}
+
+impl Protocol {
+    /// By the name of its message.
+    #[must_use]
+    pub fn of_message(name: &str) -> Option<Self> {
+        [Self::V1, Self::V2].into_iter().find(|protocol| protocol.message() == name)
+    }
+
+    /// The name of its message.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::V1 => "prometheus.WriteRequest",
+            Self::V2 => "io.prometheus.write.v2.Request",
+        }
+    }
 }
 
 /// How a body is compressed.
@@ -109,15 +126,20 @@ impl Encoding {
         if parts.next() != Some("application/x-protobuf") {
             return unsupported(format!("{content_type:?} is not application/x-protobuf"));
         }
+        if let Some(part) = parts.clone().find(|part| part.split('=').count() != 2) {
+            return unsupported(format!("{part:?} in {content_type:?} is not a key and a value"));
+        }
         let protocol = match parts.find_map(|part| part.strip_prefix("proto=")) {
-            None | Some("prometheus.WriteRequest") => Protocol::V1,
-            Some("io.prometheus.write.v2.Request") => Protocol::V2,
-            Some(other) => return unsupported(format!("{other:?} is not a message of remote write")),
+            None => Protocol::V1,
+            Some(name) => match Protocol::of_message(name) {
+                Some(protocol) => protocol,
+                None => return unsupported(format!("{name:?} is not a message of remote write")),
+            },
         };
-        let compression = match encoding {
-            None | Some("" | "snappy") => Compression::Snappy,
-            Some("zstd") => Compression::Zstd,
-            Some(other) => return unsupported(format!("{other:?} is neither snappy nor zstd")),
+        let compression = match encoding.unwrap_or_default() {
+            text if text.is_empty() || text.eq_ignore_ascii_case("snappy") => Compression::Snappy,
+            text if text.eq_ignore_ascii_case("zstd") => Compression::Zstd,
+            other => return unsupported(format!("{other:?} is neither snappy nor zstd")),
         };
         Ok(Self { protocol, compression })
     }
@@ -158,4 +180,6 @@ impl Compression {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod second_tests;
+#[cfg(test)]
+mod tests;

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use model::{Labels, METRIC_NAME};
+use model::{Labels, METRIC_NAME, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
-use tsdb::{AppendError, Appender, Db, SeriesRef};
+use tsdb::{AppendError, Appender, Db, Metadata, SeriesRef};
 
-use super::request::{Item, Symbols, TimeSeries, Version, resolve_raw};
-use super::{Encoding, ReceiveError, histogram};
+use super::request::{Fault, Item, Outline, Symbols, TimeSeries, Version, resolve_raw};
+use super::{Encoding, Protocol, ReceiveError, histogram};
+use crate::wire::WireError;
 
 /// A decompressed request may have this many bytes.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
 
 /// A buffer that has grown beyond this is not kept for the next request.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
+
+/// Samples this far ahead of the clock are refused: they would make everything else too old.
+const AHEAD_MS_MAX: i64 = 600_000;
 
 /// So often a request is looked at again because others were quicker.
 const ATTEMPTS_MAX: usize = 4;
@@ -50,6 +54,20 @@ impl Written {
         ]
     }
 
+    /// The same as a receiver of 2.0 tells it; none if it does not. Only the first is always there.
+    #[must_use]
+    pub fn of_headers(headers: &reqwest::header::HeaderMap) -> Option<Self> {
+        let count = |kind: &str| {
+            let name = format!("x-prometheus-remote-write-{kind}-written");
+            headers.get(name)?.to_str().ok()?.trim().parse().ok()
+        };
+        Some(Self {
+            samples: count("samples")?,
+            histograms: count("histograms").unwrap_or(0),
+            exemplars: count("exemplars").unwrap_or(0),
+        })
+    }
+
     /// Samples of all kinds.
     #[must_use]
     pub fn all(self) -> u64 {
@@ -68,6 +86,8 @@ impl Written {
 pub struct Receiver {
     db: Arc<Db>,
     takes_late: bool,
+    now: Option<fn() -> Timestamp>,
+    accepted: Vec<Protocol>,
     known: RwLock<HashMap<u128, SeriesRef, KeyIsHash>>,
     /// Buffers for decompressed requests, which keep their length so that nothing is zeroed twice.
     buffers: Mutex<Vec<Vec<u8>>>,
@@ -116,13 +136,37 @@ struct Batch<'r, 'd> {
     first: Option<String>,
     /// Series that were not known before.
     created: Vec<(u128, SeriesRef)>,
+    /// Samples that are newer are refused.
+    newest: Timestamp,
+    /// What has been read of metrics, by its bytes: the series of a family say the same.
+    metadata: HashMap<&'r [u8], Metadata>,
 }
 
 /// A series of a request with its key, if it has one, and its reference, if it is known.
 struct Entry<'m> {
     series: TimeSeries<'m>,
+    outline: Outline<'m>,
     key: Option<u128>,
     known: Option<SeriesRef>,
+}
+
+/// Why an item is not stored.
+enum Refused {
+    Sample(AppendError),
+    Exemplar(AppendError),
+    Future,
+    Fault(String),
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exemplar(AppendError::OutOfOrder) => out.write_str("out of order exemplar"),
+            Self::Sample(error) | Self::Exemplar(error) => error.fmt(out),
+            Self::Future => out.write_str("out of bounds: timestamp is too far in the future"),
+            Self::Fault(what) => out.write_str(what),
+        }
+    }
 }
 
 impl Receiver {
@@ -132,6 +176,8 @@ impl Receiver {
         Self {
             db,
             takes_late: false,
+            now: None,
+            accepted: vec![Protocol::V1, Protocol::V2],
             known: RwLock::new(HashMap::with_hasher(KeyIsHash)),
             buffers: Mutex::default(),
             secrets: seeds.map(RapidSecrets::seed),
@@ -145,6 +191,34 @@ impl Receiver {
     pub fn taking_late(mut self) -> Self {
         self.takes_late = true;
         self
+    }
+
+    /// Refuses samples that are more than ten minutes ahead of this clock, as Prometheus does.
+    #[must_use]
+    pub fn by_clock(mut self, now: fn() -> Timestamp) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// Takes the messages of these versions from writers, and no others.
+    #[must_use]
+    pub fn accepting(mut self, protocols: Vec<Protocol>) -> Self {
+        self.accepted = protocols;
+        self
+    }
+
+    /// Whether a writer may send this.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Unsupported`]
+    pub fn check(&self, encoding: Encoding) -> Result<(), ReceiveError> {
+        if self.accepted.contains(&encoding.protocol) {
+            return Ok(());
+        }
+        let accepted: Vec<&str> = self.accepted.iter().map(|protocol| protocol.message()).collect();
+        let what =
+            format!("{} is not accepted here, but {}", encoding.protocol.message(), accepted.join(", "));
+        Err(ReceiveError::Unsupported(what))
     }
 
     /// Stores the samples of one request.
@@ -197,6 +271,8 @@ impl Receiver {
             refused: 0,
             first: None,
             created: Vec::new(),
+            newest: self.now.map_or(Timestamp::MAX, |now| now().saturating_add(AHEAD_MS_MAX)),
+            metadata: HashMap::new(),
         };
         for entry in &entries {
             batch.add(entry)?;
@@ -214,8 +290,14 @@ impl Receiver {
         let mut entries = Vec::new();
         let mut texts = Vec::new();
         symbols.each_series(encoding.protocol, message, |series| {
-            let key = self.key(&series, &mut texts)?;
-            entries.push(Entry { series, key, known: None });
+            let outline = series.outline()?;
+            let key = match self.key((&series, &outline), &mut texts) {
+                // What is wrong with its labels is said when they are read.
+                Err(Fault::Series(_)) => None,
+                Err(Fault::Message(error)) => return Err(error),
+                Ok(key) => key,
+            };
+            entries.push(Entry { series, outline, key, known: None });
             Ok(())
         })?;
         let known = self.known.read();
@@ -235,8 +317,12 @@ impl Receiver {
     }
 
     /// What identifies a series across requests; none if its labels do not stand together.
-    fn key(&self, series: &TimeSeries<'_>, texts: &mut Vec<u8>) -> Result<Option<u128>, ReceiveError> {
-        let Some(raw) = series.raw_labels()? else { return Ok(None) };
+    fn key(
+        &self,
+        (series, outline): (&TimeSeries<'_>, &Outline<'_>),
+        texts: &mut Vec<u8>,
+    ) -> Result<Option<u128>, Fault> {
+        let Some(raw) = outline.raw_labels else { return Ok(None) };
         let bytes = match series.version {
             Version::V1 => raw,
             Version::V2 { symbols } => {
@@ -249,38 +335,46 @@ impl Receiver {
     }
 }
 
-impl Batch<'_, '_> {
-    fn add(&mut self, entry: &Entry<'_>) -> Result<(), ReceiveError> {
+impl<'r> Batch<'r, '_> {
+    fn add(&mut self, entry: &Entry<'r>) -> Result<(), WireError> {
         let series = &entry.series;
         let mut reference = match entry.known {
             Some(reference) => reference,
-            None => match self.resolve(series, entry.key)? {
+            None => match self.resolve(entry)? {
                 Some(reference) => reference,
                 None => return Ok(()),
             },
         };
         series.visit(|item| {
-            let mut outcome = self.append(reference, &item, series.version)?;
-            if outcome == Err(AppendError::UnknownSeries) {
+            let mut outcome = self.append(reference, &item, entry)?;
+            if let Err(Refused::Sample(AppendError::UnknownSeries)) = outcome {
                 // The series has left the head since it was looked up.
-                let Some(fresh) = self.resolve(series, entry.key)? else { return Ok(()) };
+                let Some(fresh) = self.resolve(entry)? else { return Ok(()) };
                 reference = fresh;
-                outcome = self.append(reference, &item, series.version)?;
+                outcome = self.append(reference, &item, entry)?;
             }
-            if let Err(error) = outcome {
-                self.refuse(series, &error.to_string());
+            if let Err(refused) = outcome {
+                self.refuse(series, &refused.to_string());
             }
             Ok(())
-        })
+        })?;
+        match entry.outline.metadata {
+            Some(message) => self.describe(reference, message, series),
+            None => Ok(()),
+        }
     }
 
-    /// Looks a series up by its labels, or creates it; none if its labels are not allowed.
-    fn resolve(
-        &mut self,
-        series: &TimeSeries<'_>,
-        key: Option<u128>,
-    ) -> Result<Option<SeriesRef>, ReceiveError> {
-        let mut pairs = series.labels()?;
+    /// Looks a series up by its labels, or creates it; none if its labels are not allowed, or nobody would see it.
+    fn resolve(&mut self, entry: &Entry<'r>) -> Result<Option<SeriesRef>, WireError> {
+        let series = &entry.series;
+        let mut pairs = match series.labels() {
+            Ok(pairs) => pairs,
+            Err(Fault::Message(error)) => return Err(error),
+            Err(Fault::Series(what)) => {
+                self.refuse(series, &what);
+                return Ok(None);
+            }
+        };
         // Nearly all writers sort them.
         if !pairs.is_sorted() {
             pairs.sort_unstable();
@@ -289,10 +383,13 @@ impl Batch<'_, '_> {
             self.refuse(series, fault);
             return Ok(None);
         }
+        if !entry.outline.has_items {
+            return Ok(None);
+        }
         let labels = Labels::from_sorted(pairs);
         match self.appender.series(&labels) {
             Ok(reference) => {
-                self.created.extend(key.map(|key| (key, reference)));
+                self.created.extend(entry.key.map(|key| (key, reference)));
                 Ok(Some(reference))
             }
             Err(error) => {
@@ -307,31 +404,71 @@ impl Batch<'_, '_> {
         &mut self,
         series: SeriesRef,
         item: &Item<'_>,
-        version: Version<'_>,
-    ) -> Result<Result<(), AppendError>, ReceiveError> {
+        entry: &Entry<'r>,
+    ) -> Result<Result<(), Refused>, WireError> {
+        let started = |own: Timestamp| if own == 0 { entry.outline.start_ts } else { own };
         Ok(match item {
+            Item::Sample(sample) if sample.ts > self.newest => Err(Refused::Future),
             Item::Sample(sample) => {
-                let outcome = self.appender.append(series, sample.ts, sample.value);
+                let times = (sample.ts, started(sample.start_ts));
+                let outcome = self.appender.append_started(series, times, sample.value);
                 self.written.samples += u64::from(outcome.is_ok());
-                outcome
+                outcome.map_err(Refused::Sample)
             }
-            Item::Histogram(message) => {
-                let (ts, value) = histogram::read(message)?;
-                let outcome = self.appender.append_histogram(series, ts, &value);
-                self.written.histograms += u64::from(outcome.is_ok());
-                outcome
-            }
-            Item::Exemplar(message) => {
-                let exemplar = version.exemplar(message)?;
-                let outcome = self.appender.append_exemplar(series, &exemplar);
-                self.written.exemplars += u64::from(outcome.is_ok());
-                match outcome {
-                    // An exemplar is no sample: one that is too late is dropped, and the samples stand.
-                    Err(AppendError::UnknownSeries) => outcome,
-                    _ => Ok(()),
+            Item::Histogram(message) => match histogram::read(message) {
+                Err(Fault::Message(error)) => return Err(error),
+                Err(Fault::Series(what)) => Err(Refused::Fault(what)),
+                Ok(((ts, _), _)) if ts > self.newest => Err(Refused::Future),
+                Ok(((ts, start_ts), value)) => {
+                    let times = (ts, started(start_ts));
+                    let outcome = self.appender.append_histogram_started(series, times, &value);
+                    self.written.histograms += u64::from(outcome.is_ok());
+                    outcome.map_err(Refused::Sample)
+                }
+            },
+            Item::Exemplar(message) => match entry.series.version.exemplar(message) {
+                Err(Fault::Message(error)) => return Err(error),
+                Err(Fault::Series(what)) => Err(Refused::Fault(what)),
+                Ok(exemplar) => {
+                    let outcome = self.appender.append_exemplar(series, &exemplar);
+                    self.written.exemplars += u64::from(outcome.is_ok());
+                    match (outcome, entry.series.version) {
+                        (Err(AppendError::UnknownSeries), _) => {
+                            Err(Refused::Sample(AppendError::UnknownSeries))
+                        }
+                        (Err(error), Version::V2 { .. }) => Err(Refused::Exemplar(error)),
+                        // 1.0 cannot say that the samples beside it were stored: it is dropped.
+                        _ => Ok(()),
+                    }
+                }
+            },
+        })
+    }
+
+    /// Keeps what is said of a series' metric.
+    fn describe(
+        &mut self,
+        reference: SeriesRef,
+        message: &'r [u8],
+        series: &TimeSeries<'r>,
+    ) -> Result<(), WireError> {
+        if !self.metadata.contains_key(message) {
+            match series.version.metadata(message) {
+                Ok(metadata) => {
+                    self.metadata.insert(message, metadata);
+                }
+                Err(Fault::Message(error)) => return Err(error),
+                Err(Fault::Series(what)) => {
+                    self.refuse(series, &what);
+                    return Ok(());
                 }
             }
-        })
+        }
+        if let Some(metadata) = self.metadata.get(message).filter(|said| **said != Metadata::default()) {
+            // The series may have left the head just now; its samples are stored all the same.
+            let _ = self.appender.metadata(reference, metadata);
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, series: &TimeSeries<'_>, why: &str) {

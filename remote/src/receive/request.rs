@@ -1,10 +1,35 @@
 //! The messages of both protocol versions, walked in place.
 
 use model::{Labels, TimeRange};
-use tsdb::Exemplar;
+use tsdb::{Exemplar, Metadata};
 
 use super::{Protocol, ReceiveError};
+use crate::message::{ROUTED_METADATA, kind_of};
 use crate::wire::{Content, Fields, WireError, packed, take_varint};
+
+/// Why something cannot be read.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The bytes are no message: nothing of the request can be trusted.
+    Message(WireError),
+    /// A series contradicts itself or its request; the others stand.
+    Series(String),
+}
+
+impl From<WireError> for Fault {
+    fn from(error: WireError) -> Self {
+        Self::Message(error)
+    }
+}
+
+impl From<Fault> for ReceiveError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Message(error) => error.into(),
+            Fault::Series(what) => Self::Malformed(what),
+        }
+    }
+}
 
 /// One label as it stands in a message.
 pub(super) type Pair<'a> = (&'a str, &'a str);
@@ -25,19 +50,22 @@ pub(super) enum Version<'a> {
 
 /// The strings of a 2.0 request. The first is empty.
 #[derive(Default)]
-pub(super) struct Symbols<'a>(pub(super) Vec<&'a str>);
+pub(super) struct Symbols<'a>(Vec<&'a [u8]>);
 
 impl<'a> Symbols<'a> {
-    fn get(&self, at: u64) -> Result<&'a str, ReceiveError> {
+    fn bytes(&self, at: u64) -> Result<&'a [u8], Fault> {
         let symbol = usize::try_from(at).ok().and_then(|at| self.0.get(at)).copied();
-        symbol
-            .ok_or_else(|| ReceiveError::Malformed(format!("symbol {at} of {} is referred to", self.0.len())))
+        symbol.ok_or_else(|| Fault::Series(format!("symbol {at} of {} is referred to", self.0.len())))
+    }
+
+    fn get(&self, at: u64) -> Result<&'a str, Fault> {
+        self.bytes(at).and_then(text)
     }
 
     /// Appends the labels that `refs`, names and values in turn, refer to.
-    fn push_pairs(&self, refs: &[u64], labels: &mut Vec<Pair<'a>>) -> Result<(), ReceiveError> {
+    fn push_pairs(&self, refs: &[u64], labels: &mut Vec<Pair<'a>>) -> Result<(), Fault> {
         if !refs.len().is_multiple_of(2) {
-            return Err(ReceiveError::Malformed("labels_refs has an odd length".to_owned()));
+            return Err(Fault::Series("labels_refs has an odd length".to_owned()));
         }
         for pair in refs.chunks_exact(2) {
             labels.push((self.get(pair[0])?, self.get(pair[1])?));
@@ -51,6 +79,20 @@ impl<'a> Symbols<'a> {
 pub(super) struct SampleMessage {
     pub(super) value: f64,
     pub(super) ts: i64,
+    /// From when on the value counts; 0 if that is not said.
+    pub(super) start_ts: i64,
+}
+
+/// What can be said of a series without reading its labels and items.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outline<'a> {
+    /// The bytes that hold the labels, which in every writer known are all fields at the front of the message. If
+    /// labels also stand further back, there is none, and the series is looked up by its labels instead.
+    pub(super) raw_labels: Option<&'a [u8]>,
+    pub(super) has_items: bool,
+    /// The start of all its items that name none; 0 if that is not said.
+    pub(super) start_ts: i64,
+    pub(super) metadata: Option<&'a [u8]>,
 }
 
 /// What one series of a request holds besides its labels.
@@ -76,22 +118,27 @@ impl<'a> TimeSeries<'a> {
         }
     }
 
-    /// The bytes that hold the labels, which in every writer known are all fields at the front of the
-    /// message. If labels also stand further back, there is none, and the series is looked up by its
-    /// labels instead.
-    pub(super) fn raw_labels(&self) -> Result<Option<&'a [u8]>, WireError> {
+    /// Looks at the fields behind the labels, not into them.
+    pub(super) fn outline(&self) -> Result<Outline<'a>, WireError> {
         let (raw, rest) = self.message.split_at(labels_end(self.message));
+        let mut outline = Outline { raw_labels: Some(raw), ..Outline::default() };
         let mut fields = Fields::new(rest);
-        while let Some((number, _)) = fields.next()? {
-            if number == 1 {
-                return Ok(None);
+        let is_second = matches!(self.version, Version::V2 { .. });
+        while let Some((number, content)) = fields.next()? {
+            match number {
+                1 => outline.raw_labels = None,
+                2..=4 => outline.has_items = true,
+                5 if is_second => outline.metadata = Some(content.bytes()?),
+                6 if is_second => outline.start_ts = content.int64()?,
+                ROUTED_METADATA if !is_second => outline.metadata = Some(content.bytes()?),
+                _ => {}
             }
         }
-        Ok(Some(raw))
+        Ok(outline)
     }
 
     /// Reads all labels.
-    pub(super) fn labels(&self) -> Result<Vec<Pair<'a>>, ReceiveError> {
+    pub(super) fn labels(&self) -> Result<Vec<Pair<'a>>, Fault> {
         let number = self.numbers().labels;
         let mut fields = Fields::new(self.message);
         let mut labels = Vec::new();
@@ -114,8 +161,8 @@ impl<'a> TimeSeries<'a> {
     /// Calls `visit` with each sample, histogram and exemplar.
     pub(super) fn visit(
         &self,
-        mut visit: impl FnMut(Item<'a>) -> Result<(), ReceiveError>,
-    ) -> Result<(), ReceiveError> {
+        mut visit: impl FnMut(Item<'a>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
         let numbers = self.numbers();
         let mut fields = Fields::new(&self.message[labels_end(self.message)..]);
         while let Some((found, content)) = fields.next()? {
@@ -133,7 +180,7 @@ impl<'a> TimeSeries<'a> {
 
 impl Version<'_> {
     /// Reads an exemplar: `{labels = 1, value = 2, timestamp = 3}`, where 2.0 refers to its symbols.
-    pub(super) fn exemplar(&self, message: &[u8]) -> Result<Exemplar, ReceiveError> {
+    pub(super) fn exemplar(&self, message: &[u8]) -> Result<Exemplar, Fault> {
         let (mut labels, mut refs) = (Vec::new(), Vec::new());
         let (mut ts, mut value) = (0, 0.0);
         let mut fields = Fields::new(message);
@@ -151,15 +198,42 @@ impl Version<'_> {
         }
         Ok(Exemplar { labels: Labels::from_pairs(labels), ts, value })
     }
+
+    /// Reads what is said of a metric: `{type = 1, help = 3, unit = 4}`, where 2.0 refers to its symbols.
+    pub(super) fn metadata(&self, message: &[u8]) -> Result<Metadata, Fault> {
+        let mut metadata = Metadata::default();
+        let mut fields = Fields::new(message);
+        while let Some((number, content)) = fields.next()? {
+            if number == 1 {
+                metadata.kind = kind_of(content.uint64()?);
+                continue;
+            }
+            let into = match number {
+                3 => &mut metadata.help,
+                4 => &mut metadata.unit,
+                _ => continue,
+            };
+            let said = match self {
+                Version::V1 => text(content.bytes()?)?,
+                Version::V2 { symbols } => symbols.get(content.uint64()?)?,
+            };
+            said.clone_into(into);
+        }
+        Ok(metadata)
+    }
 }
 
-fn label(message: &[u8]) -> Result<Pair<'_>, WireError> {
+fn text(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| Fault::Series("a text is not valid UTF-8".to_owned()))
+}
+
+fn label(message: &[u8]) -> Result<Pair<'_>, Fault> {
     let (mut name, mut value) = ("", "");
     let mut fields = Fields::new(message);
     while let Some((number, content)) = fields.next()? {
         match number {
-            1 => name = content.text()?,
-            2 => value = content.text()?,
+            1 => name = text(content.bytes()?)?,
+            2 => value = text(content.bytes()?)?,
             _ => {}
         }
     }
@@ -199,7 +273,8 @@ fn sample(message: &[u8]) -> Result<SampleMessage, WireError> {
         let mut rest = rest;
         let ts = take_varint(&mut rest)?.cast_signed();
         if rest.is_empty() {
-            return Ok(SampleMessage { value: f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), ts });
+            let value = f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            return Ok(SampleMessage { value, ts, start_ts: 0 });
         }
     }
     let mut sample = SampleMessage::default();
@@ -208,6 +283,7 @@ fn sample(message: &[u8]) -> Result<SampleMessage, WireError> {
         match number {
             1 => sample.value = content.double()?,
             2 => sample.ts = content.int64()?,
+            3 => sample.start_ts = content.int64()?,
             _ => {}
         }
     }
@@ -224,7 +300,7 @@ impl<'a> Symbols<'a> {
         let mut fields = Fields::new(message);
         while let Some((number, content)) = fields.next()? {
             if number == 4 {
-                symbols.0.push(content.text()?);
+                symbols.0.push(content.bytes()?);
             }
         }
         Ok(symbols)
@@ -235,8 +311,8 @@ impl<'a> Symbols<'a> {
         &'a self,
         protocol: Protocol,
         message: &'a [u8],
-        mut visit: impl FnMut(TimeSeries<'a>) -> Result<(), ReceiveError>,
-    ) -> Result<(), ReceiveError> {
+        mut visit: impl FnMut(TimeSeries<'a>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
         let (wanted, version) = match protocol {
             Protocol::V1 => (1, Version::V1),
             Protocol::V2 => (5, Version::V2 { symbols: self }),
@@ -252,7 +328,7 @@ impl<'a> Symbols<'a> {
 }
 
 /// The times of all samples, histograms and exemplars of a 1.0 message; none if it has none.
-pub(crate) fn times_of(message: &[u8]) -> Result<Option<TimeRange>, ReceiveError> {
+pub(crate) fn times_of(message: &[u8]) -> Result<Option<TimeRange>, WireError> {
     let mut range: Option<TimeRange> = None;
     let symbols = Symbols::default();
     symbols.each_series(Protocol::V1, message, |series| {
@@ -284,7 +360,7 @@ fn number_of(message: &[u8], wanted: u32) -> Result<i64, WireError> {
 }
 
 /// Appends what identifies a 2.0 series across requests, whose symbol numbers differ: the texts.
-pub(super) fn resolve_raw(raw: &[u8], symbols: &Symbols<'_>, out: &mut Vec<u8>) -> Result<(), ReceiveError> {
+pub(super) fn resolve_raw(raw: &[u8], symbols: &Symbols<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
     out.clear();
     let mut fields = Fields::new(raw);
     while let Some((_, content)) = fields.next()? {
@@ -300,9 +376,8 @@ pub(super) fn resolve_raw(raw: &[u8], symbols: &Symbols<'_>, out: &mut Vec<u8>) 
     Ok(())
 }
 
-fn push_symbol(at: u64, symbols: &Symbols<'_>, out: &mut Vec<u8>) -> Result<(), ReceiveError> {
-    let text = symbols.get(at)?;
-    out.extend_from_slice(text.as_bytes());
+fn push_symbol(at: u64, symbols: &Symbols<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    out.extend_from_slice(symbols.bytes(at)?);
     out.push(0xff); // occurs in no UTF-8 text
     Ok(())
 }

@@ -409,7 +409,7 @@ impl Inner {
         let sent = split.batches.iter().map(|(shard, batch)| self.place(&routing.targets[*shard], batch));
         let fates = futures::future::join_all(sent).await;
         let mut lost = None;
-        let (mut asked, mut written, mut first) = (Written::default(), Written::default(), None);
+        let (mut asked, mut written, mut first) = (Written::default(), Written::default(), split.fault);
         for (fate, (_, batch)) in fates.into_iter().zip(&split.batches) {
             asked += batch.counts;
             match fate {
@@ -465,7 +465,7 @@ impl Inner {
             let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
             batches.push((shard, Batch { seq, epoch: routing.map.epoch(), counts: part.counts, body }));
         }
-        Ok(Batches { batches, total: split.total, duplicates: split.duplicates })
+        Ok(Batches { batches, total: split.total, duplicates: split.duplicates, fault: split.fault })
     }
 
     /// Gives a batch to its shard, or keeps it.
@@ -527,6 +527,7 @@ struct Batches {
     batches: Vec<(usize, Batch)>,
     total: Written,
     duplicates: Written,
+    fault: Option<String>,
 }
 
 /// How many samples of a request count as written, where `asked` copies of samples were to be written and

@@ -5,9 +5,11 @@
 //! another 2 * 150 ns. So a core splits two to five million series a second.
 //!
 //! A series of 1.0 is copied as it stands, without being read further than its labels. One of 2.0 refers to
-//! the request's table of strings; it is written out as 1.0: labels and exemplars anew, samples and
-//! histograms, whose messages are the same in both, as they stand.
+//! the request's table of strings; it is written out as 1.0: labels, exemplars and metadata anew, samples and
+//! histograms, whose messages are the same in both, as they stand. One that contradicts itself is left out and told.
 
+use crate::message::ROUTED_METADATA;
+use crate::receive::request::Fault;
 use crate::receive::{Encoding, Protocol, ReceiveError, Written};
 use crate::slots::{SlotMap, Slotter};
 use crate::wire::{Content, Fields, WireError, Writer, packed};
@@ -24,10 +26,12 @@ pub(super) struct Part {
 pub(super) struct Split {
     /// By shard, as the map numbers them; empty for those that get nothing.
     pub(super) parts: Vec<Part>,
-    /// All that was in the request.
+    /// All that could be read of the request.
     pub(super) total: Written,
     /// What of that was left out, because another replica of its writer is listened to.
     pub(super) duplicates: Written,
+    /// What is wrong with the first series that was left out, because it cannot be read.
+    pub(super) fault: Option<String>,
 }
 
 /// Says whether the samples of a replica of a cluster's pair of writers are wanted.
@@ -151,30 +155,59 @@ impl<'m> Splitter<'_, 'm> {
                 _ => {}
             }
         }
+        let mut rewritten = std::mem::take(&mut self.rewritten);
+        let outcome = self.deal_second(series, counts, &mut rewritten);
+        self.rewritten = rewritten;
+        match outcome {
+            Err(Fault::Series(what)) => {
+                self.split.fault.get_or_insert(what);
+                Ok(())
+            }
+            Err(Fault::Message(error)) => Err(error.into()),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn deal_second(
+        &mut self,
+        series: &'m [u8],
+        counts: Written,
+        rewritten: &mut Writer,
+    ) -> Result<(), Fault> {
         self.pairs = resolve(&self.symbols, &self.refs)?;
         let verdict = self.judge();
         if verdict == Verdict::Unwanted {
             self.leave_out(counts);
             return Ok(());
         }
-        let mut rewritten = std::mem::take(&mut self.rewritten);
         rewritten.0.clear();
         let mut outcome = Ok(());
         rewritten.message(1, |out| outcome = self.rewrite(series, out));
         outcome?;
         self.deal(&rewritten.0, counts);
-        self.rewritten = rewritten;
         Ok(())
     }
 
     /// Writes a series of 2.0 as one of 1.0.
-    fn rewrite(&self, series: &[u8], out: &mut Writer) -> Result<(), ReceiveError> {
+    fn rewrite(&self, series: &[u8], out: &mut Writer) -> Result<(), Fault> {
         push_pairs(out, &self.pairs);
+        let (mut start_ts, mut fields) = (0, Fields::new(series));
+        while let Some((number, content)) = fields.next()? {
+            if number == 6 {
+                start_ts = content.int64()?;
+            }
+        }
         let mut fields = Fields::new(series);
         while let Some((number, content)) = fields.next()? {
             match number {
-                2 => out.present(2, content.bytes()?),
-                3 => out.present(4, content.bytes()?),
+                2 => push_started(out, (2, 3), content.bytes()?, start_ts),
+                3 => push_started(out, (4, 17), content.bytes()?, start_ts),
+                5 => {
+                    let metadata = content.bytes()?;
+                    let mut outcome = Ok(());
+                    out.message(ROUTED_METADATA, |out| outcome = self.rewrite_metadata(metadata, out));
+                    outcome?;
+                }
                 4 => {
                     let exemplar = content.bytes()?;
                     let mut outcome = Ok(());
@@ -188,7 +221,7 @@ impl<'m> Splitter<'_, 'm> {
     }
 
     /// `{labels_refs = 1, value = 2, timestamp = 3}` as `{labels = 1, value = 2, timestamp = 3}`
-    fn rewrite_exemplar(&self, exemplar: &[u8], out: &mut Writer) -> Result<(), ReceiveError> {
+    fn rewrite_exemplar(&self, exemplar: &[u8], out: &mut Writer) -> Result<(), Fault> {
         let mut refs = Vec::new();
         let (mut value, mut ts) = (0.0, 0);
         let mut fields = Fields::new(exemplar);
@@ -203,6 +236,19 @@ impl<'m> Splitter<'_, 'm> {
         push_pairs(out, &resolve(&self.symbols, &refs)?);
         out.double(2, value);
         out.int64(3, ts);
+        Ok(())
+    }
+
+    /// `{type = 1, help_ref = 3, unit_ref = 4}` with texts for references.
+    fn rewrite_metadata(&self, metadata: &[u8], out: &mut Writer) -> Result<(), Fault> {
+        let mut fields = Fields::new(metadata);
+        while let Some((number, content)) = fields.next()? {
+            match number {
+                1 => out.uint64(1, content.uint64()?),
+                3 | 4 => out.bytes(number, symbol(&self.symbols, content.uint64()?)?),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -269,17 +315,29 @@ fn pair(label: &[u8]) -> Result<Pair<'_>, WireError> {
     Ok(pair)
 }
 
-fn resolve<'m>(symbols: &[&'m [u8]], refs: &[u64]) -> Result<Vec<Pair<'m>>, ReceiveError> {
-    let symbol = |at: u64| {
-        let found = usize::try_from(at).ok().and_then(|at| symbols.get(at)).copied();
-        found.ok_or_else(|| {
-            ReceiveError::Malformed(format!("symbol {at} of {} is referred to", symbols.len()))
-        })
-    };
-    if !refs.len().is_multiple_of(2) {
-        return Err(ReceiveError::Malformed("labels_refs has an odd length".to_owned()));
+/// A sample or histogram as it stands, with the start that its series names for all of them, unless it names its own,
+/// which counts for being the later one.
+fn push_started(out: &mut Writer, (number, start_number): (u32, u32), item: &[u8], start_ts: i64) {
+    if start_ts == 0 {
+        out.present(number, item);
+        return;
     }
-    refs.chunks_exact(2).map(|pair| Ok((symbol(pair[0])?, symbol(pair[1])?))).collect()
+    out.message(number, |out| {
+        out.int64(start_number, start_ts);
+        out.0.extend_from_slice(item);
+    });
+}
+
+fn symbol<'m>(symbols: &[&'m [u8]], at: u64) -> Result<&'m [u8], Fault> {
+    let found = usize::try_from(at).ok().and_then(|at| symbols.get(at)).copied();
+    found.ok_or_else(|| Fault::Series(format!("symbol {at} of {} is referred to", symbols.len())))
+}
+
+fn resolve<'m>(symbols: &[&'m [u8]], refs: &[u64]) -> Result<Vec<Pair<'m>>, Fault> {
+    if !refs.len().is_multiple_of(2) {
+        return Err(Fault::Series("labels_refs has an odd length".to_owned()));
+    }
+    refs.chunks_exact(2).map(|pair| Ok((symbol(symbols, pair[0])?, symbol(symbols, pair[1])?))).collect()
 }
 
 fn push_pairs(out: &mut Writer, pairs: &[Pair<'_>]) {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use model::TimeRange;
 use parking_lot::RwLock;
 use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
 use tokio::sync::{Notify, Semaphore};
 
 use super::fence::{EPOCH_HEADER, ROUTER_HEADER, SEQ_HEADER};
@@ -143,7 +142,7 @@ impl Target {
                 return Sent::Failed(crate::send::with_causes(&error.without_url()));
             }
         };
-        let (status, written) = (answer.status(), written(answer.headers()));
+        let (status, written) = (answer.status(), Written::of_headers(answer.headers()));
         let counters = &self.counters;
         if status.is_success() || status == StatusCode::BAD_REQUEST {
             counters.requests.fetch_add(1, Ordering::Relaxed);
@@ -171,18 +170,6 @@ impl Target {
             }
         }
     }
-}
-
-fn written(headers: &HeaderMap) -> Option<Written> {
-    let count = |kind: &str| {
-        let name = format!("x-prometheus-remote-write-{kind}-written");
-        headers.get(name)?.to_str().ok()?.parse().ok()
-    };
-    Some(Written {
-        samples: count("samples")?,
-        histograms: count("histograms")?,
-        exemplars: count("exemplars")?,
-    })
 }
 
 /// The times of the samples of a compressed request. Blocks for as long as it takes to read it.

@@ -1,12 +1,16 @@
-//! Requests under construction: `prometheus.WriteRequest`.
+//! Requests under construction: `prometheus.WriteRequest` and `io.prometheus.write.v2.Request`.
 
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use model::{HistogramValue, Labels, Timestamp};
-use tsdb::Position;
+use tsdb::{MetricKind, Position};
 
-use crate::message::{push_exemplar, push_histogram, push_int_histogram, push_labels, push_sample};
-use crate::wire::Writer;
+use super::series::{Name, Texts};
+use crate::message::{Times, push_exemplar, push_histogram, push_int_histogram, push_labels, push_sample};
+use crate::numbers::ByNumber;
+use crate::receive::{Protocol, Written};
+use crate::wire::{Writer, push_varint};
 
 /// A compressed `prometheus.WriteRequest` with one float sample each: labels, milliseconds since the
 /// epoch, value.
@@ -16,20 +20,67 @@ pub fn request(samples: impl IntoIterator<Item = (Labels, i64, f64)>) -> Vec<u8>
     for (labels, ts, value) in samples {
         message.message(1, |series| {
             push_labels(series, &labels);
-            push_sample(series, 2, ts, value);
+            push_sample(series, 2, (ts, 0), value);
         });
     }
     compressed(&message.0)
 }
 
 /// In snappy's block format. Its only error is a text of 4 GiB, which would not fit memory twice.
-fn compressed(message: &[u8]) -> Vec<u8> {
+pub(super) fn compressed(message: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(message).unwrap_or_default()
+}
+
+/// What the numbers of a metric's kinds are, which both versions share with the log.
+pub(super) fn number_of(kind: MetricKind) -> u64 {
+    kind as u64
+}
+
+/// The table of strings of a 2.0 request, under construction.
+struct Symbols {
+    /// Its fields.
+    message: Writer,
+    count: u32,
+    /// Places of texts that the sender has numbers for.
+    numbered: ByNumber<u32, u32>,
+    /// Those of others.
+    others: HashMap<String, u32>,
+}
+
+impl Symbols {
+    fn new() -> Self {
+        let mut message = Writer::default();
+        // The first is empty, always.
+        message.present(4, b"");
+        Self { message, count: 1, numbered: ByNumber::default(), others: HashMap::new() }
+    }
+
+    fn push(message: &mut Writer, count: &mut u32, text: &str) -> u32 {
+        if text.is_empty() {
+            return 0;
+        }
+        message.present(4, text.as_bytes());
+        *count += 1;
+        *count - 1
+    }
+
+    fn place(&mut self, number: u32, texts: &Texts) -> u32 {
+        let Self { message, count, numbered, .. } = self;
+        *numbered.entry(number).or_insert_with(|| Self::push(message, count, texts.text(number)))
+    }
+
+    fn place_of(&mut self, text: &str) -> u32 {
+        let Self { message, count, others, .. } = self;
+        *others.entry_ref(text).or_insert_with(|| Self::push(message, count, text))
+    }
 }
 
 /// A request that is being filled.
 pub(super) struct Batch {
-    message: Writer,
+    /// Its series.
+    series: Writer,
+    /// In 2.0.
+    symbols: Option<Symbols>,
     pub(super) samples: u64,
     pub(super) histograms: u64,
     pub(super) exemplars: u64,
@@ -41,9 +92,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(from: Position) -> Self {
+    pub(super) fn new(protocol: Protocol, from: Position) -> Self {
         Self {
-            message: Writer::default(),
+            series: Writer::default(),
+            symbols: (protocol == Protocol::V2).then(Symbols::new),
             samples: 0,
             histograms: 0,
             exemplars: 0,
@@ -55,40 +107,82 @@ impl Batch {
 
     /// Samples of all kinds.
     pub(super) fn len(&self) -> u64 {
-        self.samples + self.histograms + self.exemplars
+        self.counts().all()
     }
 
-    pub(super) fn push_float(&mut self, labels: &[u8], ts: Timestamp, value: f64) {
-        self.message.message(1, |series| {
-            series.0.extend_from_slice(labels);
-            push_sample(series, 2, ts, value);
-        });
+    /// How many samples of which kind.
+    pub(super) fn counts(&self) -> Written {
+        Written { samples: self.samples, histograms: self.histograms, exemplars: self.exemplars }
+    }
+
+    pub(super) fn push_float(&mut self, name: Name<'_>, times: Times, value: f64) {
+        self.push(name, |series, _| push_sample(series, 2, times, value));
         self.samples += 1;
-        self.newest = self.newest.max(ts);
+        self.newest = self.newest.max(times.0);
     }
 
-    pub(super) fn push_histogram(&mut self, labels: &[u8], ts: Timestamp, value: &HistogramValue) {
-        self.message.message(1, |series| {
-            series.0.extend_from_slice(labels);
+    pub(super) fn push_histogram(&mut self, name: Name<'_>, times: Times, value: &HistogramValue) {
+        self.push(name, |series, symbols| {
+            let number = if symbols.is_some() { 3 } else { 4 };
             match value {
-                HistogramValue::Int(histogram) => push_int_histogram(series, 4, ts, histogram),
-                HistogramValue::Float(histogram) => push_histogram(series, 4, ts, histogram),
+                HistogramValue::Int(histogram) => push_int_histogram(series, number, times, histogram),
+                HistogramValue::Float(histogram) => push_histogram(series, number, times, histogram),
             }
         });
         self.histograms += 1;
-        self.newest = self.newest.max(ts);
+        self.newest = self.newest.max(times.0);
     }
 
-    pub(super) fn push_exemplar(&mut self, labels: &[u8], ts: Timestamp, value: f64, own: &Labels) {
-        self.message.message(1, |series| {
-            series.0.extend_from_slice(labels);
-            push_exemplar(series, 3, (ts, value), own);
+    pub(super) fn push_exemplar(&mut self, name: Name<'_>, ts: Timestamp, value: f64, own: &Labels) {
+        self.push(name, |series, symbols| {
+            let Some(symbols) = symbols else {
+                return push_exemplar(series, 3, (ts, value), own);
+            };
+            series.message(4, |exemplar| {
+                exemplar.message(1, |refs| {
+                    for text in own.iter().flat_map(|(name, value)| [name, value]) {
+                        push_varint(&mut refs.0, symbols.place_of(text).into());
+                    }
+                });
+                exemplar.double(2, value);
+                exemplar.int64(3, ts);
+            });
         });
         self.exemplars += 1;
     }
 
+    /// A series with what `fill` writes: in 2.0 `TimeSeries{labels_refs = 1, samples = 2, histograms = 3,
+    /// exemplars = 4, metadata = 5}`
+    fn push(&mut self, name: Name<'_>, fill: impl FnOnce(&mut Writer, Option<&mut Symbols>)) {
+        let Some(symbols) = &mut self.symbols else {
+            self.series.message(1, |series| {
+                series.0.extend_from_slice(name.encoded);
+                fill(series, None);
+            });
+            return;
+        };
+        self.series.message(5, |series| {
+            series.message(1, |refs| {
+                for number in name.numbers {
+                    push_varint(&mut refs.0, symbols.place(*number, name.texts).into());
+                }
+            });
+            fill(series, Some(symbols));
+            if let Some(about) = name.about {
+                series.message(5, |metadata| {
+                    metadata.uint64(1, number_of(about.kind));
+                    metadata.uint64(3, symbols.place(about.help, name.texts).into());
+                    metadata.uint64(4, symbols.place(about.unit, name.texts).into());
+                });
+            }
+        });
+    }
+
     /// The body of the request.
     pub(super) fn body(&self) -> Vec<u8> {
-        compressed(&self.message.0)
+        match &self.symbols {
+            None => compressed(&self.series.0),
+            Some(symbols) => compressed(&[symbols.message.0.as_slice(), &self.series.0].concat()),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Remote write 1.0, out: everything that is committed is sent on.
+//! Remote write 1.0 and 2.0, out: everything that is committed is sent on.
 //!
 //! A thread follows the log ([`tsdb::Db::tail`]), encodes samples into requests as it reads, and hands
 //! full ones to as many tasks as are needed to keep up (shards; a series always goes to the same one, so
@@ -11,14 +11,21 @@
 //! of its own, and snappy over both: 0.2 to 0.3 us. A known series costs its encoded labels and a map
 //! entry of 40 bytes.
 //!
-//! Source: the remote-write 1.0 specification; queue parameters are those of Prometheus' `queue_config`.
+//! Metadata is a part of each series in 2.0, as far as the log has it; in 1.0 it is told now and then ([`MetadataOptions`]).
+//!
+//! Source: the remote-write 1.0 and 2.0 specifications; queue parameters are those of Prometheus' `queue_config`.
 
 mod batch;
 mod cursor;
+mod metadata;
 mod post;
 mod reader;
 mod series;
 
+#[cfg(test)]
+mod message_tests;
+#[cfg(test)]
+mod talk_tests;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +37,14 @@ use std::time::Duration;
 use model::{Labels, Timestamp};
 use parking_lot::Mutex;
 use reqwest::header::HeaderMap;
+use tokio::task::AbortHandle;
 use tsdb::{CommitError, Db};
 
 pub use batch::request;
+pub use metadata::{FamilyMetadata, MetadataOptions, MetadataSource};
 pub(crate) use post::with_causes;
+
+use crate::receive::Protocol;
 
 /// Changes the labels of a series on its way out, or keeps it back.
 pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;
@@ -48,6 +59,8 @@ pub struct Destination {
     pub name: String,
     /// The receiver's URL.
     pub url: String,
+    /// Which message it is sent. Nothing else is tried if that is refused.
+    pub protocol: Protocol,
     /// Speaks TLS, proxies and the rest as configured.
     pub client: reqwest::Client,
     /// Headers beside those of the protocol.
@@ -62,6 +75,8 @@ pub struct Destination {
     pub exemplars: bool,
     /// Whether native histograms are sent.
     pub histograms: bool,
+    /// What metrics mean, for receivers of 1.0.
+    pub metadata: Option<MetadataOptions>,
     /// Sizes and times.
     pub queue: QueueOptions,
     /// Where the place that is done is kept.
@@ -118,6 +133,9 @@ pub(crate) struct Counters {
     failed: AtomicU64,
     dropped: AtomicU64,
     retried: AtomicU64,
+    metadata: AtomicU64,
+    metadata_failed: AtomicU64,
+    metadata_retried: AtomicU64,
     pending: AtomicU64,
     bytes: AtomicU64,
     shards: AtomicU64,
@@ -161,6 +179,12 @@ pub struct SenderStats {
     pub dropped: u64,
     /// Samples in requests that were sent again.
     pub retried: u64,
+    /// Families whose metadata was taken.
+    pub metadata: u64,
+    /// Families whose metadata was refused for good.
+    pub metadata_failed: u64,
+    /// Families whose metadata was sent again.
+    pub metadata_retried: u64,
     /// Samples in requests that are filled, wait or are being sent.
     pub pending: u64,
     /// Bytes of requests that were taken, compressed.
@@ -181,6 +205,7 @@ pub struct Sender {
     counters: Arc<Counters>,
     stop: Arc<Stop>,
     thread: Option<std::thread::JoinHandle<()>>,
+    metadata: Option<AbortHandle>,
 }
 
 impl Sender {
@@ -196,12 +221,22 @@ impl Sender {
         cursor.keep(tail.position(), true);
         let (counters, stop) = (Arc::new(Counters::default()), Arc::new(Stop::default()));
         let (name, url) = (destination.name.clone(), destination.url.clone());
-        let reader = reader::Reader::new(destination, Arc::clone(&counters), cursor);
+        let destination = Arc::new(destination);
         let runtime = tokio::runtime::Handle::current();
+        let metadata = destination.metadata.clone().filter(|_| destination.protocol == Protocol::V1);
+        let metadata = metadata.map(|options| {
+            let shard = post::Shard {
+                destination: Arc::clone(&destination),
+                counters: Arc::clone(&counters),
+                open: post::Open::default(),
+            };
+            runtime.spawn(metadata::run(shard, options)).abort_handle()
+        });
+        let reader = reader::Reader::new(destination, Arc::clone(&counters), cursor);
         let stopped = Arc::clone(&stop);
         let store = Arc::clone(db);
         let thread = std::thread::spawn(move || reader.run(&store, tail, &runtime, &stopped));
-        Ok(Self { name, url, counters, stop, thread: Some(thread) })
+        Ok(Self { name, url, counters, stop, thread: Some(thread), metadata })
     }
 
     /// How sending goes.
@@ -218,6 +253,9 @@ impl Sender {
             failed: load(&counters.failed),
             dropped: load(&counters.dropped),
             retried: load(&counters.retried),
+            metadata: load(&counters.metadata),
+            metadata_failed: load(&counters.metadata_failed),
+            metadata_retried: load(&counters.metadata_retried),
             pending: load(&counters.pending),
             bytes: load(&counters.bytes),
             shards: load(&counters.shards),
@@ -238,6 +276,9 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        if let Some(metadata) = &self.metadata {
+            metadata.abort();
+        }
         self.stop.asked.store(true, Ordering::Release);
     }
 }

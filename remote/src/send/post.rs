@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use model::Timestamp;
 use parking_lot::Mutex;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -14,6 +15,7 @@ use tsdb::Position;
 
 use super::batch::Batch;
 use super::{Counters, Destination};
+use crate::receive::{Protocol, Written};
 
 /// Requests that are not done, by number, each with the place in the log before it.
 pub(super) type Open = Arc<Mutex<BTreeMap<u64, Position>>>;
@@ -24,11 +26,16 @@ pub(super) struct Shard {
     pub(super) open: Open,
 }
 
+/// How it ended with a request, and what the receiver says that it stored.
+pub(super) enum Outcome {
+    Taken(Option<Written>),
+    /// Sending it again makes no sense.
+    Refused(String, Option<Written>),
+}
+
 /// How an attempt ended.
 enum Attempt {
-    Taken,
-    /// Sending it again makes no sense.
-    Refused(String),
+    Done(Outcome),
     /// It may be taken later, and not before this time if the receiver said so.
     Failed(String, Option<Duration>),
 }
@@ -37,7 +44,7 @@ impl Shard {
     pub(super) async fn run(self, mut queue: mpsc::Receiver<(u64, Batch)>) {
         while let Some((number, batch)) = queue.recv().await {
             let began = Instant::now();
-            self.deliver(&batch).await;
+            self.send(&batch).await;
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.counters.busy.fetch_add(took, Ordering::Relaxed);
             self.counters.pending.fetch_sub(batch.len(), Ordering::Relaxed);
@@ -45,38 +52,62 @@ impl Shard {
         }
     }
 
-    async fn deliver(&self, batch: &Batch) {
+    async fn send(&self, batch: &Batch) {
         let counters = &self.counters;
         let body = Bytes::from(batch.body());
-        let mut pause = self.destination.queue.backoff_min;
-        for attempt in 0u32.. {
-            match self.post(body.clone(), attempt).await {
-                Attempt::Taken => {
-                    counters.failing.store(false, Ordering::Relaxed);
-                    counters.samples.fetch_add(batch.samples, Ordering::Relaxed);
-                    counters.histograms.fetch_add(batch.histograms, Ordering::Relaxed);
-                    counters.exemplars.fetch_add(batch.exemplars, Ordering::Relaxed);
-                    counters.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-                    counters.newest_sent.fetch_max(batch.newest, Ordering::Relaxed);
-                    return;
+        let bytes = body.len() as u64;
+        let (outcome, all) = (self.deliver(body, (&counters.retried, batch.len())).await, batch.counts());
+        let (written, why) = match outcome {
+            Outcome::Taken(written) => {
+                counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+                counters.newest_sent.fetch_max(batch.newest, Ordering::Relaxed);
+                match self.destination.protocol {
+                    Protocol::V1 => (all, None),
+                    Protocol::V2 => confirmed(all, written),
                 }
-                Attempt::Refused(why) => {
-                    tracing::error!(
-                        destination = %self.destination.name, samples = batch.len(),
-                        "remote write: refused for good: {why}"
-                    );
-                    counters.failed.fetch_add(batch.len(), Ordering::Relaxed);
-                    return;
+            }
+            Outcome::Refused(why, written) => (written.unwrap_or_default(), Some(why)),
+        };
+        let least = |all: u64, written: u64| all.min(written);
+        let samples = least(all.samples, written.samples);
+        let histograms = least(all.histograms, written.histograms);
+        let exemplars = least(all.exemplars, written.exemplars);
+        counters.samples.fetch_add(samples, Ordering::Relaxed);
+        counters.histograms.fetch_add(histograms, Ordering::Relaxed);
+        counters.exemplars.fetch_add(exemplars, Ordering::Relaxed);
+        let failed = all.all() - samples - histograms - exemplars;
+        if failed > 0 {
+            counters.failed.fetch_add(failed, Ordering::Relaxed);
+            tracing::error!(
+                destination = %self.destination.name, samples = all.all(), failed,
+                "remote write: refused for good: {}", why.unwrap_or_default()
+            );
+        }
+    }
+
+    /// Sends a request until it is taken or refused for good; counts `items` for each time that it is sent again.
+    pub(super) async fn deliver(&self, body: Bytes, (retried, items): (&AtomicU64, u64)) -> Outcome {
+        let counters = &self.counters;
+        let mut pause = self.destination.queue.backoff_min;
+        let mut attempt = 0u32;
+        loop {
+            match self.post(body.clone(), attempt).await {
+                Attempt::Done(outcome) => {
+                    if matches!(outcome, Outcome::Taken(_)) {
+                        counters.failing.store(false, Ordering::Relaxed);
+                    }
+                    return outcome;
                 }
                 Attempt::Failed(why, wait) => {
                     counters.failing.store(true, Ordering::Relaxed);
-                    counters.retried.fetch_add(batch.len(), Ordering::Relaxed);
+                    retried.fetch_add(items, Ordering::Relaxed);
                     // An outage is told at its beginning, and then ever less often.
                     if attempt == 0 || attempt.is_power_of_two() {
                         tracing::warn!(destination = %self.destination.name, attempt, "remote write: {why}");
                     }
                     tokio::time::sleep(wait.unwrap_or(pause)).await;
                     pause = (pause * 2).min(self.destination.queue.backoff_max);
+                    attempt = attempt.saturating_add(1);
                 }
             }
         }
@@ -88,13 +119,17 @@ impl Shard {
             Ok(headers) => headers,
             Err(error) => return Attempt::Failed(error, None),
         };
+        let (content_type, version) = match destination.protocol {
+            Protocol::V1 => ("application/x-protobuf", "0.1.0"),
+            Protocol::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+        };
         let mut request = destination
             .client
             .post(&destination.url)
             .timeout(destination.timeout)
-            .header("Content-Type", "application/x-protobuf")
+            .header("Content-Type", content_type)
             .header("Content-Encoding", "snappy")
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0")
+            .header("X-Prometheus-Remote-Write-Version", version)
             .header("User-Agent", concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
             .headers(headers);
         if attempt > 0 {
@@ -104,17 +139,28 @@ impl Shard {
             Ok(answer) => answer,
             Err(error) => return Attempt::Failed(with_causes(&error.without_url()), None),
         };
-        let status = answer.status();
+        let (status, written) = (answer.status(), Written::of_headers(answer.headers()));
         if status.is_success() {
-            return Attempt::Taken;
+            return Attempt::Done(Outcome::Taken(written));
         }
-        let wait = retry_after(answer.headers());
+        let wait = retry_after(answer.headers(), (destination.now)());
         let text = answer.text().await.unwrap_or_default();
         let why = format!("{status}: {}", text.lines().next().unwrap_or_default());
         let passes = status.is_server_error()
             || status == StatusCode::TOO_MANY_REQUESTS && destination.queue.retry_on_429;
-        if passes { Attempt::Failed(why, wait) } else { Attempt::Refused(why) }
+        if passes { Attempt::Failed(why, wait) } else { Attempt::Done(Outcome::Refused(why, written)) }
     }
+}
+
+/// What a receiver of 2.0 has stored of a request that it took. One that says nothing, or nothing stored, has not
+/// understood it: so does a receiver of 1.0 that does not look at the content type.
+fn confirmed(all: Written, written: Option<Written>) -> (Written, Option<String>) {
+    let Some(written) = written.filter(|written| written.all() > 0 || all.all() == 0) else {
+        let why = "it was taken, but by the answer's headers nothing of it was stored: the receiver may only know \
+                   prometheus.WriteRequest";
+        return (Written::default(), Some(why.to_owned()));
+    };
+    (written, Some("the receiver has stored fewer".to_owned()))
 }
 
 /// An error with what lies behind it.
@@ -128,8 +174,13 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `Retry-After` in seconds. A date is not read; the usual pause holds then.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+/// `Retry-After`, in seconds or as a date.
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let date = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    date.checked_sub(Duration::from_millis(u64::try_from(now).ok()?))
 }

@@ -13,7 +13,7 @@ use tsdb::{Db, Logged, Position, Tail};
 use super::batch::Batch;
 use super::cursor::Cursor;
 use super::post::{Open, Shard};
-use super::series::Names;
+use super::series::{Name, Names};
 use super::{Counters, Destination, Stop};
 
 /// New samples are looked for at least this often, and deadlines with them.
@@ -24,6 +24,8 @@ const RESHARD_EVERY: Duration = Duration::from_secs(10);
 const BUSY: f64 = 0.7;
 /// Shards that are busy for less than this share of the time are halved.
 const IDLE: f64 = 0.2;
+/// What the log is read with leaves start times out.
+const UNKNOWN_START: Timestamp = 0;
 
 pub(super) struct Reader {
     destination: Arc<Destination>,
@@ -44,16 +46,10 @@ struct Shards {
 }
 
 impl Reader {
-    pub(super) fn new(destination: Destination, counters: Arc<Counters>, cursor: Cursor) -> Self {
-        let names = Names::new(destination.external_labels.clone(), destination.relabel.clone());
-        Self {
-            destination: Arc::new(destination),
-            counters,
-            cursor,
-            names,
-            open: Open::default(),
-            next_number: 0,
-        }
+    pub(super) fn new(destination: Arc<Destination>, counters: Arc<Counters>, cursor: Cursor) -> Self {
+        let external = destination.external_labels.clone();
+        let names = Names::new(destination.protocol, external, destination.relabel.clone());
+        Self { destination, counters, cursor, names, open: Open::default(), next_number: 0 }
     }
 
     pub(super) fn run(mut self, db: &Db, mut tail: Tail, runtime: &Handle, stop: &Stop) {
@@ -141,24 +137,27 @@ impl Reader {
             Logged::Series(all) => all.iter().for_each(|(number, labels)| self.names.learn(*number, labels)),
             Logged::Samples(all) => {
                 for (number, ts, value) in all {
-                    self.push(number, Some(ts), from, shards, |batch, labels| {
-                        batch.push_float(labels, ts, value);
+                    self.push(number, Some(ts), from, shards, |batch, name| {
+                        batch.push_float(name, (ts, UNKNOWN_START), value);
                     });
                 }
             }
             Logged::Histograms(all) if self.destination.histograms => {
                 for (number, ts, value) in all {
-                    self.push(number, Some(ts), from, shards, |batch, labels| {
-                        batch.push_histogram(labels, ts, &value);
+                    self.push(number, Some(ts), from, shards, |batch, name| {
+                        batch.push_histogram(name, (ts, UNKNOWN_START), &value);
                     });
                 }
             }
             Logged::Exemplars(all) if self.destination.exemplars => {
                 for (number, ts, value, own) in all {
-                    self.push(number, None, from, shards, |batch, labels| {
-                        batch.push_exemplar(labels, ts, value, &own);
+                    self.push(number, None, from, shards, |batch, name| {
+                        batch.push_exemplar(name, ts, value, &own);
                     });
                 }
+            }
+            Logged::Metadata(all) => {
+                all.iter().for_each(|(number, metadata)| self.names.describe(*number, metadata));
             }
             Logged::Skipped { from, to } => {
                 tracing::error!(
@@ -178,14 +177,13 @@ impl Reader {
         ts: Option<Timestamp>,
         from: Position,
         shards: &mut Shards,
-        put: impl FnOnce(&mut Batch, &[u8]),
+        put: impl FnOnce(&mut Batch, Name<'_>),
     ) {
         let too_old = ts.zip(self.destination.queue.age_max).is_some_and(|(ts, age)| {
             let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
             (self.destination.now)().saturating_sub(ts) > age
         });
-        let labels = self.names.get(number).filter(|_| !too_old).cloned();
-        let Some(labels) = labels else {
+        let Some(name) = self.names.get(number).filter(|_| !too_old) else {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -193,8 +191,8 @@ impl Reader {
             self.counters.newest_read.fetch_max(ts, Ordering::Relaxed);
         }
         let at = usize::try_from(number % shards.queues.len() as u64).unwrap_or(0);
-        let batch = shards.filling[at].get_or_insert_with(|| Batch::new(from));
-        put(batch, &labels);
+        let batch = shards.filling[at].get_or_insert_with(|| Batch::new(self.destination.protocol, from));
+        put(batch, name);
         self.counters.pending.fetch_add(1, Ordering::Relaxed);
         if batch.len() >= self.destination.queue.samples_per_request as u64 {
             self.send(shards, at);

@@ -9,11 +9,11 @@ use crate::message::{push_histogram, push_int_histogram};
 use crate::receive::histogram;
 use crate::wire::{Fields, Writer};
 
-fn round_trip(value: &HistogramValue) -> (i64, HistogramValue) {
+fn round_trip(value: &HistogramValue) -> ((i64, i64), HistogramValue) {
     let mut writer = Writer::default();
     match value {
-        HistogramValue::Int(histogram) => push_int_histogram(&mut writer, 4, 17, histogram),
-        HistogramValue::Float(histogram) => push_histogram(&mut writer, 4, 17, histogram),
+        HistogramValue::Int(histogram) => push_int_histogram(&mut writer, 4, (17, 5), histogram),
+        HistogramValue::Float(histogram) => push_histogram(&mut writer, 4, (17, 5), histogram),
     }
     let (_, content) = Fields::new(&writer.0).next().unwrap().unwrap();
     histogram::read(content.bytes().unwrap()).unwrap()
@@ -40,9 +40,9 @@ proptest! {
             reset_hint: ResetHint::Gauge,
         };
         let value = HistogramValue::Int(whole.clone());
-        prop_assert_eq!(round_trip(&value), (17, value));
+        prop_assert_eq!(round_trip(&value), ((17, 5), value));
         let value = HistogramValue::Float(whole.to_float());
-        prop_assert_eq!(round_trip(&value), (17, value));
+        prop_assert_eq!(round_trip(&value), ((17, 5), value));
     }
 }
 

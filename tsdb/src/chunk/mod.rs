@@ -302,6 +302,26 @@ impl Encoder {
     }
 }
 
+/// Encodes the floats of a series anew if that makes fewer chunks of the usual size: a chunk too many is some 35
+/// bytes.
+pub(crate) fn join(chunks: &mut Vec<Chunk>) -> Result<(), Malformed> {
+    let samples: usize = chunks.iter().map(|chunk| usize::from(count(chunk.encoding, &chunk.data))).sum();
+    let floats = chunks.iter().all(|chunk| matches!(chunk.encoding, Encoding::Xor | Encoding::Xor2));
+    let fewer = samples.div_ceil(usize::from(SAMPLES_PER_CHUNK));
+    if !floats || fewer >= chunks.len() {
+        return Ok(());
+    }
+    let mut encoder = Encoder::like(chunks.iter().map(|chunk| chunk.encoding));
+    for chunk in &*chunks {
+        for_each(chunk.encoding, &chunk.data, usize::MAX, &mut |sample| encoder.push(&sample))?;
+    }
+    let joined = encoder.finish();
+    if joined.len() < chunks.len() {
+        *chunks = joined;
+    }
+    Ok(())
+}
+
 /// Encodes anew the samples of a chunk that `keep` wants.
 pub(crate) fn filter(
     encoding: Encoding,

@@ -398,14 +398,42 @@ impl State {
     }
 }
 
-/// Fills columns of equal length.
-fn fill(data: &[u8], mut state: State, times: &mut [Timestamp], values: &mut [f64]) -> Result<(), Malformed> {
+/// Passes over samples before `start`, of `count` that begin with the one `state` has read; how many that were.
+/// What is passed over costs its bits and no memory.
+fn skip(data: &[u8], state: State, count: usize, start: Timestamp) -> Result<(usize, State), Malformed> {
+    if count == 0 || state.ts >= start {
+        return Ok((0, state));
+    }
+    if count == 1 {
+        return Ok((1, state));
+    }
+    let (mut state, mut skipped) = (state.second(data)?, 1);
+    while state.ts < start {
+        skipped += 1;
+        if skipped == count {
+            break;
+        }
+        state = state.next(data);
+    }
+    Ok((skipped, state))
+}
+
+/// Fills columns of equal length, the first cell with the sample that `state` has read, which is the first of the
+/// chunk or a later one.
+fn fill(
+    data: &[u8],
+    mut state: State,
+    is_first: bool,
+    (times, values): (&mut [Timestamp], &mut [f64]),
+) -> Result<(), Malformed> {
     let mut columns = times.iter_mut().zip(values);
-    let Some((ts, value)) = columns.next() else { return Ok(()) };
-    (*ts, *value) = (state.ts, f64::from_bits(state.bits));
-    let Some((ts, value)) = columns.next() else { return state.check(data) };
-    state = state.second(data)?;
-    (*ts, *value) = (state.ts, f64::from_bits(state.bits));
+    if let Some((ts, value)) = columns.next() {
+        (*ts, *value) = (state.ts, f64::from_bits(state.bits));
+    }
+    if is_first && let Some((ts, value)) = columns.next() {
+        state = state.second(data)?;
+        (*ts, *value) = (state.ts, f64::from_bits(state.bits));
+    }
     for (ts, value) in columns {
         state = state.next(data);
         (*ts, *value) = (state.ts, f64::from_bits(state.bits));
@@ -441,11 +469,13 @@ pub(crate) fn decode(
     into: &mut Samples,
 ) -> Result<(), Malformed> {
     let (count, data, state) = begin(chunk)?;
+    let count = count.min(limit);
+    let (skipped, state) = skip(data, state, count, range.start)?;
     // A damaged count is at most 65,535.
-    let (from, count) = (into.ts.len(), count.min(limit));
+    let (from, count) = (into.ts.len(), count - skipped);
     into.ts.resize(from + count, 0);
     into.values.resize(from + count, 0.0);
-    let result = fill(data, state, &mut into.ts[from..], &mut into.values[from..]);
+    let result = fill(data, state, skipped == 0, (&mut into.ts[from..], &mut into.values[from..]));
     if result.is_err() {
         into.ts.truncate(from);
         into.values.truncate(from);

@@ -12,6 +12,7 @@ use super::Inner;
 use crate::block::Block;
 use crate::block::meta::Meta;
 use crate::block::writer::Writer;
+use crate::chunk;
 use crate::codec::Malformed;
 use crate::disk::Disk;
 use crate::error::{IoError, OpenError};
@@ -53,7 +54,8 @@ impl Inner {
     ) -> Result<Option<Ulid>, IoError> {
         let (ids, symbols) = {
             let catalog = self.head.catalog.read_recursive();
-            let mut ids = self.head.with_samples(catalog.all(), view, range);
+            let to_the_end = || Ok::<_, IoError>(());
+            let mut ids = self.head.with_samples(catalog.all(), (view, range), to_the_end)?;
             catalog.sort(&mut ids);
             let mut symbols = BTreeSet::new();
             for &id in &ids {
@@ -84,6 +86,7 @@ impl Inner {
             for visible in self.head.visible(id, view, range).map_err(invalid)? {
                 chunks.extend(visible.cut_to(range, deleted.as_ref()).map_err(invalid)?);
             }
+            chunk::join(&mut chunks).map_err(invalid)?;
             // Series leave the head only by the thread that is here, so `id` is still the same one.
             let catalog = self.head.catalog.read_recursive();
             writer.series(catalog.pairs(id), &chunks)?;

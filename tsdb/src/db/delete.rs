@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Matcher, TimeRange};
+use model::{Matcher, Selection, TimeRange};
 
 use super::snapshot::Snapshot;
 use super::{Db, Inner, Maintained};
@@ -52,13 +52,13 @@ impl Db {
 impl Inner {
     fn delete_from_head(&self, matchers: &[Matcher], range: TimeRange) -> Result<(), IoError> {
         if !self.head.late.is_empty() {
-            let ids = self.head.catalog.read_recursive().select(matchers);
+            let ids = self.head.catalog.read_recursive().select(matchers, None);
             self.delete_late(&ids, range)?;
         }
         // Under the commit lock, so that the log has the deletion after all samples it applies to.
         let mut log = self.log.lock();
         let catalog = self.head.catalog.read_recursive();
-        let ids = catalog.select(matchers);
+        let ids = catalog.select(matchers, None);
         let spans = self.head.deletable(&ids, range);
         if spans.is_empty() {
             return Ok(());
@@ -87,7 +87,7 @@ impl Inner {
             path: block.dir().to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()),
         };
-        let ids = Snapshot::block_series(block, matchers, range).map_err(invalid)?;
+        let ids = Snapshot::block_series(block, &Selection::new(matchers, range)).map_err(invalid)?;
         if ids.is_empty() {
             return Ok(());
         }

@@ -300,7 +300,7 @@ impl Db {
     pub fn metadata(&self, matchers: &[Matcher]) -> Vec<(Labels, Metadata)> {
         let head = &self.inner.head;
         let catalog = head.catalog.read_recursive();
-        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
+        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers, None) };
         let known = found.iter().filter_map(|id| Some((id, head.metadata.get(id)?)));
         known.map(|(id, metadata)| (catalog.labels(id), (*metadata).clone())).collect()
     }
@@ -338,6 +338,15 @@ impl Db {
     #[must_use]
     pub fn blocks(&self) -> Vec<crate::block::meta::Meta> {
         self.inner.published.read().blocks.iter().map(|block| block.meta.clone()).collect()
+    }
+
+    /// The time from which on there may be samples; `None` if there are none. What history has is not counted before
+    /// it is there.
+    #[must_use]
+    pub fn min_ts(&self) -> Option<Timestamp> {
+        let published = self.inner.published.read();
+        let blocks = published.blocks.iter().map(|block| block.meta.min_time);
+        blocks.chain(self.inner.head.min_ts()).min()
     }
 
     /// Syncs the log and releases the directory.

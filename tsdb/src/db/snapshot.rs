@@ -67,16 +67,19 @@ impl Snapshot {
         self.blocks.get(source as usize)
     }
 
-    /// Series of the head that fulfil `matchers` and have visible samples in `range`, by number.
-    fn head_series(&self, matchers: &[Matcher], range: TimeRange) -> Vec<u32> {
+    /// Series of the head that are selected and have visible samples, by number.
+    fn head_series(&self, selection: &Selection<'_>) -> Result<Vec<u32>, StorageError> {
+        let Selection { matchers, range, cancelled } = *selection;
         let head = &self.inner.head;
         let outside = head.max_ts().is_none_or(|max| max < range.start) || range.end < self.view.from;
         if outside && head.late.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let catalog = head.catalog.read_recursive();
-        let found = if matchers.is_empty() { catalog.all().clone() } else { catalog.select(matchers) };
-        head.with_samples(&found, self.view, range)
+        let all = matchers.is_empty();
+        let found = if all { catalog.all().clone() } else { catalog.select(matchers, cancelled) };
+        selection.check()?;
+        head.with_samples(&found, (self.view, range), || selection.check())
     }
 
     /// The blocks that overlap `range`, with their source numbers.
@@ -85,19 +88,19 @@ impl Snapshot {
     }
 
     /// Series of a block that fulfil `matchers` and may have samples in `range`.
-    pub(super) fn block_series(
-        block: &Block,
-        matchers: &[Matcher],
-        range: TimeRange,
-    ) -> Result<Vec<u32>, StorageError> {
-        let found = select::series(&block.index, matchers).map_err(|error| block.index_error(error))?;
+    pub(super) fn block_series(block: &Block, selection: &Selection<'_>) -> Result<Vec<u32>, StorageError> {
+        let Selection { matchers, range, cancelled } = *selection;
+        let found =
+            select::series(&block.index, matchers, cancelled).map_err(|error| block.index_error(error))?;
+        selection.check()?;
         let mut ids = found.to_vec();
         let span = block.meta.range();
         let whole = range.start <= span.start && span.end <= range.end;
         if !whole || block.tombstones.len() > 0 {
             let (mut scratch, mut failed) = (Vec::new(), None);
             ids.retain(|&id| {
-                block.overlaps(id, range, &mut scratch).unwrap_or_else(|error| {
+                let overlaps = selection.check().and_then(|()| block.overlaps(id, range, &mut scratch));
+                overlaps.unwrap_or_else(|error| {
                     failed = Some(error);
                     false
                 })
@@ -125,14 +128,15 @@ impl Snapshot {
         collect: &mut Collect<'_>,
     ) -> Result<Vec<String>, StorageError> {
         let mut texts = BTreeSet::new();
+        let selection = Selection::new(matchers, range);
         for (_, block) in self.blocks_in(range) {
             let whole = matchers.is_empty() && block.tombstones.len() == 0;
-            let ids = if whole { None } else { Some(Self::block_series(block, matchers, range)?) };
+            let ids = if whole { None } else { Some(Self::block_series(block, &selection)?) };
             let ids = ids.map(|ids| Bitmap::of(&ids));
             collect(Source::Block(block, ids.as_ref()), &mut texts)
                 .map_err(|error| block.index_error(error))?;
         }
-        let ids = Bitmap::of(&self.head_series(matchers, range));
+        let ids = Bitmap::of(&self.head_series(&selection)?);
         if !ids.is_empty() {
             let catalog = self.inner.head.catalog.read_recursive();
             // The head's tables are in memory; they cannot be malformed.
@@ -261,13 +265,11 @@ impl Snapshot {
     fn head_samples(&self, id: u32, whole: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
         let from: Timestamp = whole.start.max(self.view.from);
         let range = TimeRange::new(from, whole.end);
-        let visible = self.inner.head.visible(id, self.view, range);
+        let starts = (into.ts.len(), into.histogram_ts.len());
+        let decoded = self.inner.head.samples(id, self.view, range, into);
         self.check()?;
-        let from = (into.ts.len(), into.histogram_ts.len());
-        let decoded =
-            visible.and_then(|chunks| chunks.iter().try_for_each(|chunk| chunk.decode(range, into)));
         if let Some(deleted) = self.inner.head.deleted(id, self.view) {
-            crate::samples::retain_from(into, from, |ts| !deleted.contains(ts));
+            crate::samples::retain_from(into, starts, |ts| !deleted.contains(ts));
         }
         decoded.map_err(|error| self.head_error(id, error))
     }
@@ -287,15 +289,18 @@ impl Snapshot {
         let range = selection.range;
         let mut sources = Vec::new();
         for (number, block) in self.blocks_in(range) {
-            sources.push((number, Self::block_series(block, selection.matchers, range)?));
+            sources.push((number, Self::block_series(block, selection)?));
         }
-        let mut head = self.head_series(selection.matchers, range);
+        let mut head = self.head_series(selection)?;
         self.check()?;
         if sorted || sources.iter().any(|(_, ids)| !ids.is_empty()) {
-            self.inner.head.sort(&mut head);
+            self.inner.head.sort(&mut head, || selection.check())?;
         }
         sources.push((self.head_source(), head));
-        let merged = merge(sources, |source, id| self.labels_of(source, id))?;
+        let merged = merge(sources, |source, id| {
+            selection.check()?;
+            self.labels_of(source, id)
+        })?;
         Ok(Set { snapshot: self, merged })
     }
 }

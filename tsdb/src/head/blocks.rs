@@ -89,15 +89,16 @@ impl Blocks {
         chain.last = block;
     }
 
-    /// Appends the bytes of a chain to `out`.
-    pub(super) fn read(&self, chain: Chain, out: &mut Vec<u8>) {
+    /// The bytes of a chain.
+    pub(super) fn pieces(&self, chain: Chain) -> impl Iterator<Item = &[u8]> {
         let (mut block, mut left) = (chain.first, usize::from(chain.words));
-        while left > 0 {
+        std::iter::from_fn(move || {
             let words = left.min(WORDS);
-            out.extend_from_slice(&self.block(block)[..words * 8]);
+            let piece = (words > 0).then(|| &self.block(block)[..words * 8])?;
             left -= words;
             block = self.next[block as usize];
-        }
+            Some(piece)
+        })
     }
 
     /// Takes a chain back.
@@ -152,8 +153,7 @@ mod tests {
                 }
             }
             for (chain, number) in chains.iter_mut().zip(0u64..) {
-                let mut out = Vec::new();
-                blocks.read(*chain, &mut out);
+                let out: Vec<u8> = blocks.pieces(*chain).flatten().copied().collect();
                 let expected: Vec<u8> = (0..20).flat_map(|word| (number << 8 | word).to_be_bytes()).collect();
                 assert_eq!(out, expected, "round {round}");
                 blocks.free(std::mem::replace(chain, Chain::EMPTY));
@@ -162,10 +162,10 @@ mod tests {
         }
         let mut chain = Chain::EMPTY;
         (0..17).for_each(|word| blocks.push(&mut chain, word));
-        let (mut other, mut bytes) = (Blocks::default(), [Vec::new(), Vec::new()]);
+        let mut other = Blocks::default();
         let copy = other.copy(&blocks, chain);
-        blocks.read(chain, &mut bytes[0]);
-        other.read(copy, &mut bytes[1]);
-        assert_eq!((bytes[0].len(), &bytes[0]), (136, &bytes[1]));
+        let bytes: Vec<u8> = blocks.pieces(chain).flatten().copied().collect();
+        assert_eq!(bytes.len(), 136);
+        assert!(other.pieces(copy).flatten().eq(&bytes));
     }
 }

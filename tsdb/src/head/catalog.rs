@@ -5,7 +5,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use croaring::Bitmap;
 use hashbrown::{HashMap, HashTable};
-use model::{Labels, Matcher};
+use model::{Labels, Matcher, QueryCancelled};
 use smallvec::SmallVec;
 
 use super::postings::{Postings, Searchable};
@@ -209,14 +209,16 @@ impl Catalog {
     /// labels, which lie scattered in memory, are not touched.
     pub(crate) fn visit_some(&self, id: u32, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
         let row = &self.rows[id as usize];
-        let mut wanted = names.iter().map(String::as_str).peekable();
+        let mut missing = names.len();
         for (&name, &value) in self.shapes[row.shape as usize].names.iter().zip(&row.values) {
+            if missing == 0 {
+                return;
+            }
+            // Names mostly differ in length, which is compared first.
             let name = self.symbols.text(name);
-            while wanted.next_if(|wanted| *wanted < name).is_some() {}
-            match wanted.peek() {
-                None => return,
-                Some(next) if *next == name => visit(name, self.symbols.text(value)),
-                Some(_) => {}
+            if names.iter().any(|wanted| wanted == name) {
+                missing -= 1;
+                visit(name, self.symbols.text(value));
             }
         }
     }
@@ -241,9 +243,9 @@ impl Catalog {
     }
 
     /// The series that fulfil all matchers, in no useful order.
-    pub(crate) fn select(&self, matchers: &[Matcher]) -> Bitmap {
+    pub(crate) fn select(&self, matchers: &[Matcher], cancelled: Option<&QueryCancelled>) -> Bitmap {
         let searchable = Searchable { postings: &self.postings, symbols: &self.symbols };
-        match select::series(&searchable, matchers) {
+        match select::series(&searchable, matchers, cancelled) {
             Ok(found) => found,
             Err(never) => match never {},
         }

@@ -105,9 +105,9 @@ impl Line {
     }
 
     /// Appends to an open chunk of floats, if there is one and it is not to end before `ts`, which is
-    /// later than the newest sample.
+    /// later than the newest sample. `range_ms` is the length of a block.
     #[inline]
-    pub(super) fn append(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64) -> bool {
+    pub(super) fn append(&mut self, blocks: &mut Blocks, ts: Timestamp, value: f64, range_ms: i64) -> bool {
         let since = ts.wrapping_sub(self.start);
         let full = self.count >= 2 * SAMPLES_PER_CHUNK || usize::from(self.words) * 8 > XOR_BYTES_MAX - 8;
         if self.count == 0 || since >= i64::from(self.end) || full || self.flags & BOXED != 0 {
@@ -124,15 +124,15 @@ impl Line {
         self.count += 1;
         (self.newest, self.delta) = (since, step);
         self.set(&state, chain);
-        self.even_out(since);
+        self.foresee_end(range_ms);
         true
     }
 
     /// After a quarter of a chunk, foresees where it is to end.
     #[inline]
-    pub(super) fn even_out(&mut self, since: u32) {
+    pub(super) fn foresee_end(&mut self, range_ms: i64) {
         if self.count == SAMPLES_PER_CHUNK / 4 {
-            self.end = predicted_end(since, self.end);
+            self.end = foreseen_end((self.newest, self.end), range_ms, share_of(self.wal_ref));
         }
     }
 
@@ -194,9 +194,81 @@ impl Line {
     }
 }
 
-/// Evens out the chunks of a block: after a quarter of a chunk, which took `quarter`, the number of chunks
-/// up to `end` is foreseen, and each gets an equal part of the time that is left.
-fn predicted_end(quarter: u32, end: u32) -> u32 {
-    let chunks = end / quarter.saturating_add(1).saturating_mul(4);
-    if chunks <= 1 { end } else { end / chunks }
+/// Where a series' chunks end within the length of a chunk, in parts of 2^32: names are numbers in a row, whose
+/// multiples of the golden ratio are spread evenly.
+fn share_of(wal_ref: u64) -> u32 {
+    u32::try_from(wal_ref.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or(0)
+}
+
+/// Foresees the end of a chunk after a quarter of it, which took `quarter`; a block ends at `block_end`. Both
+/// are counted from the chunk's first sample.
+///
+/// A block of `range_ms` is divided into chunks of equal length, and their ends are moved by the `share` of a length,
+/// which is another for each series. So at any time the open chunks of a head are half full on average: without
+/// this, series that are sampled in step fill theirs at the same moment, when they need twice the memory and are all
+/// written at once. A block has half a chunk more for it; it gets back what it had when it is written.
+fn foreseen_end((quarter, block_end): (u32, u32), range_ms: i64, share: u32) -> u32 {
+    let chunks = range_ms / (i64::from(quarter) + 1).saturating_mul(4);
+    if chunks <= 1 {
+        return block_end;
+    }
+    let length = range_ms / chunks;
+    let shift = i64::try_from((i128::from(length) * i128::from(share)) >> 32).unwrap_or(0);
+    // Counted from the start of the block.
+    let start = range_ms - i64::from(block_end);
+    let passed = (start + i64::from(quarter) - shift).div_euclid(length);
+    let end = shift + (passed + 1) * length - start;
+    // No chunk at the end of a block has less than an eighth.
+    let left = i64::from(block_end) - end;
+    if left < length / 8 { block_end } else { u32::try_from(end).unwrap_or(block_end) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: u32 = 7_200_000;
+
+    /// The numbers of samples in the chunks of a block.
+    fn chunks(interval: u32, name: u64) -> Vec<u32> {
+        let (mut start, mut out) = (0, Vec::new());
+        while start < RANGE {
+            let (quarter, left) = (29 * interval, RANGE - start);
+            let end = if quarter < left {
+                foreseen_end((quarter, left), i64::from(RANGE), share_of(name))
+            } else {
+                left
+            };
+            let samples = end.div_ceil(interval);
+            out.push(samples);
+            start += samples * interval;
+        }
+        out
+    }
+
+    #[test]
+    fn chunks_have_nearly_the_usual_size() {
+        for interval in [1_000, 5_000, 7_000, 10_000, 15_000, 30_000, 60_000] {
+            let all: Vec<_> = (0..1000).map(|name| chunks(interval, name)).collect();
+            let samples = RANGE.div_ceil(interval);
+            for chunks in &all {
+                assert_eq!(chunks.iter().sum::<u32>(), samples, "{interval}");
+                assert!(chunks.iter().all(|&chunk| (14..=240).contains(&chunk)), "{interval}: {chunks:?}");
+            }
+            let (count, usual) = (all.iter().map(Vec::len).sum::<usize>(), samples.div_ceil(120) as usize);
+            assert!(count < 1050 * usual + 750, "{interval}: {count}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_half_full_at_any_time() {
+        let mut full = vec![0u32; 480];
+        for name in 0..1000 {
+            let filled = chunks(15_000, name).into_iter().flat_map(|samples| 1..=samples);
+            full.iter_mut().zip(filled).for_each(|(full, samples)| *full += samples);
+        }
+        // The first chunks begin together.
+        assert!(full.iter().all(|&full| full < 80_000));
+        assert!(full[150..].iter().all(|full| (55_000..75_000).contains(full)));
+    }
 }

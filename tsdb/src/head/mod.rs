@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use croaring::Bitmap;
 use hashbrown::HashMap;
-use model::{Labels, TimeRange, Timestamp};
+use model::{Labels, Samples, TimeRange, Timestamp};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
@@ -53,7 +53,7 @@ use snapshots::Snapshots;
 pub(crate) use visible::Visible;
 
 use crate::block::tombstones::Intervals;
-use crate::chunk::Sample;
+use crate::chunk::{self, Encoding, Sample};
 use crate::codec::Malformed;
 use crate::error::{AppendError, IoError};
 
@@ -87,7 +87,7 @@ pub(crate) fn shard_of(id: u32) -> usize {
     id as usize % SHARDS
 }
 
-/// How many series are sorted before others may have the catalog.
+/// How many series are looked at or sorted before others may have the catalog, or the query may have been cancelled.
 const SERIES_A_TURN: usize = 4096;
 /// How many series are locked, copied and written in one go where chunks are mapped.
 const SERIES_MAPPED_AT_ONCE: usize = 1024;
@@ -282,9 +282,10 @@ impl Head {
     }
 
     /// Sorts series by their labels, in turns: whoever creates series waits for one turn at most, however many
-    /// series there are.
-    pub(crate) fn sort(&self, ids: &mut [u32]) {
+    /// series there are. Before each turn, `check` says whether to go on.
+    pub(crate) fn sort<E>(&self, ids: &mut [u32], check: impl Fn() -> Result<(), E>) -> Result<(), E> {
         for run in ids.chunks_mut(SERIES_A_TURN) {
+            check()?;
             self.catalog.read().sort(run);
         }
         let (mut merged, mut width) = (Vec::with_capacity(ids.len()), SERIES_A_TURN);
@@ -293,6 +294,7 @@ impl Head {
             for pair in ids.chunks(2 * width) {
                 let (mut low, mut high) = pair.split_at(width.min(pair.len()));
                 while !low.is_empty() && !high.is_empty() {
+                    check()?;
                     let catalog = self.catalog.read();
                     for _ in 0..SERIES_A_TURN {
                         let (Some((&a, rest_a)), Some((&b, rest_b))) =
@@ -315,6 +317,7 @@ impl Head {
             ids.copy_from_slice(&merged);
             width *= 2;
         }
+        Ok(())
     }
 
     /// Reads which chunks are mapped. To be done before any is written.
@@ -384,6 +387,30 @@ impl Head {
         shard.get(id).map_or(Ok(Vec::new()), |series| series.visible(range, extent, &self.files))
     }
 
+    /// Appends the samples of a series in `range` as `view` may see them.
+    pub(crate) fn samples(
+        &self,
+        id: u32,
+        view: View,
+        range: TimeRange,
+        into: &mut Samples,
+    ) -> Result<(), Malformed> {
+        let range = TimeRange::new(range.start.max(view.from), range.end);
+        let attached = self.attached.load(Ordering::Acquire);
+        // Most ask for what is in the open chunk only, which is copied without a detour through the heap.
+        let mut open = SmallVec::new();
+        let mut shard = self.shard(id);
+        let extent = shard.extent(id, view.snapshot, attached);
+        let Some(series) = shard.get(id) else { return Ok(()) };
+        if extent.is_all() && series.copy_open(range, &mut open) {
+            drop(shard);
+            return chunk::decode(Encoding::Xor, &open, usize::MAX, range, into);
+        }
+        let chunks = series.visible(range, extent, &self.files);
+        drop(shard);
+        chunks?.iter().try_for_each(|chunk| chunk.decode(range, into))
+    }
+
     /// The newest sample of a series, if it is a float at hand and `view` sees all of the series.
     pub(crate) fn newest_float(&self, id: u32, view: View) -> Option<(Timestamp, f64)> {
         if !self.late.is_empty() || !self.deleted.read().is_empty() {
@@ -396,13 +423,22 @@ impl Head {
         shard.get(id)?.newest_float().filter(|(ts, _)| *ts >= view.from)
     }
 
-    /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number.
-    pub(crate) fn with_samples(&self, ids: &Bitmap, view: View, range: TimeRange) -> Vec<u32> {
+    /// Those of `ids` that may have samples in `range` which `view` may see, ascending by number. Now and then,
+    /// `check` says whether to go on.
+    pub(crate) fn with_samples<E>(
+        &self,
+        ids: &Bitmap,
+        (view, range): (View, TimeRange),
+        check: impl Fn() -> Result<(), E>,
+    ) -> Result<Vec<u32>, E> {
         let whole = range;
         let range = TimeRange::new(range.start.max(view.from), range.end);
         let attached = self.attached.load(Ordering::Acquire);
         let mut kept = Vec::new();
-        for id in ids.iter() {
+        for (at, id) in ids.iter().enumerate() {
+            if at.is_multiple_of(SERIES_A_TURN) {
+                check()?;
+            }
             if self.late.overlaps(id, whole, view.snapshot) {
                 kept.push(id);
                 continue;
@@ -414,13 +450,13 @@ impl Head {
             let overlaps = range.overlaps(TimeRange::new(min, max));
             // A chunk that cannot be read is reported by whoever reads the samples.
             let none = || series.visible(range, extent, &self.files).is_ok_and(|visible| visible.is_empty());
-            let all = extent.hidden == 0 && extent.known == u32::MAX;
+            let all = extent.is_all();
             let gone = self.deleted(id, view).is_some_and(|gone| gone.covers(TimeRange::new(min, max)));
             if overlaps && !gone && (all || !none()) {
                 kept.push(id);
             }
         }
-        kept
+        Ok(kept)
     }
 
     /// Drops samples before `min` chunk by chunk, then series that have none left. Returns the log's

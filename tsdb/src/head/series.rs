@@ -32,6 +32,9 @@ struct Open {
     data: Vec<u8>,
 }
 
+/// Open chunks of floats are shorter as a rule: 120 samples of eight bytes.
+pub(crate) const OPEN_BYTES: usize = 1024;
+
 /// What chunks of the head have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
@@ -90,6 +93,10 @@ pub(crate) struct Extent {
 
 impl Extent {
     pub(crate) const ALL: Self = Self { hidden: 0, known: u32::MAX };
+
+    pub(crate) fn is_all(self) -> bool {
+        self.hidden == 0 && self.known == u32::MAX
+    }
 }
 
 /// Why a sample cannot follow the samples of its series.
@@ -129,7 +136,7 @@ impl Store {
     fn xor_chunk(&self, count: u16, chain: Chain, pending: Pending) -> Vec<u8> {
         let mut data = Vec::with_capacity(2 + usize::from(chain.words) * 8 + 8);
         data.extend_from_slice(&count.to_be_bytes());
-        self.blocks.read(chain, &mut data);
+        self.blocks.pieces(chain).for_each(|piece| data.extend_from_slice(piece));
         data.extend(pending.bytes());
         data
     }
@@ -297,7 +304,7 @@ impl<'a> Series<'a> {
             return self.append_open(&Sample::float(ts, value), rules);
         }
         let mut closed = false;
-        if !self.line.append(&mut self.store.blocks, ts, value) {
+        if !self.line.append(&mut self.store.blocks, ts, value, rules.range_ms) {
             closed = self.close();
             self.line.begin(&mut self.store.blocks, ts, value, block_end(ts, rules.range_ms));
         }
@@ -329,7 +336,7 @@ impl<'a> Series<'a> {
                     self.line.step_to(since);
                     let Value::Float(value) = sample.value else { return false };
                     self.line.set_value(value);
-                    self.line.even_out(since);
+                    self.line.foresee_end(rules.range_ms);
                     return self.line.is_about_to_end() && self.close();
                 }
                 Err(hint) => reset = hint,
@@ -612,6 +619,19 @@ impl<'a> Series<'a> {
         self.rest.mapped.len() + self.closed().count() + usize::from(self.has_open())
     }
 
+    /// The bytes of the open chunk, if it is one of floats and all that `range` has of the series: false if it is not.
+    pub(crate) fn copy_open(&self, range: TimeRange, into: &mut SmallVec<[u8; OPEN_BYTES]>) -> bool {
+        let is_all = range.start >= self.line.start || self.rest.closed == 0 && self.rest.mapped.is_empty();
+        if !self.has_open() || self.line.flags & BOXED != 0 || !is_all {
+            return false;
+        }
+        let (chain, pending) = self.line.floats();
+        into.extend_from_slice(&self.line.count.to_be_bytes());
+        self.store.blocks.pieces(chain).for_each(|piece| into.extend_from_slice(piece));
+        into.extend(pending.bytes());
+        true
+    }
+
     /// The chunks that overlap `range`, of the newest `known` samples without the newest `hidden` ones.
     pub(crate) fn visible(
         &self,
@@ -722,7 +742,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_even_and_respect_the_edge_of_a_block() {
+    fn chunks_respect_the_edge_of_a_block() {
         let mut lone = Lone::new();
         let mut series = lone.series();
         for step in 0..=480 {
@@ -732,7 +752,7 @@ mod tests {
         let counts: Vec<_> = chunks.iter().map(|chunk| chunk.limit).collect();
         assert_eq!(counts.iter().sum::<usize>(), 481);
         assert_eq!(*counts.last().unwrap(), 1, "the sample at 2 h begins a new chunk: {counts:?}");
-        assert!(counts[..counts.len() - 1].iter().all(|&n| (100..=160).contains(&n)), "{counts:?}");
+        assert!(counts[1..counts.len() - 2].iter().all(|&n| n == 120), "{counts:?}");
     }
 
     #[test]

@@ -569,7 +569,7 @@ fn a_snapshot_that_is_never_dropped_does_not_keep_the_head() {
         append(&db, "m", 3, step * 600_000, 1.0);
         db.maintain(step * 600_000).unwrap();
     }
-    let selection = model::Selection { matchers: &[], range: TimeRange::ALL };
+    let selection = model::Selection::new(&[], TimeRange::ALL);
     assert!(old.select(&selection).is_err(), "the head did not wait for ever");
     assert!(db.stats().head_min_ts.unwrap() > 4 * HOUR);
     assert!(all(&db.snapshot()).values().all(|samples| samples.len() == 60));

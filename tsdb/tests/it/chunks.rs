@@ -107,7 +107,7 @@ fn commit(db: &Db, now: i64, samples: &[(u8, i64, u64, Kind)]) -> i64 {
 
 /// Compares both faces; returns how many chunks there were.
 fn compare(snapshot: &Snapshot, range: TimeRange) -> usize {
-    let selection = Selection { matchers: &[], range };
+    let selection = Selection::new(&[], range);
     let (samples, chunks) =
         (snapshot.select(&selection).unwrap(), snapshot.select_chunks(&selection).unwrap());
     assert_eq!(samples.len(), chunks.len());
@@ -142,7 +142,7 @@ fn compare(snapshot: &Snapshot, range: TimeRange) -> usize {
 
 /// The head waits for a snapshot, but not for ever.
 fn has_expired(snapshot: &Snapshot) -> bool {
-    snapshot.select(&Selection { matchers: &[], range: TimeRange::ALL }).is_err()
+    snapshot.select(&Selection::new(&[], TimeRange::ALL)).is_err()
 }
 
 proptest! {
@@ -172,7 +172,7 @@ proptest! {
             if at % 4 == 0 {
                 older = Some(snapshot);
             } else if let Some(old) = older.take_if(|old| has_expired(old)) {
-                assert!(old.select_chunks(&Selection { matchers: &[], range: TimeRange::ALL }).is_err());
+                assert!(old.select_chunks(&Selection::new(&[], TimeRange::ALL)).is_err());
             } else if let Some(old) = &older {
                 compare(old, TimeRange::ALL);
             }
@@ -194,7 +194,7 @@ fn what_nothing_has_touched_is_handed_on_byte_by_byte() {
     db.maintain(0).unwrap();
     assert!(!db.blocks().is_empty());
     let snapshot = db.snapshot();
-    let set = snapshot.select_chunks(&Selection { matchers: &[], range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select_chunks(&Selection::new(&[], TimeRange::ALL)).unwrap();
     let mut files = Vec::new();
     for (path, _) in disk.files() {
         let name = path.to_string_lossy();
@@ -220,7 +220,7 @@ fn what_nothing_has_touched_is_handed_on_byte_by_byte() {
     // A deletion within a chunk leaves the others as they are.
     db.delete(&[], TimeRange::new(30_000, 40_000)).unwrap();
     let snapshot = db.snapshot();
-    let set = snapshot.select_chunks(&Selection { matchers: &[], range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select_chunks(&Selection::new(&[], TimeRange::ALL)).unwrap();
     let mut after: Vec<Vec<u8>> = Vec::new();
     set.chunks(0, TimeRange::ALL, &mut |chunk| after.push(chunk.bytes.to_vec())).unwrap();
     assert_ne!(after[0], chunks[0]);

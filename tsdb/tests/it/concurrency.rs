@@ -96,7 +96,7 @@ fn overtaken(window_ms: i64) -> (usize, Vec<i64>) {
     let times = |db: &Db| {
         let matchers = [Matcher::equal("__name__", "a")];
         let snapshot = db.snapshot();
-        let set = snapshot.select(&model::Selection { matchers: &matchers, range: TimeRange::ALL }).unwrap();
+        let set = snapshot.select(&model::Selection::new(&matchers, TimeRange::ALL)).unwrap();
         let mut samples = model::Samples::default();
         set.samples(0, TimeRange::ALL, &mut samples).unwrap();
         samples.ts

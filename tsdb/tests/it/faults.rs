@@ -240,7 +240,7 @@ fn a_damaged_chunk_is_named_with_what_is_lost() {
     disk.flip_bit(&block.join("chunks/000001"), 8 * 40);
     let db = open(&disk, Duration::MAX).unwrap();
     let snapshot = db.snapshot();
-    let set = snapshot.select(&Selection { matchers: &[], range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&[], TimeRange::ALL)).unwrap();
     let mut samples = Samples::default();
     let errors: Vec<String> = (0..set.len())
         .filter_map(|index| set.samples(index, TimeRange::ALL, &mut samples).err())

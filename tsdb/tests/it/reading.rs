@@ -16,7 +16,7 @@ pub(crate) fn try_read(
     matchers: &[Matcher],
     range: TimeRange,
 ) -> Result<Content, StorageError> {
-    let set = querier.select(&Selection { matchers, range })?;
+    let set = querier.select(&Selection::new(matchers, range))?;
     let mut content = Content::new();
     let mut samples = Samples::default();
     let mut last = None;

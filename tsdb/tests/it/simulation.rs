@@ -567,7 +567,7 @@ fn flip(seed: u64, mend: Option<Mend>) -> Result<(), Wrong> {
     }
     let Some(db) = simulation.open_damaged() else { return Ok(()) };
     let snapshot = db.snapshot();
-    let selection = model::Selection { matchers: &[], range: model::TimeRange::ALL };
+    let selection = model::Selection::new(&[], model::TimeRange::ALL);
     let Ok(set) = model::Querier::select(&snapshot, &selection) else { return Ok(()) };
     for index in 0..set.len() {
         let mut samples = model::Samples::default();

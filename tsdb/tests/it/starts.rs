@@ -32,7 +32,7 @@ type Starts = BTreeMap<(String, i64), i64>;
 
 fn read(db: &Db) -> Starts {
     let (snapshot, mut samples, mut starts) = (db.snapshot(), Samples::default(), Starts::new());
-    let set = snapshot.select(&Selection { matchers: &[], range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&[], TimeRange::ALL)).unwrap();
     for index in 0..set.len() {
         let name = set.labels(index).get("__name__").unwrap().to_owned();
         set.samples(index, TimeRange::ALL, &mut samples).unwrap();

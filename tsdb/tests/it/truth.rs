@@ -120,7 +120,7 @@ fn describe(samples: &Samples) -> Value {
 fn check(db: &Db, truth_path: &Path) {
     let (totals, mut expected) = truth(truth_path);
     let snapshot = db.snapshot();
-    let set = snapshot.select(&Selection { matchers: &[], range: TimeRange::ALL }).unwrap();
+    let set = snapshot.select(&Selection::new(&[], TimeRange::ALL)).unwrap();
     let mut samples = Samples::default();
     let mut found = [0u64; 3];
     for index in 0..set.len() {

@@ -80,7 +80,7 @@ impl FakeShard {
     pub(super) fn stored(&self) -> BTreeMap<Labels, Vec<i64>> {
         let snapshot = self.inner.db.snapshot();
         let all = [Matcher::new("__name__", MatchOp::Regex, ".+").unwrap()];
-        let set = snapshot.select(&Selection { matchers: &all, range: TimeRange::ALL }).unwrap();
+        let set = snapshot.select(&Selection::new(&all, TimeRange::ALL)).unwrap();
         let mut samples = Samples::default();
         (0..set.len())
             .map(|at| {
