@@ -18,6 +18,7 @@ mod first_light;
 mod forwarding;
 mod golden;
 mod guarded;
+mod hostile;
 mod neighbours;
 mod process;
 mod prometheus;
