@@ -198,7 +198,8 @@ fn read(slice: &EndpointSlice) -> Vec<Member> {
             }
         };
         let place = Place { name, url: format!("http://{host}:{port}") };
-        Some(Member { place, ready: endpoint.ready != Some(false) })
+        // Behind a service that publishes everybody, only `serving` tells who answers.
+        Some(Member { place, ready: endpoint.serving.or(endpoint.ready) != Some(false) })
     });
     members.collect()
 }
