@@ -4,6 +4,7 @@
 mod alerting;
 pub(crate) mod cluster;
 mod discovery;
+mod expand;
 mod file;
 mod http;
 mod redact;

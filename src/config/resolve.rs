@@ -62,7 +62,9 @@ fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
     if let Some(timeout) = timeout.filter(|timeout| timeout.value.0 > interval_ms) {
         return fault(timeout.referenced, "global scrape timeout greater than scrape interval");
     }
-    let external_labels = labels("global.external_labels", &global.external_labels)?;
+    let expand = |(name, value): (&String, &String)| (name.clone(), super::expand::expand_environment(value));
+    let external = global.external_labels.iter().map(expand).collect();
+    let external_labels = labels("global.external_labels", &external)?;
     let loaded = Loaded {
         jobs: Vec::new(),
         external_labels,

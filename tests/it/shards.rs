@@ -183,7 +183,7 @@ pub(crate) struct Log {
     pub(crate) put_off: usize,
 }
 
-fn post(address: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
+pub(crate) fn post(address: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     // A router that is stopped answers nothing.
     stream.set_read_timeout(Some(Duration::from_secs(4)))?;
