@@ -1,6 +1,7 @@
 //! Clients for requests that leave this process, from HTTP client options of the configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -18,9 +19,9 @@ fn client(options: &HttpOptions) -> anyhow::Result<Client> {
     let mut builder = Client::builder();
     let tls = &options.tls;
     if let Some(ca) = &tls.ca {
-        for certificate in Certificate::from_pem_bundle(read(ca)?.as_bytes()).context("tls_config.ca")? {
-            builder = builder.add_root_certificate(certificate);
-        }
+        // These, and not those of the machine beside them.
+        let authorities = Certificate::from_pem_bundle(read(ca)?.as_bytes()).context("tls_config.ca")?;
+        builder = builder.tls_certs_only(authorities);
     }
     if let Some((cert, key)) = tls.cert.as_ref().zip(tls.key.as_ref()) {
         let pem = format!("{}\n{}", read(cert)?, read(key)?);
@@ -44,6 +45,30 @@ fn client(options: &HttpOptions) -> anyhow::Result<Client> {
         builder = builder.proxy(Proxy::https(url)?.no_proxy(except()));
     }
     Ok(builder.build()?)
+}
+
+/// The same for one request after the other: made anew when a file with a certificate or key has changed.
+fn clients(options: &HttpOptions) -> anyhow::Result<remote::send::Client> {
+    let made = Mutex::new((seen(options), client(options)?));
+    let options = options.clone();
+    Ok(Arc::new(move || {
+        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = seen(&options);
+        if made.0 != now {
+            *made = (now, client(&options).map_err(|error| format!("{error:#}"))?);
+        }
+        Ok(made.1.clone())
+    }))
+}
+
+/// When the files of the TLS settings were last changed, and their sizes.
+fn seen(options: &HttpOptions) -> [Option<(SystemTime, u64)>; 3] {
+    let tls = &options.tls;
+    [&tls.ca, &tls.cert, &tls.key].map(|secret| {
+        let Some(Secret::File(path)) = secret else { return None };
+        let about = std::fs::metadata(path).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    })
 }
 
 fn read(secret: &Secret) -> anyhow::Result<String> {
@@ -95,7 +120,7 @@ pub(crate) fn destination(
     metadata: &MetadataSource,
 ) -> anyhow::Result<remote::send::Destination> {
     let context = || format!("remote_write {:?}", options.name);
-    let client = client(&options.http).with_context(context)?;
+    let client = clients(&options.http).with_context(context)?;
     headers(&options.http, &options.headers).with_context(context)?;
     let (http, more) = (options.http.clone(), options.headers.clone());
     let steps = options.relabel.clone();
@@ -134,7 +159,7 @@ pub(crate) fn endpoint(
     external_labels: &model::Labels,
 ) -> anyhow::Result<remote::read::Endpoint> {
     let context = || format!("remote_read {:?}", options.name);
-    let client = client(&options.http).with_context(context)?;
+    let client = clients(&options.http).with_context(context)?;
     headers(&options.http, &options.headers).with_context(context)?;
     let (http, more) = (options.http.clone(), options.headers.clone());
     let external_labels =

@@ -336,3 +336,48 @@ fn the_second_version_goes_both_ways() {
     theirs.stop();
     second.stop();
 }
+
+/// A receiver that wants to know who sends: the certificate is another one without a restart.
+#[test]
+fn certificates_are_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let pems = concat!(env!("CARGO_MANIFEST_DIR"), "/scraper/src/testdata");
+    let web = dir.path().join("web.yml");
+    let text = format!(
+        "tls_server_config:\n  cert_file: {pems}/server.pem\n  key_file: {pems}/server.key\n  \
+         client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {pems}/ca.pem\n"
+    );
+    std::fs::write(&web, text).unwrap();
+    let receiver = ours(&dir.path().join("receiver"), &[&format!("--web.config.file={}", web.display())]);
+    let give = |name: &str| {
+        for kind in ["pem", "key"] {
+            let to = dir.path().join(format!("own.{kind}"));
+            std::fs::copy(format!("{pems}/{name}.{kind}"), to).unwrap();
+        }
+    };
+    // Nobody that the receiver trusts has signed this one.
+    give("node");
+    let config = dir.path().join("sender.yml");
+    let text = format!(
+        "global: {{external_labels: {{from: sender}}}}\nremote_write:\n- url: {}/api/v1/write\n  tls_config: {{cert_file: own.pem, key_file: own.key, \
+         insecure_skip_verify: true}}\n  queue_config: {{batch_send_deadline: 100ms, max_backoff: 200ms}}\n",
+        receiver.url
+    );
+    std::fs::write(&config, text).unwrap();
+    let flag = format!("--config.file={}", config.display());
+    let sender =
+        Server::start(&dir.path().join("sender"), &["--kubernetes=off", "--scrape.built-in=on", &flag]);
+    let figure = |server: &Server, name: &str| -> f64 {
+        let (_, page) = server.get("/metrics");
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    };
+    let taken = "prometheus_remote_storage_samples_total";
+    sender.wait_for("refusals", |server| {
+        (figure(server, "prometheus_remote_storage_samples_retried_total") > 0.0).then_some(())
+    });
+    assert_eq!(figure(&sender, taken), 0.0);
+    give("client");
+    sender.wait_for("samples to be taken", |server| (figure(server, taken) > 0.0).then_some(()));
+    assert_eq!(figure(&sender, "prometheus_remote_storage_samples_failed_total"), 0.0);
+}

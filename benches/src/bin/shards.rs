@@ -205,11 +205,12 @@ fn sending(series: usize, steps: i64) -> Outcome<()> {
     let mut cpu = [0.0; 2];
     for (run, cpu) in cpu.iter_mut().enumerate() {
         let db = Arc::new(Db::open(&dir.path().join(format!("{run}")), Options::default())?);
+        let client = reqwest::Client::builder().no_proxy().build()?;
         let destination = Destination {
             name: "bench".to_owned(),
             url: format!("http://{address}/api/v1/write"),
             protocol: remote::receive::Protocol::V1,
-            client: reqwest::Client::builder().no_proxy().build()?,
+            client: Arc::new(move || Ok(client.clone())),
             headers: Arc::new(|| Ok(reqwest::header::HeaderMap::new())),
             timeout: PATIENCE,
             external_labels: Labels::empty(),

@@ -15,7 +15,7 @@ use super::frames::{ChunkedSeries, Frames};
 use super::{ReadError, ReadQuery, ReadRequest, request};
 use crate::receive::histogram;
 use crate::receive::request::{Fault, Item, TimeSeries, Version};
-use crate::send::{Headers, with_causes};
+use crate::send::{Client, Headers, with_causes};
 use crate::wire::{Fields, WireError};
 
 /// What one answer may have, as it comes and decompressed.
@@ -32,7 +32,7 @@ pub struct Endpoint {
     /// Where it takes requests.
     pub url: String,
     /// Speaks TLS, proxies and the rest as configured.
-    pub client: reqwest::Client,
+    pub client: Client,
     /// Headers beside those of the protocol.
     pub headers: Headers,
     /// An answer that takes longer is none.
@@ -133,8 +133,7 @@ impl Endpoint {
 
     async fn ask(&self, query: ReadQuery) -> Result<Vec<Fetched>, String> {
         let body = request(&ReadRequest { queries: vec![query], streamed: true });
-        let answer = self
-            .client
+        let answer = (self.client)()?
             .post(&self.url)
             .header("Content-Type", "application/x-protobuf")
             .header("Content-Encoding", "snappy")

@@ -52,6 +52,9 @@ pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;
 /// Gives the headers of each request, credentials among them; files behind them are read anew.
 pub type Headers = Arc<dyn Fn() -> Result<HeaderMap, String> + Send + Sync>;
 
+/// Gives the client of each request: another one when the files of its certificates have changed.
+pub type Client = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync>;
+
 /// Where to send, and how.
 #[derive(Clone)]
 pub struct Destination {
@@ -62,7 +65,7 @@ pub struct Destination {
     /// Which message it is sent. Nothing else is tried if that is refused.
     pub protocol: Protocol,
     /// Speaks TLS, proxies and the rest as configured.
-    pub client: reqwest::Client,
+    pub client: Client,
     /// Headers beside those of the protocol.
     pub headers: Headers,
     /// A request that takes longer has failed.

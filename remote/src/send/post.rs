@@ -126,16 +126,16 @@ impl Shard {
 
     async fn post(&self, body: Bytes, attempt: u32) -> Attempt {
         let destination = &self.destination;
-        let headers = match (destination.headers)() {
-            Ok(headers) => headers,
-            Err(error) => return Attempt::Failed(error, None),
-        };
+        let (client, headers) =
+            match (destination.client)().and_then(|client| Ok((client, (destination.headers)()?))) {
+                Ok(both) => both,
+                Err(error) => return Attempt::Failed(error, None),
+            };
         let (content_type, version) = match destination.protocol {
             Protocol::V1 => ("application/x-protobuf", "0.1.0"),
             Protocol::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
         };
-        let mut request = destination
-            .client
+        let mut request = client
             .post(&destination.url)
             .timeout(destination.timeout)
             .header("Content-Type", content_type)

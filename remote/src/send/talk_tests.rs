@@ -69,11 +69,12 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let db = Arc::new(Db::open(&dir.path().join("data"), tsdb::Options::default()).unwrap());
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let destination = Destination {
             name: "one".into(),
             url,
             protocol,
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            client: Arc::new(move || Ok(client.clone())),
             headers: Arc::new(|| Ok(HeaderMap::new())),
             timeout: PATIENCE,
             external_labels: Labels::from_pairs([("dc", "here")]),
