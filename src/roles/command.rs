@@ -1,5 +1,6 @@
 //! `pyrometer slots`: makes a slot map and moves slots between shards.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +12,13 @@ use super::SHARD_WINDOW_MS;
 use crate::cli::{Milliseconds, duration_ms};
 use crate::wire::now;
 
+/// Stands for standard input and output in place of a map's file.
+const STANDARD: &str = "-";
 /// A router answers in this time.
 const ROUTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes and changes slot maps. A file is replaced at once; routers and queriers see it within a second.
+/// Makes and changes slot maps. A file is replaced at once; routers and queriers see it within a second. Where the file
+/// is "-", the map comes from standard input, and the next one goes to standard output.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Slots {
     /// Make the first map.
@@ -88,28 +92,39 @@ pub(crate) fn run(command: Slots) -> anyhow::Result<()> {
             (map, SlotMap::first(shards, routers, replication)?)
         }
         Slots::Add { map, shard, lead } => {
-            let next = SlotMap::read(&map)?.with_shard(shard, soon(lead))?;
+            let next = read(&map)?.with_shard(shard, soon(lead))?;
             (map, next)
         }
         Slots::Remove { map, shard, lead } => {
-            let next = SlotMap::read(&map)?.without_shard(&shard, soon(lead))?;
+            let next = read(&map)?.without_shard(&shard, soon(lead))?;
             (map, next)
         }
         Slots::Finish { map, window } => {
-            let moving = SlotMap::read(&map)?;
+            let moving = read(&map)?;
             let begun = moving.begun(known_since(&moving)?);
             let next = begun.finished(now(), window.map_or(SHARD_WINDOW_MS, |window| window.0))?;
             (map, next)
         }
         Slots::Forget { map, older_than } => {
             let age = duration_ms(&older_than).map_err(anyhow::Error::msg)?;
-            let next = SlotMap::read(&map)?.forgotten(now().saturating_sub(age.0))?;
+            let next = read(&map)?.forgotten(now().saturating_sub(age.0))?;
             (map, next)
         }
-        Slots::Show { map } => return show(&SlotMap::read(&map)?),
+        Slots::Show { map } => return show(&read(&map)?),
     };
+    if path == Path::new(STANDARD) {
+        return Ok(std::io::stdout().write_all(map.to_json().as_bytes())?);
+    }
     write(&path, &map)?;
     show(&map)
+}
+
+fn read(path: &Path) -> anyhow::Result<SlotMap> {
+    if path != Path::new(STANDARD) {
+        return Ok(SlotMap::read(path)?);
+    }
+    let text = std::io::read_to_string(std::io::stdin()).context("standard input")?;
+    Ok(SlotMap::parse(&text)?)
 }
 
 /// Since when all routers go by the map. Each is asked: what one of them sent by an older map is not in the
@@ -150,7 +165,6 @@ fn write(path: &Path, map: &SlotMap) -> anyhow::Result<()> {
 }
 
 fn show(map: &SlotMap) -> anyhow::Result<()> {
-    use std::io::Write as _;
     let mut out = std::io::stdout();
     let moving = if map.is_moving() { ", slots are moving" } else { "" };
     writeln!(out, "epoch {}, replication {}{moving}", map.epoch(), map.replication())?;

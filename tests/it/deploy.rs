@@ -2,7 +2,9 @@
 //! profile allows, and start the server with flags that it has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use gotmpl::{FuncMap, Template, Value as Data};
@@ -315,6 +317,19 @@ fn the_parts_of_the_sharded_cell_find_each_other() {
     create.args(routers.iter().map(|(name, url)| format!("--router={name}={url}")));
     assert!(create.output().unwrap().status.success());
     assert_eq!(map, std::fs::read_to_string(&made).unwrap());
+    // A map can be changed where there is no file to be written.
+    let piped = |arguments: &[&str], input: &[u8]| {
+        let mut change = command();
+        change.arg("slots").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut change = change.spawn().unwrap();
+        change.stdin.take().unwrap().write_all(input).unwrap();
+        let output = change.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        output.stdout
+    };
+    let next = piped(&["add", "-", "s=http://s:1"], map.as_bytes());
+    let shown = String::from_utf8(piped(&["show", "-"], &next)).unwrap();
+    assert!(shown.starts_with("epoch 2, replication 2, slots are moving"), "{shown}");
     // Configurations can be used, and the shards' labels differ from pod to pod.
     let files = named(&objects, "ConfigMap", "pyrometer-cell")["data"].as_object().unwrap();
     for (name, content) in files {
