@@ -155,3 +155,10 @@ pub(crate) fn endpoint(
 pub(crate) fn endpoints(loaded: &crate::config::Loaded) -> anyhow::Result<Vec<remote::read::Endpoint>> {
     loaded.remote_read.iter().map(|options| endpoint(options, &loaded.external_labels)).collect()
 }
+
+/// The servers that are asked for samples from the start. To be called on the runtime.
+pub(crate) fn others(loaded: &crate::config::Loaded) -> anyhow::Result<Arc<remote::read::Endpoints>> {
+    let others = remote::read::Endpoints::new(tokio::runtime::Handle::current());
+    others.apply(endpoints(loaded)?);
+    Ok(Arc::new(others))
+}

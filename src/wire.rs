@@ -110,7 +110,9 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     let listeners = listening.bind().await?;
     let address = listeners[0].local_addr()?;
     let place = Place::new(cli, address, listening.guard.as_deref())?;
-    let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
+    let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let routes = parts.mount(cli, axum::Router::new(), &stop);
     let servers = listening.serve(listeners, &routes, cli, &stop);
     parts.greet(
@@ -135,26 +137,24 @@ async fn start(
     // Signals count from here on, also while the store is being opened.
     let mut signals = Signals::new()?;
     let listeners = listening.bind().await?;
-    let own_address = listeners[0].local_addr()?;
 
     let store = Arc::new(OnceLock::new());
-    let place = Place::new(cli, own_address, listening.guard.as_deref())?;
+    let place = Place::new(cli, listeners[0].local_addr()?, listening.guard.as_deref())?;
     let state = api::State::new(api_options(cli, flags, &loaded, &place));
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
+    let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let samples = Samples::new(&store, parts.cell());
     let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
-    let db = tokio::select! {
-        opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
-        () = signals.stop() => return Ok(()),
-    };
+    let opening = open_store(cli, &loaded.storage, &state);
+    let Some(db) = unless_stopped(&mut signals, opening).await?.map(Arc::new) else { return Ok(()) };
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
@@ -166,11 +166,9 @@ async fn start(
     servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
-    let others = Arc::new(remote::read::Endpoints::new(tokio::runtime::Handle::current()));
-    others.apply(outgoing::endpoints(&loaded)?);
+    let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
-    let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
-    let scraper = Arc::new(scraper);
+    let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
     let rules = start_rules(&jobs, (cli, &loaded), (&state, &db), attached, &stop)?;
     let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
@@ -203,8 +201,7 @@ async fn start(
 
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
-    let work = Work { state, scraper, rules, servers, senders, history, maintenance, db };
-    work.end(&stop).await
+    Work { state, scraper, rules, servers, senders, history, maintenance, db }.end(&stop).await
 }
 
 /// `attached`: cancelled when the store has its history.
@@ -252,6 +249,17 @@ impl Work {
         self.db.sync().context("syncing the log")?;
         tracing::info!("stopped; every committed sample is on disk");
         Ok(())
+    }
+}
+
+/// What `work` gives, unless a signal to stop comes first.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = work => done.map(Some),
+        () = signals.stop() => Ok(None),
     }
 }
 

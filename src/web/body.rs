@@ -2,6 +2,7 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,18 +10,22 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
+use super::idle::Expected;
+
 struct Timely {
     body: Incoming,
     deadline: Pin<Box<Sleep>>,
+    request: Arc<Expected>,
 }
 
 /// A body that fails if it has not arrived whole within `patience`. Most requests have none, and
-/// those get no timer.
-pub(super) fn until(body: Incoming, patience: Duration) -> Body {
+/// those get no timer. Once it has arrived, `request` is under way.
+pub(super) fn until(body: Incoming, patience: Duration, request: Arc<Expected>) -> Body {
     if body.is_end_stream() {
+        request.arrived();
         return Body::empty();
     }
-    Body::new(Timely { body, deadline: Box::pin(tokio::time::sleep(patience)) })
+    Body::new(Timely { body, deadline: Box::pin(tokio::time::sleep(patience)), request })
 }
 
 impl HttpBody for Timely {
@@ -32,6 +37,9 @@ impl HttpBody for Timely {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            if frame.is_none() || self.body.is_end_stream() {
+                self.request.arrived();
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let late = self.deadline.as_mut().poll(context);

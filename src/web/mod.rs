@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod config;
+mod idle;
 mod serve;
 mod stall;
 mod tls;

@@ -1,6 +1,7 @@
 //! The accept loop: hyper connections under limits, drained on shutdown.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use metrics_api::PeerCertificates;
 use super::auth::Users;
 use super::body;
 use super::config::{Guard, Settings};
+use super::idle::{Doing, IdleConnections, until_answered};
 use super::stall::Impatient;
 use crate::metrics_apis::Certificate;
 
@@ -37,15 +39,36 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// What connections may take.
 #[derive(Clone)]
 pub(crate) struct Limits {
-    /// Those open at once; more wait to be accepted.
+    /// Those open at once; for one more the one that has been idle for longest is closed, and if none is idle it waits
+    /// to be accepted.
     pub(crate) connections: Arc<Semaphore>,
+    idle: Arc<IdleConnections>,
     /// A request must have been sent within this time, and an idle connection is closed after it.
     pub(crate) read_timeout: Duration,
 }
 
 impl Limits {
     pub(crate) fn new(connections_max: usize, read_timeout: Duration) -> Self {
-        Self { connections: Arc::new(Semaphore::new(connections_max.max(1))), read_timeout }
+        let connections = Arc::new(Semaphore::new(connections_max.max(1)));
+        Self { connections, idle: Arc::default(), read_timeout }
+    }
+
+    /// A place for one more connection.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(&self.connections).try_acquire_owned() {
+            return Some(slot);
+        }
+        let mut slot = pin!(Arc::clone(&self.connections).acquire_owned());
+        loop {
+            if self.idle.close_oldest() {
+                // Its place is free in a moment.
+                return slot.await.ok();
+            }
+            tokio::select! {
+                slot = &mut slot => return slot.ok(),
+                () = self.idle.added() => {}
+            }
+        }
     }
 }
 
@@ -54,6 +77,7 @@ struct Shared {
     router: Router,
     front: Front,
     read_timeout: Duration,
+    idle: Arc<IdleConnections>,
 }
 
 /// What stands between a connection and the router.
@@ -73,7 +97,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let front = guard.map_or(Front::Open, Front::Guarded);
-    accept(listener, Shared { router, front, read_timeout: limits.read_timeout }, limits, stop).await;
+    accept(listener, (router, front), limits, stop).await;
 }
 
 /// As [`serve`], with TLS; requests carry the [`PeerCertificates`] of their connection.
@@ -85,14 +109,19 @@ pub(crate) async fn serve_delegated(
     stop: CancellationToken,
 ) {
     let front = Front::Delegated(certificate);
-    accept(listener, Shared { router, front, read_timeout: limits.read_timeout }, limits, stop).await;
+    accept(listener, (router, front), limits, stop).await;
 }
 
-async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    (router, front): (Router, Front),
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
-    let shared = Arc::new(shared);
+    let idle = Arc::clone(&limits.idle);
+    let shared = Arc::new(Shared { router, front, read_timeout: limits.read_timeout, idle });
     loop {
-        let Ok(slot) = Arc::clone(&limits.connections).acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
@@ -106,10 +135,20 @@ async fn accept(listener: TcpListener, shared: Shared, limits: Limits, stop: Can
                 continue;
             }
         };
+        // Only now that somebody is there: room is not made for nobody.
+        let slot = tokio::select! {
+            slot = limits.slot() => slot,
+            () = stop.cancelled() => break,
+        };
+        let Some(slot) = slot else { break };
         let _ = stream.set_nodelay(true);
         let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
         tokio::spawn(async move {
-            shared.connection((stream, peer), watcher).await;
+            let doing = Doing::new(&shared.idle);
+            tokio::select! {
+                () = shared.connection((stream, peer), &doing, watcher) => {}
+                () = doing.closed() => tracing::debug!(%peer, "an idle connection is closed for another one"),
+            }
             drop(slot);
         });
     }
@@ -136,36 +175,41 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(tls: &TlsAcceptor, stream:
 }
 
 impl Shared {
-    async fn connection(&self, (stream, address): (TcpStream, SocketAddr), watcher: Watcher) {
+    async fn connection(
+        &self,
+        (stream, address): (TcpStream, SocketAddr),
+        doing: &Arc<Doing>,
+        watcher: Watcher,
+    ) {
+        let stream = Impatient::new(stream, self.read_timeout);
         let about = About { address, settings: None, peer: None };
         let guard = match &self.front {
-            Front::Open => return self.http(stream, about, watcher).await,
+            Front::Open => return self.http(stream, (about, doing), watcher).await,
             Front::Guarded(guard) => Arc::clone(guard),
             Front::Delegated(certificate) => {
                 let certificate = Arc::clone(certificate);
                 let Ok(tls) = tokio::task::spawn_blocking(move || certificate.acceptor()).await else {
                     return;
                 };
-                let stream = Impatient::new(stream, self.read_timeout);
                 let Some(stream) = handshake(&tls, stream).await else { return };
                 let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = Some(PeerCertificates(shown.iter().map(|der| der.clone().into_owned()).collect()));
-                return self.http(stream, About { peer, ..about }, watcher).await;
+                return self.http(stream, (About { peer, ..about }, doing), watcher).await;
             }
         };
         let Ok(settings) = tokio::task::spawn_blocking(move || guard.settings()).await else { return };
         let about = About { settings: Some(Arc::clone(&settings)), ..about };
         match &settings.tls {
-            None => self.http(stream, about, watcher).await,
+            None => self.http(stream, (about, doing), watcher).await,
             Some(tls) => {
                 if let Some(stream) = handshake(tls, stream).await {
-                    self.http(stream, about, watcher).await;
+                    self.http(stream, (about, doing), watcher).await;
                 }
             }
         }
     }
 
-    async fn http<S>(&self, stream: S, about: About, watcher: Watcher)
+    async fn http<S>(&self, stream: S, (about, doing): (About, &Arc<Doing>), watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -179,16 +223,18 @@ impl Shared {
             .keep_alive_interval(Some(self.read_timeout));
         let http1_only = about.settings.as_ref().is_some_and(|settings| !settings.http2);
         let builder = if http1_only { builder.http1_only() } else { builder };
-        let (router, read_timeout) = (self.router.clone(), self.read_timeout);
+        let (router, read_timeout, doing) = (self.router.clone(), self.read_timeout, Arc::clone(doing));
         let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
             let (router, about) = (router.clone(), about.clone());
+            let expected = doing.expect();
             async move {
-                let mut request = request.map(|body| body::until(body, read_timeout));
+                let mut request = request.map(|body| body::until(body, read_timeout, Arc::clone(&expected)));
                 request.extensions_mut().insert(ConnectInfo(about.address));
                 if let Some(peer) = about.peer {
                     request.extensions_mut().insert(peer);
                 }
-                Ok::<_, std::convert::Infallible>(answer(router, about.settings, request).await)
+                let response = answer(router, about.settings, request).await;
+                Ok::<_, std::convert::Infallible>(until_answered(response, expected))
             }
         });
         let service = TowerToHyperService::new(service);
