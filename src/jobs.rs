@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use crate::config::Loaded;
 use crate::in_cluster::{self, KubeletTrust};
 use crate::local::{self, LocalCluster};
 use crate::place::Place;
+use crate::samples::Samples;
 use crate::web::{self, serve};
 use crate::wire::now;
 
@@ -51,11 +52,11 @@ impl LocalMachine {
         Ok(Arc::new(Self { agent, node_name, address }))
     }
 
-    pub(crate) fn metrics_state(&self, store: &Arc<OnceLock<Arc<Db>>>) -> metrics_api::State {
+    pub(crate) fn metrics_state(&self, samples: &Samples) -> metrics_api::State {
         let source = LocalCluster {
             agent: self.agent.clone(),
             node_name: self.node_name.clone(),
-            store: Arc::clone(store),
+            samples: samples.clone(),
             now,
         };
         metrics_api::State::new(Arc::new(source)).with_core_api()

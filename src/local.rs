@@ -2,27 +2,26 @@
 //! Kubernetes, and the scrape jobs that feed it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 
 use metrics_api::{NodeInfo, PodInfo, SystemInfo, Unavailable};
 use model::{Labels, Querier, Timestamp};
 use node_agent::Agent;
 use scraper::ScrapeJob;
 use scraper::config::TargetGroup;
-use tsdb::Db;
 
-/// The node agent and the store, as the Metrics API sees them.
+use crate::samples::Samples;
+
+/// The node agent and the samples, as the Metrics API sees them.
 pub(crate) struct LocalCluster {
     pub(crate) agent: Agent,
     pub(crate) node_name: String,
-    pub(crate) store: Arc<OnceLock<Arc<Db>>>,
+    pub(crate) samples: Samples,
     pub(crate) now: fn() -> Timestamp,
 }
 
 impl metrics_api::Source for LocalCluster {
     fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
-        let store = self.store.get().ok_or_else(|| Unavailable("the store is being opened".to_owned()))?;
-        Ok(Box::new(store.snapshot()))
+        self.samples.querier()
     }
 
     fn nodes(&self) -> Vec<NodeInfo> {

@@ -12,6 +12,7 @@ mod metrics_apis;
 mod outgoing;
 mod place;
 mod roles;
+mod samples;
 mod senders;
 mod terminal;
 #[cfg(feature = "thanos")]

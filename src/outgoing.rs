@@ -9,7 +9,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Identity, Proxy};
 use scraper::config::{Auth, HttpOptions, Secret};
 
-use crate::config::RemoteWriteOptions;
+use crate::config::{RemoteReadOptions, RemoteWriteOptions};
 
 /// A client with the TLS settings and the proxy of `options`.
 fn client(options: &HttpOptions) -> anyhow::Result<Client> {
@@ -126,4 +126,39 @@ pub(crate) fn destination(
         cursor_path: dir.join("remote_write").join(format!("{file}.cursor")),
         now: crate::wire::now,
     })
+}
+
+/// A server that is asked for samples.
+pub(crate) fn endpoint(
+    options: &RemoteReadOptions,
+    external_labels: &model::Labels,
+) -> anyhow::Result<remote::read::Endpoint> {
+    let context = || format!("remote_read {:?}", options.name);
+    let client = client(&options.http).with_context(context)?;
+    headers(&options.http, &options.headers).with_context(context)?;
+    let (http, more) = (options.http.clone(), options.headers.clone());
+    let external_labels =
+        if options.with_external_labels { external_labels } else { &model::Labels::empty() };
+    Ok(remote::read::Endpoint {
+        name: options.name.clone(),
+        url: options.url.clone(),
+        client,
+        headers: Arc::new(move || headers(&http, &more).map_err(|error| format!("{error:#}"))),
+        timeout: options.timeout,
+        required: options.required.clone(),
+        recent: options.recent,
+        external_labels: external_labels.clone(),
+    })
+}
+
+/// All of them.
+pub(crate) fn endpoints(loaded: &crate::config::Loaded) -> anyhow::Result<Vec<remote::read::Endpoint>> {
+    loaded.remote_read.iter().map(|options| endpoint(options, &loaded.external_labels)).collect()
+}
+
+/// The servers that are asked for samples from the start. To be called on the runtime.
+pub(crate) fn others(loaded: &crate::config::Loaded) -> anyhow::Result<Arc<remote::read::Endpoints>> {
+    let others = remote::read::Endpoints::new(tokio::runtime::Handle::current());
+    others.apply(endpoints(loaded)?);
+    Ok(Arc::new(others))
 }

@@ -19,8 +19,10 @@ use crate::cli::{self, Cli, CommandLine, Kubernetes};
 use crate::config::{self, Loaded};
 use crate::jobs::{Jobs, LocalMachine};
 use crate::metrics_apis::MetricsApis;
+use crate::outgoing;
 use crate::place::Place;
 use crate::roles::{Parts, Role, SHARD_WINDOW_MS};
+use crate::samples::Samples;
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::thanos::Thanos;
@@ -53,6 +55,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
         None => Loaded::default(),
     };
     cli.cluster.check(&loaded)?;
+    cli.thanos.check(&cli, &loaded)?;
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
@@ -107,7 +110,9 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     let listeners = listening.bind().await?;
     let address = listeners[0].local_addr()?;
     let place = Place::new(cli, address, listening.guard.as_deref())?;
-    let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
+    let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
+    let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let routes = parts.mount(cli, axum::Router::new(), &stop);
     let servers = listening.serve(listeners, &routes, cli, &stop);
     parts.greet(
@@ -132,25 +137,24 @@ async fn start(
     // Signals count from here on, also while the store is being opened.
     let mut signals = Signals::new()?;
     let listeners = listening.bind().await?;
-    let own_address = listeners[0].local_addr()?;
 
     let store = Arc::new(OnceLock::new());
-    let place = Place::new(cli, own_address, listening.guard.as_deref())?;
+    let place = Place::new(cli, listeners[0].local_addr()?, listening.guard.as_deref())?;
     let state = api::State::new(api_options(cli, flags, &loaded, &place));
     let local = LocalMachine::start(api::metrics_router(state.clone()), stop.clone()).await?;
     set_query_log(&state, &loaded, cli.config_file.as_deref())?;
     set_config(&state, &loaded);
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
-    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &store).await?;
-    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &store));
-    let parts = Parts::start(cli, &place.host_name, &stop)?;
+    let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
+    let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
+    let samples = Samples::new(&store, parts.cell());
+    let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
+    let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
     servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
 
-    let db = tokio::select! {
-        opened = open_store(cli, &loaded.storage, &state) => Arc::new(opened?),
-        () = signals.stop() => return Ok(()),
-    };
+    let opening = open_store(cli, &loaded.storage, &state);
+    let Some(db) = unless_stopped(&mut signals, opening).await?.map(Arc::new) else { return Ok(()) };
     track_queries(&state, &cli.storage.path, cli.query.concurrency)?;
     // Both are set once, here.
     let _ = store.set(Arc::clone(&db));
@@ -162,16 +166,11 @@ async fn start(
     servers.extend(store_api);
     let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
+    let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
-    let scraper = scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?;
-    let scraper = Arc::new(scraper);
+    let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
-    let rule_options = rules::Options {
-        begin: Some(attached),
-        observer: Some(Arc::new(state.clone())),
-        ..jobs.rules(&loaded, cli, Arc::clone(state.engine()), &db)
-    };
-    let rules = Arc::new(rules::start(rule_options, stop.child_token())?);
+    let rules = start_rules(&jobs, (cli, &loaded), (&state, &db), attached, &stop)?;
     let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
     alertmanagers.apply(&loaded.alertmanagers);
     state.attach(api::Running {
@@ -181,6 +180,7 @@ async fn start(
         receiver,
         otlp: otlp_receiver(cli, &loaded, &db),
         senders: sender_stats(&senders),
+        others: Arc::clone(&others),
         cell: parts.cell(),
     });
 
@@ -192,6 +192,7 @@ async fn start(
         rules: Arc::clone(&rules),
         alertmanagers,
         senders: Arc::clone(&senders),
+        others,
         thanos,
         state: state.clone(),
     });
@@ -200,8 +201,23 @@ async fn start(
 
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
-    let work = Work { state, scraper, rules, servers, senders, history, maintenance, db };
-    work.end(&stop).await
+    Work { state, scraper, rules, servers, senders, history, maintenance, db }.end(&stop).await
+}
+
+/// `attached`: cancelled when the store has its history.
+fn start_rules(
+    jobs: &Jobs,
+    (cli, loaded): (&Cli, &Loaded),
+    (state, db): (&api::State, &Arc<Db>),
+    attached: Shutdown,
+    stop: &Shutdown,
+) -> anyhow::Result<Arc<rules::Handle>> {
+    let options = rules::Options {
+        begin: Some(attached),
+        observer: Some(Arc::new(state.clone())),
+        ..jobs.rules(loaded, cli, Arc::clone(state.engine()), db)
+    };
+    Ok(Arc::new(rules::start(options, stop.child_token())?))
 }
 
 /// What must be ended in order.
@@ -233,6 +249,17 @@ impl Work {
         self.db.sync().context("syncing the log")?;
         tracing::info!("stopped; every committed sample is on disk");
         Ok(())
+    }
+}
+
+/// What `work` gives, unless a signal to stop comes first.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = work => done.map(Some),
+        () = signals.stop() => Ok(None),
     }
 }
 
@@ -406,6 +433,7 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         exemplars_max: file.exemplars_max.unwrap_or(defaults.exemplars_max),
         float_chunks: if cli.stores_start_times() { tsdb::FloatChunks::Xor2 } else { file.float_chunks },
         series_max: cli.storage.series_max,
+        compact: !cli.thanos.ships(),
         ..defaults
     };
     let options = match cli.mode {
@@ -454,6 +482,7 @@ struct Reload {
     rules: Arc<rules::Handle>,
     alertmanagers: Arc<Alertmanagers>,
     senders: Arc<Senders>,
+    others: Arc<remote::read::Endpoints>,
     thanos: Arc<Thanos>,
     state: api::State,
 }
@@ -487,12 +516,14 @@ impl Reload {
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;
+        let others = outgoing::endpoints(&loaded)?;
+        self.thanos.reload(&loaded)?;
         set_query_log(&self.state, &loaded, Some(path))?;
         let (senders, sent) = (Arc::clone(&self.senders), loaded.clone());
         tokio::task::spawn_blocking(move || senders.apply(&sent)).await??;
         self.rules.reload(loaded.rules.clone()).await?;
         self.scraper.reload(scraping)?;
-        self.thanos.reload(&loaded);
+        self.others.apply(others);
         self.alertmanagers.apply(&loaded.alertmanagers);
         set_config(&self.state, &loaded);
         tracing::info!("{} is in force: {} jobs", path.display(), loaded.jobs.len());

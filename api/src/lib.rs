@@ -160,6 +160,8 @@ pub struct Running {
     pub otlp: Option<Arc<remote::otlp::Receiver>>,
     /// How remote write goes.
     pub senders: SenderStats,
+    /// The servers that queries are answered from, beside the store.
+    pub others: Arc<remote::read::Endpoints>,
     /// The shards that queries are answered from, instead of the store.
     pub cell: Option<Arc<cluster::Cell>>,
 }

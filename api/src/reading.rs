@@ -1,11 +1,12 @@
-//! Where queries read: this process' own store, or the shards of a cell.
+//! Where queries read: this process' own store and the servers that are read from, or the shards of a cell.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cell, Question};
-use model::{Querier, StorageError, TimeRange};
+use model::{Querier, StorageError, TimeRange, Timestamp};
 use promql::{Engine, Expr, Outcome, QueryError, QueryOptions};
+use remote::read::Endpoints;
 use tsdb::Db;
 
 use crate::envelope::ApiError;
@@ -15,12 +16,18 @@ use crate::{Running, State};
 /// Looking labels up in shards may take so long.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The first two blocks may lack what was scraped before the first start was over.
+const COVERED_AFTER_MS: i64 = 2 * 7_200_000;
+
 /// Where a query reads.
 #[derive(Clone)]
 pub(crate) struct Reading {
     store: Arc<Db>,
     cell: Option<Arc<Cell>>,
+    /// None if there are none.
+    others: Option<Arc<Endpoints>>,
     strict: bool,
+    now: Timestamp,
 }
 
 /// When to evaluate; a step of 0 is an instant query.
@@ -36,12 +43,26 @@ impl Reading {
     pub(crate) fn new(state: &State, params: &Params) -> Result<Self, ApiError> {
         let running = state.running()?;
         let strict = matches!(params.get("partial_response"), Some("false" | "0"));
-        Ok(Self { store: Arc::clone(&running.store), cell: running.cell.clone(), strict })
+        let others = (!running.others.is_empty()).then(|| Arc::clone(&running.others));
+        Ok(Self {
+            store: Arc::clone(&running.store),
+            cell: running.cell.clone(),
+            others,
+            strict,
+            now: state.now(),
+        })
     }
 
-    /// Where there is no place for a warning: an answer that is not complete is an error.
+    /// Where there is no place for a warning: an answer that is not complete is an error. Other servers are not read
+    /// from: what is served to others is our own, and two servers that read from each other would not end.
     pub(crate) fn strict(running: &Running) -> Self {
-        Self { store: Arc::clone(&running.store), cell: running.cell.clone(), strict: true }
+        Self {
+            store: Arc::clone(&running.store),
+            cell: running.cell.clone(),
+            others: None,
+            strict: true,
+            now: 0,
+        }
     }
 
     /// Runs `read` on all samples. Blocks.
@@ -69,11 +90,25 @@ impl Reading {
             return cell.query(engine, &Question { text, expr, range, step_ms, options, strict });
         }
         let snapshot = self.store.snapshot();
-        if step_ms == 0 {
-            engine.instant(&snapshot, expr, start, options)
-        } else {
-            engine.range(&snapshot, expr, start, end, step_ms, options)
-        }
+        let run = |querier: &dyn Querier| {
+            if step_ms == 0 {
+                engine.instant(querier, expr, start, options)
+            } else {
+                engine.range(querier, expr, start, end, step_ms, options)
+            }
+        };
+        let Some(others) = &self.others else { return run(&snapshot) };
+        let merged = others.beside(&snapshot, self.covered_from(), self.strict);
+        let mut outcome = run(&merged)?;
+        outcome.warnings.extend(merged.warnings());
+        Ok(outcome)
+    }
+
+    /// From when on the store is taken to have everything: as Prometheus has it, some time after its oldest block
+    /// begins, or after now if there is none.
+    fn covered_from(&self) -> Timestamp {
+        let oldest = self.store.blocks().first().map_or(self.now, |block| block.min_time);
+        oldest.saturating_add(COVERED_AFTER_MS)
     }
 
     /// Runs `read` on all samples, off the asynchronous threads; gives what they lack, in words, besides.
@@ -86,7 +121,12 @@ impl Reading {
                 let view = cell.view(self.strict, LOOK_UP_TIMEOUT)?;
                 Ok((read(&view)?, view.warnings()))
             }
-            None => Ok((read(&self.store.snapshot())?, Vec::new())),
+            None => {
+                let snapshot = self.store.snapshot();
+                let Some(others) = &self.others else { return Ok((read(&snapshot)?, Vec::new())) };
+                let merged = others.beside(&snapshot, self.covered_from(), self.strict);
+                Ok((read(&merged)?, merged.warnings()))
+            }
         });
         let outcome: Result<_, StorageError> = outcome
             .await

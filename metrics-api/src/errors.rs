@@ -169,7 +169,10 @@ impl From<Unavailable> for ApiError {
 
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
-        Self::internal(error.to_string())
+        match error {
+            StorageError::Unavailable(what) => Unavailable(what).into(),
+            other => Self::internal(other.to_string()),
+        }
     }
 }
 

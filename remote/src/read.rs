@@ -1,18 +1,26 @@
-//! Remote read, served: another server asks for raw samples.
+//! Remote read: another server asks for raw samples, or is asked.
 //!
 //! Source: `prometheus/prompb/remote.proto` and the remote read documentation. A request names queries
 //! (a range and matchers each) and the kinds of answer it takes; the answer is one message with all
 //! samples, compressed with snappy's block format, or a stream of encoded chunks ([`stream`]).
 
+mod client;
 mod frames;
+mod merged;
 mod stream;
+
+#[cfg(test)]
+mod client_tests;
 
 use model::{Labels, MatchOp, Matcher, Querier, Samples, Selection, StorageError, TimeRange};
 
 use crate::message::{push_histogram, push_labels, push_sample};
+use crate::receive::request::Fault;
 use crate::wire::{Fields, WireError, Writer, packed};
 
+pub use client::Endpoint;
 pub use frames::{ChunkedSeries, FrameError, Frames};
+pub use merged::{Endpoints, Merged};
 pub use stream::stream;
 
 /// A decompressed request may have this many bytes.
@@ -53,6 +61,15 @@ pub enum ReadError {
 impl From<WireError> for ReadError {
     fn from(error: WireError) -> Self {
         Self::Malformed(error.to_string())
+    }
+}
+
+impl From<Fault> for ReadError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Message(error) => error.into(),
+            Fault::Series(what) => Self::Malformed(what),
+        }
     }
 }
 

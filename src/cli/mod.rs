@@ -273,6 +273,8 @@ fn values(command: &clap::Command, matches: &ArgMatches) -> BTreeMap<String, Str
         };
         let values = matches.get_raw(argument.get_id().as_str());
         let text = values.map(|values| values.map(|v| v.to_string_lossy()).collect::<Vec<_>>().join(","));
+        // There are keys in it.
+        let text = if name == "objstore.config" { text.map(|_| "<secret>".to_owned()) } else { text };
         flags.insert(name.to_owned(), text.unwrap_or_default());
     }
     flags

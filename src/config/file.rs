@@ -8,6 +8,7 @@ use serde_saphyr::Spanned;
 
 use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, Sections};
 use super::http::{Authorization, BasicAuth, Header, HttpClient, OAuth2, Tls, http_client};
+use super::remote_read::RemoteRead;
 use super::remote_write::RemoteWrite;
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
 use super::storage::{Otlp, Storage};
@@ -79,12 +80,13 @@ fn is_empty(value: &serde_json::Value) -> bool {
 refused! {
     /// The whole file.
     File {
-        remote_read, tracing,
+        tracing,
     } plus {
         scrape_config_files: Vec<Spanned<String>>,
         rule_files: Vec<Spanned<String>>,
         alerting: Option<Alerting>,
         remote_write: Vec<Option<Spanned<RemoteWrite>>>,
+        remote_read: Vec<Option<Spanned<RemoteRead>>>,
         storage: Option<Storage>,
         otlp: Option<Otlp>,
         global: Option<Global>,

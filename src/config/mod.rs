@@ -4,9 +4,11 @@
 mod alerting;
 pub(crate) mod cluster;
 mod discovery;
+mod expand;
 mod file;
 mod http;
 mod redact;
+mod remote_read;
 mod remote_write;
 mod resolve;
 mod rule_files;
@@ -19,6 +21,7 @@ use serde_saphyr::Location;
 
 pub(crate) use alerting::AlertmanagerOptions;
 pub(crate) use redact::{Shown, redact};
+pub(crate) use remote_read::RemoteReadOptions;
 pub(crate) use remote_write::RemoteWriteOptions;
 pub(crate) use rule_files::{load as load_rules, matching};
 pub(crate) use scalars::parse_bytes;
@@ -43,6 +46,8 @@ pub(crate) struct Loaded {
     pub(crate) query_log_file: Option<PathBuf>,
     /// Where samples are sent.
     pub(crate) remote_write: Vec<RemoteWriteOptions>,
+    /// Who is asked for samples.
+    pub(crate) remote_read: Vec<RemoteReadOptions>,
     /// How samples are kept.
     pub(crate) storage: storage::StorageOptions,
     /// How OTLP metrics become series.
@@ -64,6 +69,7 @@ impl Default for Loaded {
             alertmanagers: Vec::new(),
             query_log_file: None,
             remote_write: Vec::new(),
+            remote_read: Vec::new(),
             storage: storage::StorageOptions::default(),
             otlp: remote::otlp::Options::default(),
             redacted: redact::Shown::default(),

@@ -111,12 +111,7 @@ impl RemoteWrite {
         let Some(url) = self.url.clone().filter(|url| !url.is_empty()) else {
             return fault(at, "url for remote_write is empty");
         };
-        let is_http = url
-            .parse::<http::Uri>()
-            .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-        if !is_http {
-            return fault(at, format!("remote_write: {url:?} is not a URL of http or https"));
-        }
+        check_url("remote_write", &url, at)?;
         for (key, section) in
             [("sigv4", &self.sigv4), ("azuread", &self.azuread), ("google_iam", &self.google_iam)]
         {
@@ -146,18 +141,7 @@ impl RemoteWrite {
         if http.tls.server_name.is_some() {
             return fault(at, "remote_write: tls_config.server_name is not supported");
         }
-        for name in self.headers.keys() {
-            let lower = name.to_ascii_lowercase();
-            if lower == "authorization" {
-                return fault(
-                    at,
-                    "authorization header must be changed via the basic_auth, authorization, oauth2, sigv4, azuread or google_iam parameter",
-                );
-            }
-            if super::http::RESERVED_HEADERS.contains(&lower.as_str()) {
-                return fault(at, format!("{name} is a reserved header. It must not be changed"));
-            }
-        }
+        check_headers(&self.headers, at)?;
         let empty = "empty or null relabeling rule in remote write config";
         Ok(RemoteWriteOptions {
             name: self.name.clone().unwrap_or_else(|| short_name(&url)),
@@ -177,8 +161,33 @@ impl RemoteWrite {
     }
 }
 
+/// Whether `url` is one that can be asked.
+pub(super) fn check_url(section: &str, url: &str, at: Location) -> Result<(), Fault> {
+    let is_http = url
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    if is_http { Ok(()) } else { fault(at, format!("{section}: {url:?} is not a URL of http or https")) }
+}
+
+/// Whether `headers` leave those alone that are ours.
+pub(super) fn check_headers(headers: &BTreeMap<String, String>, at: Location) -> Result<(), Fault> {
+    for name in headers.keys() {
+        let lower = name.to_ascii_lowercase();
+        if lower == "authorization" {
+            return fault(
+                at,
+                "authorization header must be changed via the basic_auth, authorization, oauth2, sigv4, azuread or google_iam parameter",
+            );
+        }
+        if super::http::RESERVED_HEADERS.contains(&lower.as_str()) {
+            return fault(at, format!("{name} is a reserved header. It must not be changed"));
+        }
+    }
+    Ok(())
+}
+
 /// A destination without a name gets one from its URL, which is the same after a restart.
-fn short_name(url: &str) -> String {
+pub(super) fn short_name(url: &str) -> String {
     format!("{:06x}", model::Labels::from_pairs([("url", url)]).hash64() & 0xff_ffff)
 }
 

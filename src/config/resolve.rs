@@ -62,7 +62,9 @@ fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
     if let Some(timeout) = timeout.filter(|timeout| timeout.value.0 > interval_ms) {
         return fault(timeout.referenced, "global scrape timeout greater than scrape interval");
     }
-    let external_labels = labels("global.external_labels", &global.external_labels)?;
+    let expand = |(name, value): (&String, &String)| (name.clone(), super::expand::expand_environment(value));
+    let external = global.external_labels.iter().map(expand).collect();
+    let external_labels = labels("global.external_labels", &external)?;
     let loaded = Loaded {
         jobs: Vec::new(),
         external_labels,
@@ -70,6 +72,7 @@ fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
         rules: Vec::new(),
         alertmanagers: super::alerting::resolve(file.alerting.as_ref(), folder)?,
         remote_write: super::remote_write::resolve(&file.remote_write, folder)?,
+        remote_read: super::remote_read::resolve(&file.remote_read, folder)?,
         storage: file.storage.unwrap_or_default().resolve()?,
         otlp: file.otlp.unwrap_or_default().resolve()?,
         evaluation_interval_ms: positive(global.evaluation_interval).unwrap_or(DEFAULT_INTERVAL_MS),
@@ -95,7 +98,7 @@ fn positive(duration: Option<Duration>) -> Option<i64> {
     duration.map(|duration| duration.0).filter(|ms| *ms > 0)
 }
 
-fn labels(place: &str, pairs: &BTreeMap<String, String>) -> Result<Labels, Fault> {
+pub(super) fn labels(place: &str, pairs: &BTreeMap<String, String>) -> Result<Labels, Fault> {
     if let Some(name) = pairs.keys().find(|name| name.is_empty()) {
         return Err(Fault { location: None, what: format!("{place}: {name:?} is not a valid label name") });
     }

@@ -60,7 +60,17 @@ fn mistakes_are_placed() {
             "scrape_configs:\n- job_name: a\n  ec2_sd_configs:\n  - region: x\n",
             "p.yml:4:5: job \"a\": ec2_sd_configs is not supported",
         ),
-        ("remote_read:\n- url: http://x/\n", "p.yml:2:3: remote_read is not supported"),
+        ("tracing:\n  endpoint: x\n", "p.yml:2:3: tracing is not supported"),
+        ("remote_read:\n- name: x\n", "p.yml:2:3: url for remote_read is empty"),
+        (
+            "remote_read:\n- {url: 'http://x/', name: a}\n- {url: 'http://y/', name: a}\n",
+            "p.yml:3:3: found multiple",
+        ),
+        ("remote_read:\n- url: ftp://x/\n", "p.yml:2:3: remote_read: \"ftp://x/\" is not a URL"),
+        (
+            "remote_read:\n- url: http://x/\n  headers: {Authorization: x}\n",
+            "p.yml:2:3: authorization header must",
+        ),
         (
             "scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 6s\n",
             "p.yml:4:19: scrape timeout greater",

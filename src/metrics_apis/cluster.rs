@@ -1,28 +1,29 @@
 //! The cluster around this process, as the metrics APIs see it: nodes and running pods from the API server, usage from
-//! the store.
+//! the samples.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s::{Client, Node, PodLabels, Query, ResourceKind, Store};
 use metrics_api::{LabelSelector, NodeInfo, PodInfo, PodView, Source, SystemInfo, Unavailable};
 use model::{Querier, Timestamp};
-use tsdb::Db;
+
+use crate::samples::Samples;
 
 /// The cluster.
 pub(crate) struct Cluster {
     client: Client,
     nodes: Arc<Store<Node>>,
     pods: Arc<Store<PodLabels>>,
-    store: Arc<OnceLock<Arc<Db>>>,
+    samples: Samples,
 }
 
 impl Cluster {
     /// Begins to follow the cluster's nodes and running pods.
-    pub(crate) fn follow(client: Client, store: Arc<OnceLock<Arc<Db>>>) -> Arc<Self> {
+    pub(crate) fn follow(client: Client, samples: Samples) -> Arc<Self> {
         let running = Query { fields: "status.phase=Running".to_owned(), ..Query::default() };
         let (nodes, pods) = (client.store(Query::default()), client.store(running));
-        Arc::new(Self { client, nodes, pods, store })
+        Arc::new(Self { client, nodes, pods, samples })
     }
 
     /// Whether all nodes are known.
@@ -65,8 +66,7 @@ fn pod(pod: &PodLabels) -> PodInfo {
 
 impl Source for Cluster {
     fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
-        let store = self.store.get().ok_or_else(|| Unavailable("the store is being opened".to_owned()))?;
-        Ok(Box::new(store.snapshot()))
+        self.samples.querier()
     }
 
     fn nodes(&self) -> Vec<NodeInfo> {

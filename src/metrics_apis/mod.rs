@@ -14,10 +14,10 @@ use k8s::{Access, Client, ConfigMap};
 use metrics_api::{Adapter, Gatekeeper, Health, Source, State, Trust};
 use scraper::Shutdown;
 use tokio::net::TcpListener;
-use tsdb::Db;
 
 use crate::cli::{Cli, KubernetesApi};
 use crate::jobs::{LocalMachine, is_inside};
+use crate::samples::Samples;
 use crate::tools::adapter_rules;
 use crate::web;
 pub(crate) use certificate::Certificate;
@@ -56,7 +56,7 @@ impl MetricsApis {
         cli: &Cli,
         engine: Arc<promql::Engine>,
         access: Option<&Access>,
-        store: &Arc<OnceLock<Arc<Db>>>,
+        samples: &Samples,
     ) -> anyhow::Result<Arc<Self>> {
         let flags = &cli.kubernetes_api;
         let inside = access.is_some_and(is_inside);
@@ -65,7 +65,7 @@ impl MetricsApis {
             Some(access) => Some(access.connect().await?),
             None => None,
         };
-        let cluster = client.clone().map(|client| Cluster::follow(client, Arc::clone(store)));
+        let cluster = client.clone().map(|client| Cluster::follow(client, samples.clone()));
         let adapter = Arc::new(Adapter::new(engine));
         let this = Self { adapter, rules: flags.adapter_rules.clone(), cluster, client, inside };
         this.reload()?;
@@ -81,10 +81,10 @@ impl MetricsApis {
     }
 
     /// What the plain listener serves: the cluster if this process runs in one, else this machine.
-    pub(crate) fn plain(&self, local: &LocalMachine, store: &Arc<OnceLock<Arc<Db>>>) -> axum::Router {
+    pub(crate) fn plain(&self, local: &LocalMachine, samples: &Samples) -> axum::Router {
         let state = match self.cluster.clone().filter(|_| self.inside) {
             Some(cluster) => State::new(cluster).with_core_api(),
-            None => local.metrics_state(store),
+            None => local.metrics_state(samples),
         };
         metrics_api::router(state.with_adapter(Arc::clone(&self.adapter)))
     }

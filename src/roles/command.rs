@@ -8,13 +8,15 @@ use clap::Subcommand;
 use remote::slots::{Place, SLOTS, SlotMap};
 
 use super::SHARD_WINDOW_MS;
+use super::object::Object;
 use crate::cli::{Milliseconds, duration_ms};
 use crate::wire::now;
 
 /// A router answers in this time.
 const ROUTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes and changes slot maps. A file is replaced at once; routers and queriers see it within a second.
+/// Makes and changes slot maps: a file, or `configmap:NAMESPACE/NAME`. It is replaced at once; routers and queriers
+/// see it within a second.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Slots {
     /// Make the first map.
@@ -82,50 +84,101 @@ fn place(text: &str) -> Result<Place, String> {
 /// Carries a command out.
 pub(crate) fn run(command: Slots) -> anyhow::Result<()> {
     let soon = |lead: Milliseconds| now().saturating_add(lead.0);
-    let (path, map) = match command {
-        Slots::Create { map, shards, routers, replication } => {
-            anyhow::ensure!(!map.exists(), "{} is there already", map.display());
-            (map, SlotMap::first(shards, routers, replication)?)
-        }
+    let map = match command {
+        Slots::Create { map, shards, routers, replication } => Home::open(&map)?.change(|known| {
+            anyhow::ensure!(known.is_none(), "{} is there already", map.display());
+            Ok(SlotMap::first(shards.clone(), routers.clone(), replication)?)
+        })?,
         Slots::Add { map, shard, lead } => {
-            let next = SlotMap::read(&map)?.with_shard(shard, soon(lead))?;
-            (map, next)
+            Home::open(&map)?.change_known(|known| Ok(known.with_shard(shard.clone(), soon(lead))?))?
         }
         Slots::Remove { map, shard, lead } => {
-            let next = SlotMap::read(&map)?.without_shard(&shard, soon(lead))?;
-            (map, next)
+            Home::open(&map)?.change_known(|known| Ok(known.without_shard(&shard, soon(lead))?))?
         }
-        Slots::Finish { map, window } => {
-            let moving = SlotMap::read(&map)?;
-            let begun = moving.begun(known_since(&moving)?);
-            let next = begun.finished(now(), window.map_or(SHARD_WINDOW_MS, |window| window.0))?;
-            (map, next)
-        }
+        Slots::Finish { map, window } => Home::open(&map)?.change_known(|moving| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let begun = moving.begun(runtime.block_on(known_since(moving))?);
+            Ok(begun.finished(now(), window.map_or(SHARD_WINDOW_MS, |window| window.0))?)
+        })?,
         Slots::Forget { map, older_than } => {
             let age = duration_ms(&older_than).map_err(anyhow::Error::msg)?;
-            let next = SlotMap::read(&map)?.forgotten(now().saturating_sub(age.0))?;
-            (map, next)
+            Home::open(&map)?.change_known(|known| Ok(known.forgotten(now().saturating_sub(age.0))?))?
         }
-        Slots::Show { map } => return show(&SlotMap::read(&map)?),
+        Slots::Show { map } => return show(&Home::open(&map)?.known()?),
     };
-    write(&path, &map)?;
     show(&map)
+}
+
+/// Where a map is kept: a file, or a config map of the cluster that kubectl would reach.
+enum Home {
+    File(PathBuf),
+    Object(Box<Object>, tokio::runtime::Runtime),
+}
+
+impl Home {
+    fn open(at: &Path) -> anyhow::Result<Self> {
+        let Some(name) = at.to_str().and_then(|text| text.strip_prefix("configmap:")) else {
+            return Ok(Self::File(at.to_owned()));
+        };
+        let name = name.parse().map_err(anyhow::Error::msg)?;
+        let access = k8s::find(k8s::Mode::Auto, &crate::config::cluster::environment())?;
+        let access = access.context("there is no cluster: neither a kubeconfig nor a service account")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let client = runtime.block_on(access.connect())?;
+        Ok(Self::Object(Box::new(Object { client, name }), runtime))
+    }
+
+    fn known(&self) -> anyhow::Result<SlotMap> {
+        match self {
+            Self::File(path) => Ok(SlotMap::read(path)?),
+            Self::Object(object, runtime) => {
+                let (_, map) = runtime.block_on(object.read())?;
+                map.with_context(|| format!("{object}: there is no slot map in it"))
+            }
+        }
+    }
+
+    /// Writes the map that `change` makes of the one before. Of a config map that somebody else has written meanwhile
+    /// it is made anew.
+    fn change(&self, change: impl Fn(Option<SlotMap>) -> anyhow::Result<SlotMap>) -> anyhow::Result<SlotMap> {
+        match self {
+            Self::File(path) => {
+                let known = path.exists().then(|| SlotMap::read(path)).transpose()?;
+                let next = change(known)?;
+                write(path, &next)?;
+                Ok(next)
+            }
+            Self::Object(object, runtime) => loop {
+                let (read, known) = runtime.block_on(object.read())?;
+                let next = change(known)?;
+                if runtime.block_on(object.write(read, &next))? {
+                    return Ok(next);
+                }
+            },
+        }
+    }
+
+    fn change_known(&self, change: impl Fn(&SlotMap) -> anyhow::Result<SlotMap>) -> anyhow::Result<SlotMap> {
+        // What is missing is named.
+        self.known()?;
+        self.change(|known| change(known.as_ref().context("the slot map is gone")?))
+    }
 }
 
 /// Since when all routers go by the map. Each is asked: what one of them sent by an older map is not in the
 /// places that slots move to.
-fn known_since(map: &SlotMap) -> anyhow::Result<i64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub(super) async fn known_since(map: &SlotMap) -> anyhow::Result<i64> {
     let client = super::client(ROUTER_TIMEOUT)?;
     let mut since = 0;
     for router in map.routers() {
         let url = format!("{}{}", router.url, cluster::BACKLOG_PATH);
-        let told = runtime.block_on(async {
+        let asked = async {
             let answer = client.get(&url).timeout(ROUTER_TIMEOUT).send().await?.error_for_status()?;
             answer.json::<remote::router::Backlogs>().await
-        });
-        let told =
-            told.with_context(|| format!("router {} is to say since when it knows the map", router.name))?;
+        };
+        let told = asked
+            .await
+            .with_context(|| format!("router {} is to say since when it knows the map", router.name))?;
         anyhow::ensure!(
             told.epoch >= map.epoch(),
             "router {} goes by slot map {}, not yet by {}",
@@ -139,7 +192,7 @@ fn known_since(map: &SlotMap) -> anyhow::Result<i64> {
 }
 
 /// Replaces the file, so that whoever reads it finds the old map or the new one.
-fn write(path: &Path, map: &SlotMap) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, map: &SlotMap) -> anyhow::Result<()> {
     let beside = path.with_extension("tmp");
     let put = || {
         std::fs::write(&beside, map.to_json())?;

@@ -2,14 +2,16 @@
 
 mod agent;
 mod command;
+mod keeper;
 mod map;
 mod metrics;
+mod object;
 mod parts;
 mod querier;
 mod router;
 mod shard;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,6 +22,7 @@ use crate::config::Loaded;
 
 use agent::refuse_queries;
 pub(crate) use command::{Slots, run as run_slots};
+use object::Name as MapName;
 pub(crate) use parts::Parts;
 
 /// Late samples that a shard takes if its configuration does not say: as long as they may wait for it.
@@ -57,6 +60,29 @@ pub(crate) struct Flags {
     /// queriers; `pyrometer slots` makes and changes it.
     #[arg(long = "cluster.slot-map", value_name = "FILE")]
     pub(crate) map: Option<PathBuf>,
+
+    /// A config map that has the slot map: NAMESPACE/NAME. It is followed into the file of --cluster.slot-map, by
+    /// default "slot-map.json" in the data directory.
+    #[arg(long = "cluster.slot-map-object", value_name = "NAMESPACE/NAME")]
+    pub(crate) map_object: Option<MapName>,
+
+    /// The service of the shards, and that of the routers, in the config map's namespace: a router that is given both
+    /// keeps the map (or another one does: whoever holds the lease of the config map's name). New shards get their
+    /// slots; a shard that is gone keeps them until `pyrometer slots remove`.
+    #[arg(long = "cluster.shard-service", value_name = "NAME", requires_all = ["map_object", "router_service"])]
+    pub(crate) shard_service: Option<String>,
+
+    /// See --cluster.shard-service.
+    #[arg(long = "cluster.router-service", value_name = "NAME", requires = "shard_service")]
+    pub(crate) router_service: Option<String>,
+
+    /// How many shards have each series, 1 to 3: in the first map that a router makes.
+    #[arg(long = "cluster.replication", value_name = "N", default_value_t = 1)]
+    pub(crate) replication: usize,
+
+    /// The first map is made when so many shards are ready.
+    #[arg(long = "cluster.shards-min", value_name = "N", default_value_t = 1)]
+    pub(crate) shards_min: usize,
 
     /// The router's name in the slot map, by which queriers know whom to ask what waits; by default the machine's.
     #[arg(long = "router.name", value_name = "NAME")]
@@ -97,8 +123,11 @@ impl Flags {
     }
 
     /// The slot map's file.
-    pub(crate) fn map_file(&self) -> anyhow::Result<PathBuf> {
-        self.map.clone().ok_or_else(|| anyhow::anyhow!("--role=router and querier need --cluster.slot-map"))
+    pub(crate) fn map_file(&self, data_dir: &Path) -> anyhow::Result<PathBuf> {
+        let of_object = || self.map_object.as_ref().map(|_| data_dir.join("slot-map.json"));
+        self.map.clone().or_else(of_object).ok_or_else(|| {
+            anyhow::anyhow!("--role=router and querier need --cluster.slot-map or --cluster.slot-map-object")
+        })
     }
 
     /// What makes no sense together.
@@ -107,6 +136,10 @@ impl Flags {
             loaded.rules.is_empty() || !self.has(Role::Querier),
             "rule_files: a querier evaluates no rules yet; let shards or another server evaluate them"
         );
+        anyhow::ensure!(
+            loaded.remote_read.is_empty() || !self.has(Role::Querier) && !self.has(Role::Agent),
+            "remote_read: a querier reads from its shards, and an agent answers no queries"
+        );
         let answers = self.has(Role::All) || self.has(Role::Querier) || self.has(Role::Shard);
         anyhow::ensure!(
             !(self.has(Role::Agent) && answers),
@@ -114,7 +147,7 @@ impl Flags {
         );
         anyhow::ensure!(!self.has(Role::All) || self.roles.len() == 1, "--role=all stands alone");
         if self.has(Role::Router) || self.has(Role::Querier) {
-            self.map_file()?;
+            self.map_file(Path::new(""))?;
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ use remote::router::Router;
 use scraper::Shutdown;
 use tsdb::Db;
 
+use super::keeper::{Keeper, Wanted};
+use super::object::{self, Object};
 use super::{Role, querier, router, shard};
 use crate::cli::Cli;
 use crate::terminal::Greeting;
@@ -29,16 +31,56 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Starts what needs no store.
-    pub(crate) fn start(cli: &Cli, host_name: &str, stop: &Shutdown) -> anyhow::Result<Self> {
-        let start = || router::start(&cli.cluster, host_name, &cli.storage.path, stop);
-        let router = cli.cluster.has(Role::Router).then(start);
-        let cell = cli.cluster.has(Role::Querier).then(|| querier::start(&cli.cluster, stop));
+    /// Starts what needs no store. Where the slot map is in the cluster, waits until there is one.
+    pub(crate) async fn start(
+        cli: &Cli,
+        host_name: &str,
+        cluster: Option<&k8s::Access>,
+        stop: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let (flags, data_dir) = (&cli.cluster, &cli.storage.path);
+        let (is_router, is_querier) = (flags.has(Role::Router), flags.has(Role::Querier));
+        if is_router || is_querier {
+            let name = flags.router_name.as_deref().unwrap_or(host_name);
+            Self::follow_map(cli, name, cluster, stop).await?;
+        }
+        let router = is_router.then(|| router::start(flags, host_name, data_dir, stop));
+        let map = || flags.map_file(data_dir);
+        let cell = is_querier.then(|| querier::start(map()?, stop));
         Ok(Self {
             router: router.transpose().context("--role=router")?,
             cell: cell.transpose().context("--role=querier")?,
             store: Arc::default(),
         })
+    }
+
+    /// Begins to follow the slot map of a cluster, and to keep it, and waits for it.
+    async fn follow_map(
+        cli: &Cli,
+        name: &str,
+        cluster: Option<&k8s::Access>,
+        stop: &Shutdown,
+    ) -> anyhow::Result<()> {
+        let flags = &cli.cluster;
+        let Some(object) = flags.map_object.clone() else { return Ok(()) };
+        let access = cluster.context("--cluster.slot-map-object needs a cluster: see --kubernetes")?;
+        let object = Object { client: access.connect().await?, name: object };
+        let file = flags.map_file(&cli.storage.path)?;
+        tokio::spawn(object.clone().follow(file.clone(), stop.clone()));
+        let is_router = flags.has(Role::Router);
+        if let (true, Some(shards), Some(routers)) = (is_router, &flags.shard_service, &flags.router_service)
+        {
+            let wanted = Wanted {
+                shards: shards.clone(),
+                routers: routers.clone(),
+                replication: flags.replication,
+                shards_min: flags.shards_min,
+            };
+            tokio::spawn(Keeper::new(object, wanted, name).run(stop.clone()));
+        }
+        let come = object::has_come(&file, is_router.then_some(name), stop).await;
+        anyhow::ensure!(come, "stopped before there was a slot map");
+        Ok(())
     }
 
     /// The roles' paths before those of `rest`.

@@ -30,7 +30,7 @@ pub(super) fn start(
     data_dir: &Path,
     stop: &Shutdown,
 ) -> anyhow::Result<Arc<Router>> {
-    let path = flags.map_file()?;
+    let path = flags.map_file(data_dir)?;
     let timeout = Duration::from_millis(flags.shard_timeout.0.max(1).unsigned_abs());
     let client = super::client(timeout)?;
     let name = flags.router_name.as_deref().unwrap_or(host_name);

@@ -14,10 +14,19 @@ use scraper::Shutdown;
 #[group(id = "thanos")]
 pub(crate) struct Flags {}
 
+impl Flags {
+    pub(crate) fn ships(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn check(&self, _: &Cli, _: &Loaded) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
 /// Nothing.
 pub(crate) struct Thanos;
 
-#[expect(clippy::unused_self, clippy::unused_async, reason = "the face of what is not there")]
 impl Thanos {
     pub(crate) async fn start(
         _: &Cli,
@@ -28,5 +37,7 @@ impl Thanos {
         Ok((Arc::new(Self), Vec::new()))
     }
 
-    pub(crate) fn reload(&self, _: &Loaded) {}
+    pub(crate) fn reload(&self, _: &Loaded) -> anyhow::Result<()> {
+        Ok(())
+    }
 }

@@ -138,11 +138,7 @@ impl Analyzed {
     /// How full chunks are.
     pub(super) fn print_chunks(&self) -> anyhow::Result<()> {
         let snapshot = self.db.snapshot();
-        let all = snapshot.select_chunks(&Selection {
-            matchers: &self.matchers,
-            range: self.range(),
-            cancelled: None,
-        })?;
+        let all = snapshot.select_chunks(&Selection::new(&self.matchers, self.range()))?;
         let mut of_kind: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
         for index in 0..all.len() {
             all.chunks(index, self.range(), &mut |chunk| {

@@ -13,7 +13,7 @@ use crate::process::{PATIENCE, Server};
 
 #[allow(dead_code, reason = "k8s tests more of it")]
 #[path = "../../k8s/tests/fake/mod.rs"]
-mod fake;
+pub(crate) mod fake;
 
 use fake::Fake;
 

@@ -283,3 +283,59 @@ fn probes_ask_for_pages_that_the_server_has() {
         }
     }
 }
+
+/// The hosts of a set's pods, by name.
+fn hosts(objects: &[Value], set: &str) -> BTreeMap<String, String> {
+    let set = named(objects, "StatefulSet", set);
+    let (name, service) = (text(set, "/metadata/name"), text(set, "/spec/serviceName"));
+    let behind = named(objects, "Service", service);
+    assert_eq!(behind["spec"]["clusterIP"], "None", "{service} gives pods names");
+    assert!(selects(&behind["spec"]["selector"], &set["spec"]["template"]["metadata"]["labels"]));
+    let (namespace, port) = (text(behind, "/metadata/namespace"), &behind["spec"]["ports"][0]["port"]);
+    let pod = |at| format!("{name}-{at}");
+    let host = |at| (pod(at), format!("http://{}.{service}.{namespace}.svc:{port}", pod(at)));
+    (0..set["spec"]["replicas"].as_u64().unwrap()).map(host).collect()
+}
+
+#[test]
+fn the_parts_of_the_sharded_cell_find_each_other() {
+    if !installed("kubectl") {
+        return;
+    }
+    let objects = kustomize("kustomize/sharded");
+    check(&objects);
+    // The slot map names the pods there are, and is what the command makes of them.
+    let map = text(named(&objects, "ConfigMap", "pyrometer-slots"), "/data/slots.json");
+    let (shards, routers) = (hosts(&objects, "pyrometer-shard"), hosts(&objects, "pyrometer-router"));
+    let dir = tempfile::tempdir().unwrap();
+    let made = dir.path().join("slots.json");
+    let mut create = command();
+    create.args(["slots", "create", made.to_str().unwrap(), "--replication=2"]);
+    create.args(shards.iter().map(|(name, url)| format!("--shard={name}={url}")));
+    create.args(routers.iter().map(|(name, url)| format!("--router={name}={url}")));
+    assert!(create.output().unwrap().status.success());
+    assert_eq!(map, std::fs::read_to_string(&made).unwrap());
+    // Configurations can be used, and the shards' labels differ from pod to pod.
+    let files = named(&objects, "ConfigMap", "pyrometer-cell")["data"].as_object().unwrap();
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content.as_str().unwrap()).unwrap();
+        let checked = command().args(["check", "config", path.to_str().unwrap()]).output().unwrap();
+        assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
+    assert!(files["shard.yml"].as_str().unwrap().contains("pyrometer_replica: ${POD_NAME}"));
+    let shard = named(&objects, "StatefulSet", "pyrometer-shard");
+    let environment = &shard["spec"]["template"]["spec"]["containers"][0]["env"][0];
+    assert_eq!(
+        (&environment["name"], text(environment, "/valueFrom/fieldRef/fieldPath")),
+        (&json!("POD_NAME"), "metadata.name")
+    );
+    // The agent writes to where routers are.
+    let router = named(&objects, "Service", "pyrometer-router");
+    let url = format!("http://pyrometer-router:{}/api/v1/write", router["spec"]["ports"][0]["port"]);
+    assert!(files["agent.yml"].as_str().unwrap().contains(&url));
+    for set in ["pyrometer-shard", "pyrometer-router", "pyrometer-querier"] {
+        named(&objects, "PodDisruptionBudget", set);
+        named(&objects, "NetworkPolicy", set);
+    }
+}

@@ -7,7 +7,7 @@ use crate::process::{Server, escape, get, installed, request, run};
 use crate::prometheus::{Prometheus, now_s, page};
 
 /// A server of ours with an hour of samples that ends at `end`.
-fn with_history(dir: &std::path::Path, end: i64, flags: &[&str]) -> Server {
+pub(crate) fn with_history(dir: &std::path::Path, end: i64, flags: &[&str]) -> Server {
     std::fs::create_dir_all(dir).unwrap();
     let text = dir.join("page.txt");
     std::fs::write(&text, page(end)).unwrap();

@@ -42,7 +42,12 @@ impl Server {
         Self::launch("127.0.0.1:0", dir, arguments, environment)
     }
 
-    fn launch(address: &str, dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn launch(
+        address: &str,
+        dir: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut child = command()
             .envs(environment.iter().copied())
             .arg(format!("--web.listen-address={address}"))

@@ -15,54 +15,54 @@ use serde_json::Value;
 use crate::process::{Server, command, escape, get};
 
 /// A series' number and a time.
-type Key = (usize, i64);
+pub(crate) type Key = (usize, i64);
 
-const SERIES: usize = 40;
+pub(crate) const SERIES: usize = 40;
 
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
 }
 
 /// Half of the series are of pods.
-fn labels(series: usize) -> Labels {
+pub(crate) fn labels(series: usize) -> Labels {
     let number = series.to_string();
     let own = if series.is_multiple_of(2) { "pod" } else { "instance" };
     Labels::from_pairs([("__name__", "x"), ("namespace", "n"), ("number", &number), (own, &number)])
 }
 
 /// The value of a series at a time: nobody else would come to it.
-fn value((series, ts): Key) -> f64 {
+pub(crate) fn value((series, ts): Key) -> f64 {
     let mixed = ts.wrapping_mul(31) % 1_000_003;
     f64::from(i32::try_from(mixed).unwrap()) + f64::from(u32::try_from(series).unwrap()) / 64.0
 }
 
 /// One process of the cell, which can be started again at its address.
-struct Process {
+pub(crate) struct Process {
     dir: PathBuf,
-    address: String,
+    pub(crate) address: String,
     flags: Vec<String>,
     server: Option<Server>,
 }
 
 impl Process {
-    fn new(dir: &Path, name: &str, flags: &[String]) -> Self {
+    pub(crate) fn new(dir: &Path, name: &str, flags: &[String]) -> Self {
         let mut process =
             Self { dir: dir.join(name), address: free_address(), flags: flags.to_vec(), server: None };
         process.start();
         process
     }
 
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         self.server = Some(Server::start_at(&self.address, &self.dir, &flags));
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.server.take().unwrap().kill();
     }
 
@@ -70,15 +70,15 @@ impl Process {
         self.server.as_ref().unwrap().signal(name);
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
 
-struct Cell {
+pub(crate) struct Cell {
     map: PathBuf,
-    shards: Vec<Process>,
-    routers: Vec<Process>,
+    pub(crate) shards: Vec<Process>,
+    pub(crate) routers: Vec<Process>,
     querier: Process,
 }
 
@@ -90,7 +90,17 @@ fn slots(arguments: &[&str]) -> String {
 }
 
 impl Cell {
-    fn start(dir: &Path, shards: usize, routers: usize, replication: usize) -> Self {
+    pub(crate) fn start(dir: &Path, shards: usize, routers: usize, replication: usize) -> Self {
+        Self::start_by(dir, (shards, routers, replication), &[], &mut Process::url)
+    }
+
+    /// With more flags for routers, and shards reached at what `url` gives.
+    pub(crate) fn start_by(
+        dir: &Path,
+        (shards, routers, replication): (usize, usize, usize),
+        more: &[&str],
+        url: &mut dyn FnMut(&Process) -> String,
+    ) -> Self {
         let map = dir.join("map.json");
         let flag = format!("--cluster.slot-map={}", map.display());
         let shard = ["--kubernetes=off".to_owned(), "--role=shard".to_owned()];
@@ -100,7 +110,7 @@ impl Cell {
         let addresses: Vec<String> = (0..routers).map(|_| free_address()).collect();
         let mut arguments = vec!["create".to_owned(), map.display().to_string()];
         for (at, shard) in shards.iter().enumerate() {
-            arguments.push(format!("--shard=s{at}={}", shard.url()));
+            arguments.push(format!("--shard=s{at}={}", url(shard)));
         }
         arguments.extend(addresses.iter().enumerate().map(|(at, a)| format!("--router=r{at}=http://{a}")));
         arguments.push(format!("--replication={replication}"));
@@ -111,7 +121,8 @@ impl Cell {
             .map(|(at, address)| {
                 let dir = dir.join(format!("r{at}"));
                 let name = format!("--router.name=r{at}");
-                let flags = vec!["--role=router".to_owned(), flag.clone(), name];
+                let own = ["--role=router".to_owned(), flag.clone(), name];
+                let flags = own.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
                 let mut process = Process { dir, address, flags, server: None };
                 process.start();
                 process
@@ -122,7 +133,7 @@ impl Cell {
         Self { map, shards, routers, querier }
     }
 
-    fn until_drained(&self) {
+    pub(crate) fn until_drained(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         for router in &self.routers {
             loop {
@@ -137,7 +148,7 @@ impl Cell {
     }
 
     /// The answer to a query of now.
-    fn query(&self, text: &str, strict: bool) -> (u16, Value) {
+    pub(crate) fn query(&self, text: &str, strict: bool) -> (u16, Value) {
         let strict = if strict { "&partial_response=false" } else { "" };
         let (status, body) =
             get(&format!("{}/api/v1/query?query={}{strict}", self.querier.url(), escape(text)), &[]);
@@ -145,7 +156,7 @@ impl Cell {
     }
 
     /// All samples, by series and time.
-    fn found(&self) -> BTreeMap<Key, f64> {
+    pub(crate) fn found(&self) -> BTreeMap<Key, f64> {
         let (status, answer) = self.query("x[30m]", true);
         assert_eq!((status, &answer["warnings"]), (200, &Value::Null), "{answer}");
         let mut found = BTreeMap::new();
@@ -163,14 +174,16 @@ impl Cell {
 
 /// What was sent, and what of that was acknowledged.
 #[derive(Default)]
-struct Log {
-    sent: BTreeSet<Key>,
-    acknowledged: BTreeSet<Key>,
+pub(crate) struct Log {
+    pub(crate) sent: BTreeSet<Key>,
+    pub(crate) acknowledged: BTreeSet<Key>,
     refusals: Vec<String>,
     batches: usize,
+    /// Batches that were to be sent again later.
+    pub(crate) put_off: usize,
 }
 
-fn post(address: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
+pub(crate) fn post(address: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     // A router that is stopped answers nothing.
     stream.set_read_timeout(Some(Duration::from_secs(4)))?;
@@ -188,7 +201,7 @@ fn post(address: &str, body: &[u8]) -> std::io::Result<(u16, String)> {
 }
 
 /// Writes to routers in turn until it is stopped; now and then a batch again, or two in the wrong order.
-fn write(routers: &[String], log: &Mutex<Log>, stop: &AtomicBool, mut random: u64) {
+pub(crate) fn write(routers: &[String], log: &Mutex<Log>, stop: &AtomicBool, mut random: u64) {
     let mut before: Option<Vec<Key>> = None;
     let mut held_back: Option<Vec<Key>> = None;
     let send = |keys: &[Key], at: usize| {
@@ -200,6 +213,7 @@ fn write(routers: &[String], log: &Mutex<Log>, stop: &AtomicBool, mut random: u6
         match outcome {
             Ok((204, _)) => log.acknowledged.extend(keys),
             Ok((400, text)) => log.refusals.push(text),
+            Ok((503, text)) if text.to_ascii_lowercase().contains("\r\nretry-after: ") => log.put_off += 1,
             _ => {}
         }
     };
@@ -230,7 +244,7 @@ fn write(routers: &[String], log: &Mutex<Log>, stop: &AtomicBool, mut random: u6
 
 /// Asks again and again how many samples there are: all that were acknowledged before, or a warning. Every
 /// other question is put to the shards as an aggregation, the others as series.
-fn watch(cell: &Cell, log: &Mutex<Log>, since: Instant, until: Duration) -> (usize, usize) {
+pub(crate) fn watch(cell: &Cell, log: &Mutex<Log>, since: Instant, until: Duration) -> (usize, usize) {
     let (mut complete, mut partial) = (0, 0);
     while since.elapsed() < until {
         let known = log.lock().unwrap().acknowledged.len();
@@ -298,11 +312,11 @@ fn explain(cell: &Cell, log: &Log) {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
-fn milliseconds(seconds: &Value) -> i64 {
+pub(crate) fn milliseconds(seconds: &Value) -> i64 {
     (seconds.as_f64().unwrap_or(0.0) * 1000.0).round() as i64
 }
 
-fn check(cell: &Cell, log: &Mutex<Log>) {
+pub(crate) fn check(cell: &Cell, log: &Mutex<Log>) {
     cell.until_drained();
     let log = log.lock().unwrap();
     let found = cell.found();
@@ -433,6 +447,39 @@ fn with_one_copy_a_dead_shard_is_named_and_nothing_is_lost() {
     assert_eq!((status, page.lines().filter(|line| line.starts_with("x{")).count()), (200, SERIES), "{page}");
     let (_, page) = get(&format!("{}/metrics", cell.routers[0].url()), &[]);
     assert!(page.contains("pyrometer_router_drained_samples_total{shard=\"s1\"}"), "{page}");
+}
+
+#[test]
+fn a_querier_serves_the_metrics_apis_from_its_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cell = Cell::start(dir.path(), 3, 1, 1);
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
+    let now = now_ms();
+    let kubelet = |name: &str| {
+        Labels::from_pairs([("__name__", name), ("metrics_path", "/metrics/resource"), ("node", &node)])
+    };
+    let samples = [
+        (kubelet("node_cpu_usage_seconds_total"), now - 15_000, 100.0),
+        (kubelet("node_cpu_usage_seconds_total"), now, 107.5),
+        (kubelet("node_memory_working_set_bytes"), now, 4096.0),
+    ];
+    let (status, answer) = post(&cell.routers[0].address, &remote::send::request(samples)).unwrap();
+    assert_eq!(status, 204, "{answer}");
+    cell.until_drained();
+
+    let nodes = |cell: &Cell| {
+        let (status, body) = get(&format!("{}/apis/metrics.k8s.io/v1beta1/nodes", cell.querier.url()), &[]);
+        (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
+    };
+    let (status, list) = nodes(&cell);
+    assert_eq!((status, &list["items"][0]["usage"]["cpu"]), (200, &Value::from("500m")), "{list}");
+    assert_eq!(list["items"][0]["usage"]["memory"], "4Ki");
+
+    // Half of the objects would be taken for all of them.
+    cell.shards[1].kill();
+    let (status, refused) = nodes(&cell);
+    assert_eq!((status, &refused["kind"]), (503, &Value::from("Status")), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("shard s1"), "{refused}");
 }
 
 #[test]

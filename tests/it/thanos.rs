@@ -1,6 +1,7 @@
 //! What Thanos is served, over real connections: the StoreAPI with and without TLS. Its messages are written and read
 //! by hand, see `thanos/tests/wire`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tsdb::{ChunkEncoding, RawChunk};
 
-use crate::process::{Server, command};
+use crate::process::{Server, command, installed, run};
 use wire::{Answer, Message, answer, framed, labels, series_request, texts, unframed};
 
 #[path = "../../thanos/tests/wire/mod.rs"]
@@ -100,7 +101,7 @@ fn a_thanos_querier_finds_what_the_api_answers() {
     let found: Answer = answer(&plain(&address, "/thanos.Store/Series", &request));
     let [series] = &found.series[..] else { panic!("{found:?}") };
     let mut expected: Vec<(String, String)> =
-        serde_json::from_value::<std::collections::BTreeMap<_, _>>(rows["metric"].clone())
+        serde_json::from_value::<BTreeMap<_, _>>(rows["metric"].clone())
             .unwrap()
             .into_iter()
             .chain([("cluster".to_owned(), "c1".to_owned())])
@@ -193,6 +194,95 @@ fn with_a_client_authority_only_known_clients_are_answered() {
         assert!(call(stream, health, &Message::default()).await.is_err());
     });
     drop(server);
+}
+
+/// Every file below a directory, with its length.
+fn files(dir: &Path) -> BTreeMap<String, u64> {
+    let mut folders = vec![dir.to_path_buf()];
+    let mut all = BTreeMap::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                let name = entry.path().strip_prefix(dir).unwrap().display().to_string();
+                all.insert(name, entry.metadata().unwrap().len());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn blocks_are_sent_to_the_bucket_once() {
+    const HOUR: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = dir.path().join("bucket");
+    {
+        let db = tsdb::Db::open(&dir.path().join("data"), tsdb::Options::default()).unwrap();
+        let mut batch = db.appender();
+        let series = batch.series(&model::Labels::from_pairs([("__name__", "old")])).unwrap();
+        for minute in 0..240 {
+            batch.append(series, 1_700_006_400_000 + minute * HOUR / 60, 1.0).unwrap();
+        }
+        batch.commit().unwrap();
+        db.cut_head().unwrap();
+        assert_eq!(db.blocks().len(), 2);
+        db.close().unwrap();
+    }
+    let config = config(dir.path(), "cluster: '${PYROMETER_TEST_CLUSTER}'", "127.0.0.1:1");
+    let text = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", bucket.display());
+    let objstore = dir.path().join("bucket.yml");
+    std::fs::write(&objstore, &text).unwrap();
+    let from_file = format!("--objstore.config-file={}", objstore.display());
+    let flags = ["--kubernetes=off", &config, "--shipper.interval=100ms"];
+    let environment = [("PYROMETER_TEST_CLUSTER", "c1")];
+    let start = |more: &str| Server::start_among(dir.path(), &[&flags[..], &[more]].concat(), &environment);
+    let rounds = |server: &Server| {
+        server.wait_for("a round", |server| {
+            let (_, metrics) = server.get("/metrics");
+            let of = |name: &str| {
+                let line = metrics.lines().find(|line| line.starts_with(name))?;
+                line.rsplit(' ').next()?.parse::<u32>().ok()
+            };
+            let (done, sent) = (of("thanos_shipper_dir_syncs_total ")?, of("thanos_shipper_uploads_total ")?);
+            (done >= 2).then_some(sent)
+        })
+    };
+    let server = start(&from_file);
+    // They are older than the retention, and stay until they are in the bucket.
+    assert_eq!(rounds(&server), 2);
+    let sent = files(&bucket);
+    assert_eq!(sent.len(), 6, "{sent:?}");
+    let metas: Vec<&String> = sent.keys().filter(|name| name.ends_with("/meta.json")).collect();
+    for name in &metas {
+        let meta: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(bucket.join(name)).unwrap()).unwrap();
+        assert_eq!(
+            (&meta["thanos"]["labels"]["cluster"], &meta["compaction"]["level"]),
+            (&"c1".into(), &1.into())
+        );
+        assert_eq!(meta["thanos"]["files"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(server.interrupt(), Some(0));
+    if installed("promtool") {
+        let list = run("promtool", &["tsdb", "list", &bucket.display().to_string()]);
+        assert!(metas.iter().all(|name| list.contains(name.split('/').next().unwrap())), "{list}");
+    }
+
+    // As text, and again: nothing is sent twice, and nobody is told what the text was.
+    let server = start(&format!("--objstore.config={text}"));
+    assert_eq!(rounds(&server), 0);
+    assert_eq!(files(&bucket), sent);
+    assert_eq!(server.json("/api/v1/status/flags")["data"]["objstore.config"], "<secret>");
+    drop(server);
+    let data = format!("--storage.tsdb.path={}", dir.path().join("data").display());
+    let refused = refusal(&[&data, "--kubernetes=off", "--web.listen-address=127.0.0.1:0", &from_file]);
+    assert!(refused.contains("external_labels"), "{refused}");
+    std::fs::write(&objstore, "type: GCS\nconfig: {}\n").unwrap();
+    let refused =
+        refusal(&[&data, "--kubernetes=off", "--web.listen-address=127.0.0.1:0", &config, &from_file]);
+    assert!(refused.contains("GCS") && refused.contains("bucket.yml"), "{refused}");
 }
 
 fn refusal(flags: &[&str]) -> String {

@@ -35,8 +35,10 @@ const BANNED: &[(&str, &str)] = &[
     ("openssl", "needs a system library"),
     ("serde_yaml", "unmaintained"),
     ("serde_yml", "unsound"),
-    ("chrono", "jiff is the time library"),
 ];
+
+/// Crates that are in the tree for others' sake, and that no room of ours uses, with the reason.
+const NOT_OURS: &[(&str, &str)] = &[("chrono", "jiff is the time library")];
 
 const LINES_MAX: usize = 800;
 
@@ -84,6 +86,18 @@ fn storage_and_engine_know_no_network() {
         let used = dependencies(&read(&root().join(name).join("Cargo.toml")), "dependencies");
         for other in *forbidden {
             assert!(!used.contains(*other), "{name} must not depend on {other}");
+        }
+    }
+}
+
+#[test]
+fn crates_of_others_are_not_ours() {
+    let rooms = ARROWS.iter().map(|(name, _)| *name).chain(["", "benches"]);
+    for manifest in rooms.map(|room| root().join(room).join("Cargo.toml")) {
+        let text = read(&manifest);
+        let used = dependencies(&text, "dependencies");
+        for (name, reason) in NOT_OURS {
+            assert!(!used.contains(*name), "{} uses {name}: {reason}", manifest.display());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Answers with samples, written as they go over the wire.
 //!
-//! A series of 12 labels and two chunks of 120 samples takes about 300 bytes of labels and 2 × 170 of chunks; it is
-//! copied twice, once into its message and once into the frame that is sent, and nothing is allocated for it but the
-//! frame: some 0.2 µs beside the 1 µs that reading its labels from the index takes.
+//! A label takes its text and 6 bytes, a chunk its bytes and at most 28: a series of 12 labels of 22 bytes with an hour of
+//! samples (3 chunks of 160 bytes) some 900 bytes. They are copied twice, into the series' message and into the frame
+//! that is sent, and nothing is allocated for a series but the frame.
 //!
 //! ```text
 //! SeriesResponse  1 series: Series | 2 warning: string | 4 batch: SeriesBatch
@@ -181,5 +181,38 @@ impl Batch {
         });
         self.series.clear();
         frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_takes_as_many_bytes_as_is_said_above() {
+        let texts: Vec<(String, String)> =
+            (0..12).map(|label| (format!("label_{label:02}"), format!("value_{label:08}"))).collect();
+        let labels = Labels::from_pairs(texts.iter().map(|(name, value)| (name, value)));
+        let mut series = Series::default();
+        series.begin(&labels);
+        assert_eq!(series.len(), 12 * (22 + 6));
+        let now = 1_790_000_000_000;
+        for encoding in [ChunkEncoding::Xor, ChunkEncoding::Histogram, ChunkEncoding::FloatHistogram] {
+            let before = series.len();
+            series.push(&RawChunk { min_ts: now, max_ts: now + 1, encoding, bytes: &[7; 160] });
+            assert!(series.len() - before <= 160 + 28, "{}", series.len() - before);
+        }
+        assert!((850..950).contains(&one(&series).len()));
+    }
+
+    #[test]
+    fn numbers_are_as_long_as_they_are_said_to_be() {
+        for value in
+            (0..64).map(|bit| 1_u64 << bit).flat_map(|value| [value - 1, value, value + 1]).chain([u64::MAX])
+        {
+            let mut bytes = Vec::new();
+            varint(&mut bytes, value);
+            assert_eq!(bytes.len(), varint_len(value), "{value}");
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! What Thanos needs to have a database in its view: its StoreAPI over gRPC.
+//! What Thanos needs to have a database in its view: its StoreAPI over gRPC, and blocks in its buckets ([`ship`]).
 //!
 //! This crate is *not* a client of Thanos and not a query engine: it hands chunks on as they are stored, and those who
-//! ask decode them. It listens nowhere: [`Store::routes`] are served by whoever has a listener that speaks HTTP/2.
+//! ask decode them; what is in a bucket is compacted by Thanos. It listens nowhere: [`Store::routes`] are served by whoever has a listener that speaks HTTP/2.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,6 +29,7 @@ mod proto;
 mod request;
 mod rpc;
 mod series;
+pub mod ship;
 mod store;
 
 pub use store::{Limits, Stats, Store};

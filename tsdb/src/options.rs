@@ -23,6 +23,9 @@ pub struct Options {
     pub wal_sync_interval: Duration,
     /// The span of a block of level 1, in milliseconds.
     pub block_range_ms: i64,
+    /// Blocks are joined to longer ones, and overlapping ones merged. To be `false` where another program does that with
+    /// copies of them.
+    pub compact: bool,
     /// Blocks this much older than the newest one are deleted. `None`: never.
     pub retention_ms: Option<i64>,
     /// The oldest blocks are deleted while everything in the directory exceeds this. `None`: never.
@@ -60,6 +63,7 @@ impl Default for Options {
         Self {
             wal_sync_interval: Duration::from_secs(1),
             block_range_ms: 7_200_000,
+            compact: true,
             retention_ms: Some(15 * 86_400_000),
             retention_bytes: None,
             series_max: None,

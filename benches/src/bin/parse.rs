@@ -31,9 +31,12 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes a value of a number from 0 to 1.
+type Kind = fn(f64) -> f64;
+
 /// Results of 1,000 series over 240 steps.
 fn json() {
-    let kinds: [(&str, fn(f64) -> f64); 3] = [
+    let kinds: [(&str, Kind); 3] = [
         ("counters", |noise| (noise * 1e9).floor()),
         ("rates", |noise| noise * 10.0),
         ("gauges of three decimals", |noise| (noise * 1e5).floor() / 1e3),

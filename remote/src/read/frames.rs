@@ -66,6 +66,11 @@ impl ChunkedSeries {
         self.chunks().filter(overlapping).try_for_each(|chunk| chunk.decode(range, into))
     }
 
+    /// Goes on with another part of the same series.
+    pub(super) fn absorb(&mut self, part: Self) {
+        self.chunks.extend(part.chunks);
+    }
+
     /// Its chunks, in order of time.
     pub fn chunks(&self) -> impl Iterator<Item = RawChunk<'_>> {
         self.chunks.iter().map(|(min_ts, max_ts, encoding, bytes)| RawChunk {

@@ -36,21 +36,21 @@ pub(super) type Pair<'a> = (&'a str, &'a str);
 
 /// One series of a request of either version.
 #[derive(Clone, Copy)]
-pub(super) struct TimeSeries<'a> {
-    pub(super) message: &'a [u8],
-    pub(super) version: Version<'a>,
+pub(crate) struct TimeSeries<'a> {
+    pub(crate) message: &'a [u8],
+    pub(crate) version: Version<'a>,
 }
 
 /// What is needed besides the message to read it.
 #[derive(Clone, Copy)]
-pub(super) enum Version<'a> {
+pub(crate) enum Version<'a> {
     V1,
     V2 { symbols: &'a Symbols<'a> },
 }
 
 /// The strings of a 2.0 request. The first is empty.
 #[derive(Default)]
-pub(super) struct Symbols<'a>(Vec<&'a [u8]>);
+pub(crate) struct Symbols<'a>(Vec<&'a [u8]>);
 
 impl<'a> Symbols<'a> {
     fn bytes(&self, at: u64) -> Result<&'a [u8], Fault> {
@@ -76,11 +76,11 @@ impl<'a> Symbols<'a> {
 
 /// A sample of either version.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct SampleMessage {
-    pub(super) value: f64,
-    pub(super) ts: i64,
+pub(crate) struct SampleMessage {
+    pub(crate) value: f64,
+    pub(crate) ts: i64,
     /// From when on the value counts; 0 if that is not said.
-    pub(super) start_ts: i64,
+    pub(crate) start_ts: i64,
 }
 
 /// What can be said of a series without reading its labels and items.
@@ -91,12 +91,12 @@ pub(super) struct Outline<'a> {
     pub(super) raw_labels: Option<&'a [u8]>,
     pub(super) has_items: bool,
     /// The start of all its items that name none; 0 if that is not said.
-    pub(super) start_ts: i64,
+    pub(crate) start_ts: i64,
     pub(super) metadata: Option<&'a [u8]>,
 }
 
 /// What one series of a request holds besides its labels.
-pub(super) enum Item<'a> {
+pub(crate) enum Item<'a> {
     Sample(SampleMessage),
     Histogram(&'a [u8]),
     Exemplar(&'a [u8]),
@@ -138,7 +138,7 @@ impl<'a> TimeSeries<'a> {
     }
 
     /// Reads all labels.
-    pub(super) fn labels(&self) -> Result<Vec<Pair<'a>>, Fault> {
+    pub(crate) fn labels(&self) -> Result<Vec<Pair<'a>>, Fault> {
         let number = self.numbers().labels;
         let mut fields = Fields::new(self.message);
         let mut labels = Vec::new();
@@ -159,7 +159,7 @@ impl<'a> TimeSeries<'a> {
     }
 
     /// Calls `visit` with each sample, histogram and exemplar.
-    pub(super) fn visit(
+    pub(crate) fn visit(
         &self,
         mut visit: impl FnMut(Item<'a>) -> Result<(), WireError>,
     ) -> Result<(), WireError> {

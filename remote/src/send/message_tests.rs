@@ -9,7 +9,7 @@ use prost::Message as _;
 use tsdb::disk::memory::Memory;
 use tsdb::{Db, FloatChunks, Metadata, MetricKind, Position};
 
-use super::batch::Batch;
+use super::batch::{Batch, Press};
 use super::metadata::{FamilyMetadata, request};
 use super::series::Names;
 use crate::oracle::{v1, v2};
@@ -76,7 +76,7 @@ fn kind(number: u8) -> MetricKind {
 
 fn batch(protocol: Protocol, all: &[Series]) -> Batch {
     let mut names = Names::new(protocol, Labels::empty(), None);
-    let mut batch = Batch::new(protocol, Position::default());
+    let mut batch = Batch::new(protocol, Position::default(), Vec::new());
     for (number, series) in (0u64..).zip(all) {
         names.learn(number, &Labels::from_pairs(&series.labels));
         if let Some((number_of_kind, help, unit)) = &series.said {
@@ -97,8 +97,8 @@ fn batch(protocol: Protocol, all: &[Series]) -> Batch {
     batch
 }
 
-fn message(batch: &Batch) -> Vec<u8> {
-    snap::raw::Decoder::new().decompress_vec(&batch.body()).unwrap()
+fn message(mut batch: Batch) -> Vec<u8> {
+    snap::raw::Decoder::new().decompress_vec(&batch.body(&mut Press::default())).unwrap()
 }
 
 /// Labels, and of each sample its kind, time, start and bits or count: in order.
@@ -158,9 +158,9 @@ fn read_v2(request: &v2::Request) -> Read {
 proptest! {
     #[test]
     fn prost_reads_what_is_sent(all in several()) {
-        let first = v1::WriteRequest::decode(message(&batch(Protocol::V1, &all)).as_slice()).unwrap();
+        let first = v1::WriteRequest::decode(message(batch(Protocol::V1, &all)).as_slice()).unwrap();
         prop_assert_eq!(read_v1(&first), wanted(&all));
-        let second = v2::Request::decode(message(&batch(Protocol::V2, &all)).as_slice()).unwrap();
+        let second = v2::Request::decode(message(batch(Protocol::V2, &all)).as_slice()).unwrap();
         prop_assert_eq!(read_v2(&second), wanted(&all));
         prop_assert_eq!(second.symbols[0].as_str(), "");
         let text = |at: u32| second.symbols[usize::try_from(at).unwrap()].as_str();
@@ -183,7 +183,7 @@ proptest! {
             let db = Db::open_on(Arc::new(Memory::new()), "/data".as_ref(), options, &mut |_| {}).unwrap();
             let db = Arc::new(db);
             let receiver = Receiver::new(Arc::clone(&db), [1, 2]);
-            let batch = batch(protocol, &all);
+            let mut batch = batch(protocol, &all);
             let count = |of: fn(&Series) -> usize| all.iter().map(|series| of(series) as u64).sum::<u64>();
             let counts = Written {
                 samples: count(|series| series.floats.len()),
@@ -192,7 +192,7 @@ proptest! {
             };
             prop_assert_eq!(batch.counts(), counts);
             let encoding = Encoding { protocol, compression: Compression::Snappy };
-            prop_assert_eq!(receiver.receive(encoding, &batch.body()).unwrap(), counts);
+            prop_assert_eq!(receiver.receive(encoding, &batch.body(&mut Press::default())).unwrap(), counts);
             let mut tail = db.tail(Some(Position::default())).unwrap();
             let mut found = (0, Vec::new());
             while let Some(logged) = tail.read().unwrap() {
@@ -231,7 +231,7 @@ fn a_text_is_sent_once_in_a_request() {
             said: Some((1, "Helps.".to_owned(), String::new())),
         })
         .collect();
-    let sent = v2::Request::decode(message(&batch(Protocol::V2, &names)).as_slice()).unwrap();
+    let sent = v2::Request::decode(message(batch(Protocol::V2, &names)).as_slice()).unwrap();
     // The empty one, three names, two values, a help, and fifty numbers.
     assert_eq!(sent.symbols.len(), 1 + 3 + 2 + 1 + 50);
 }

@@ -13,12 +13,18 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::sync::mpsc;
 use tsdb::Position;
 
-use super::batch::Batch;
+use super::batch::{Batch, Press};
 use super::{Counters, Destination};
 use crate::receive::{Protocol, Written};
 
 /// Requests that are not done, by number, each with the place in the log before it.
 pub(super) type Open = Arc<Mutex<BTreeMap<u64, Position>>>;
+
+/// Memory of requests that are done.
+pub(super) type Spaces = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// So many are kept.
+const SPACES_MAX: usize = 16;
 
 pub(super) struct Shard {
     pub(super) destination: Arc<Destination>,
@@ -41,20 +47,25 @@ enum Attempt {
 }
 
 impl Shard {
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<(u64, Batch)>) {
-        while let Some((number, batch)) = queue.recv().await {
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<(u64, Batch)>, spaces: Spaces) {
+        let mut press = Press::default();
+        while let Some((number, mut batch)) = queue.recv().await {
             let began = Instant::now();
-            self.send(&batch).await;
+            let body = batch.body(&mut press);
+            self.send(&batch, body).await;
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.counters.busy.fetch_add(took, Ordering::Relaxed);
             self.counters.pending.fetch_sub(batch.len(), Ordering::Relaxed);
             self.open.lock().remove(&number);
+            let mut spaces = spaces.lock();
+            if spaces.len() < SPACES_MAX {
+                spaces.push(batch.into_space());
+            }
         }
     }
 
-    async fn send(&self, batch: &Batch) {
+    async fn send(&self, batch: &Batch, body: Bytes) {
         let counters = &self.counters;
-        let body = Bytes::from(batch.body());
         let bytes = body.len() as u64;
         let (outcome, all) = (self.deliver(body, (&counters.retried, batch.len())).await, batch.counts());
         let (written, why) = match outcome {

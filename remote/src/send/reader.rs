@@ -12,7 +12,7 @@ use tsdb::{Db, Logged, Position, Tail};
 
 use super::batch::Batch;
 use super::cursor::Cursor;
-use super::post::{Open, Shard};
+use super::post::{Open, Shard, Spaces};
 use super::series::{Name, Names};
 use super::{Counters, Destination, Stop};
 
@@ -33,7 +33,17 @@ pub(super) struct Reader {
     cursor: Cursor,
     names: Names,
     open: Open,
+    spaces: Spaces,
     next_number: u64,
+    told: Told,
+}
+
+/// What is to be counted; told when a record is read, since an atomic addition costs as much as a sample.
+#[derive(Default)]
+struct Told {
+    pending: u64,
+    dropped: u64,
+    newest: Timestamp,
 }
 
 /// The shards of one period, and the request that each is filled with.
@@ -49,7 +59,16 @@ impl Reader {
     pub(super) fn new(destination: Arc<Destination>, counters: Arc<Counters>, cursor: Cursor) -> Self {
         let external = destination.external_labels.clone();
         let names = Names::new(destination.protocol, external, destination.relabel.clone());
-        Self { destination, counters, cursor, names, open: Open::default(), next_number: 0 }
+        Self {
+            destination,
+            counters,
+            cursor,
+            names,
+            open: Open::default(),
+            spaces: Spaces::default(),
+            next_number: 0,
+            told: Told::default(),
+        }
     }
 
     pub(super) fn run(mut self, db: &Db, mut tail: Tail, runtime: &Handle, stop: &Stop) {
@@ -107,7 +126,7 @@ impl Reader {
                 open: Arc::clone(&self.open),
             };
             queues.push(send);
-            tasks.push(runtime.spawn(shard.run(receive)));
+            tasks.push(runtime.spawn(shard.run(receive, Arc::clone(&self.spaces))));
         }
         self.counters.shards.store(queues.len() as u64, Ordering::Relaxed);
         let filling = queues.iter().map(|_| None).collect();
@@ -121,7 +140,10 @@ impl Reader {
         while began.elapsed() < LOOK_AGAIN && !stop.is_asked() {
             let from = tail.position();
             match tail.read() {
-                Ok(Some(logged)) => self.take(logged, from, shards),
+                Ok(Some(logged)) => {
+                    self.take(logged, from, shards);
+                    self.tell();
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::error!(destination = %self.destination.name, "remote write: {error}");
@@ -170,6 +192,13 @@ impl Reader {
         }
     }
 
+    fn tell(&mut self) {
+        let Told { pending, dropped, newest } = std::mem::take(&mut self.told);
+        self.counters.pending.fetch_add(pending, Ordering::Relaxed);
+        self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.counters.newest_read.fetch_max(newest, Ordering::Relaxed);
+    }
+
     /// Puts one item into the request of its series' shard.
     fn push(
         &mut self,
@@ -184,16 +213,16 @@ impl Reader {
             (self.destination.now)().saturating_sub(ts) > age
         });
         let Some(name) = self.names.get(number).filter(|_| !too_old) else {
-            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            self.told.dropped += 1;
             return;
         };
-        if let Some(ts) = ts {
-            self.counters.newest_read.fetch_max(ts, Ordering::Relaxed);
-        }
+        self.told.newest = self.told.newest.max(ts.unwrap_or(Timestamp::MIN));
         let at = usize::try_from(number % shards.queues.len() as u64).unwrap_or(0);
-        let batch = shards.filling[at].get_or_insert_with(|| Batch::new(self.destination.protocol, from));
+        let batch = shards.filling[at].get_or_insert_with(|| {
+            Batch::new(self.destination.protocol, from, self.spaces.lock().pop().unwrap_or_default())
+        });
         put(batch, name);
-        self.counters.pending.fetch_add(1, Ordering::Relaxed);
+        self.told.pending += 1;
         if batch.len() >= self.destination.queue.samples_per_request as u64 {
             self.send(shards, at);
         }
@@ -211,6 +240,8 @@ impl Reader {
     /// Hands a request to its shard; waits while that has enough.
     fn send(&mut self, shards: &mut Shards, at: usize) {
         let Some(batch) = shards.filling[at].take() else { return };
+        // Before anybody can take from it.
+        self.tell();
         self.next_number += 1;
         self.open.lock().insert(self.next_number, batch.from);
         // A shard only ends when its queue does.

@@ -148,6 +148,22 @@ impl SlotMap {
         self.next(self.shards.clone(), slots)
     }
 
+    /// The same slots with these routers, and the shards at these addresses; a shard that is not listed stays where it
+    /// is. Nothing if that is how it is already.
+    ///
+    /// # Errors
+    /// A name or an address will not do.
+    pub fn with_places(&self, shards: &[Place], routers: Vec<Place>) -> Result<Option<Self>, MoveError> {
+        let moved =
+            |known: &Place| shards.iter().find(|shard| shard.name == known.name).unwrap_or(known).clone();
+        let shards: Vec<Place> = self.shards.iter().map(moved).collect();
+        if shards == self.shards && routers == self.routers {
+            return Ok(None);
+        }
+        let map = Self::of(self.epoch + 1, self.replication, (shards, routers), self.all_holders())?;
+        Ok(Some(Self::parse(&map.to_json())?))
+    }
+
     /// The same map, where shards that come have everything from `since` on at the earliest: when the last
     /// router knew of the move. Whoever announced an earlier time could not know that.
     #[must_use]

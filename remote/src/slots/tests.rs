@@ -78,6 +78,20 @@ fn wrong_maps_name_the_field() {
 }
 
 #[test]
+fn places_change_and_slots_do_not() {
+    let map = SlotMap::first(places(3), places(1), 2).unwrap();
+    assert_eq!(map.with_places(&places(3), places(1)).unwrap(), None);
+    let mut elsewhere = places(2);
+    elsewhere[1].url = "http://10.0.0.1:9090".to_owned();
+    let moved = map.with_places(&elsewhere, places(2)).unwrap().unwrap();
+    assert_eq!((moved.epoch(), moved.routers().len(), moved.shards().len()), (2, 2, 3), "s2 stays");
+    assert_eq!((&moved.shards()[1].url, &moved.shards()[2]), (&elsewhere[1].url, &map.shards()[2]));
+    assert!((0..SLOTS).all(|slot| moved.holders(slot) == map.holders(slot)));
+    elsewhere[1].url = "nowhere".to_owned();
+    assert!(map.with_places(&elsewhere, places(1)).is_err());
+}
+
+#[test]
 fn a_move_goes_through_its_steps() {
     let first = SlotMap::first(places(2), Vec::new(), 1).unwrap();
     let third = Place { name: "new".to_owned(), url: "http://127.0.0.1:1".to_owned() };

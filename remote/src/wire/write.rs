@@ -10,6 +10,15 @@ pub(crate) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Bytes that a number takes.
+fn varint_len(value: u64) -> usize {
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
+fn low_seven(value: u64) -> u8 {
+    (value & 0x7f) as u8
+}
+
 /// A message under construction. Scalars that have their default are left out, as proto3 does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer(pub(crate) Vec<u8>);
@@ -85,19 +94,37 @@ impl Writer {
 
     /// A message, which is written by `fill`. It is there even if it is empty.
     pub(crate) fn message(&mut self, number: u32, fill: impl FnOnce(&mut Self)) {
+        // Nearly all messages are shorter than 128 bytes.
+        self.sized(number, 1, fill);
+    }
+
+    /// The same, of a message that is likely to have between 128 and 16,383 bytes.
+    pub(crate) fn long_message(&mut self, number: u32, fill: impl FnOnce(&mut Self)) {
+        self.sized(number, 2, fill);
+    }
+
+    /// A message for whose length `left` bytes are left free; if it takes others, the message is moved.
+    fn sized(&mut self, number: u32, left: usize, fill: impl FnOnce(&mut Self)) {
         self.key(number, 2);
-        // Nearly all messages are shorter than 128 bytes: one byte of length is left free.
         let at = self.0.len();
-        self.0.push(0);
+        self.0.extend_from_slice(&[0; 2][..left]);
         fill(self);
-        let length = self.0.len() - at - 1;
-        if let Some(short) = u8::try_from(length).ok().filter(|length| *length < 0x80) {
-            self.0[at] = short;
-            return;
+        let length = self.0.len() - at - left;
+        let needed = varint_len(length as u64);
+        if needed != left {
+            let end = at + needed + length;
+            if end > self.0.len() {
+                self.0.resize(end, 0);
+            }
+            self.0.copy_within(at + left..at + left + length, at + needed);
+            self.0.truncate(end);
         }
-        let mut prefix = Self::default();
-        prefix.push_varint(length as u64);
-        self.0.splice(at..=at, prefix.0);
+        let mut rest = length as u64;
+        for byte in &mut self.0[at..at + needed] {
+            *byte = low_seven(rest) | 0x80;
+            rest >>= 7;
+        }
+        self.0[at + needed - 1] &= 0x7f;
     }
 
     /// A packed list of floats.
@@ -142,6 +169,18 @@ mod tests {
             let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&doubles), bits(&floats));
             prop_assert_eq!(fields.next(), Ok(None));
+        }
+
+        /// A length may take one byte, two or three, whatever was expected.
+        #[test]
+        fn lengths_are_as_short_as_they_can_be(length in prop_oneof![0usize..300, 16_000usize..17_000], long: bool) {
+            let (mut writer, inner) = (Writer(vec![7]), vec![9; length]);
+            let fill = |message: &mut Writer| message.0.extend_from_slice(&inner);
+            if long { writer.long_message(3, fill) } else { writer.message(3, fill) }
+            let mut wanted = vec![7, 3 << 3 | 2];
+            push_varint(&mut wanted, length as u64);
+            wanted.extend_from_slice(&inner);
+            prop_assert_eq!(writer.0, wanted);
         }
     }
 }

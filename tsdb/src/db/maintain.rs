@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use model::Timestamp;
 
@@ -71,7 +72,7 @@ fn write_and_cut(inner: &Inner, pending: &mut Pending, done: &mut Maintained) ->
     if done.head_cut {
         inner.cut_late(done)?;
     }
-    inner.compact(done)
+    if inner.options.compact { inner.compact(done) } else { Ok(()) }
 }
 
 /// Cuts everything.
@@ -188,6 +189,7 @@ impl Inner {
             let in_order = published.blocks.iter().filter(|block| !block.meta.is_out_of_order());
             let edge = in_order.max_by_key(|block| block.meta.max_time).map(|block| block.meta.ulid);
             let mut bytes: u64 = log_and_head.iter().sum();
+            let wanted_from = self.wanted_from.load(Ordering::Relaxed);
             // Newest first: what does not fit any more goes, with all that is older.
             let mut full = false;
             let mut kept: Vec<Arc<Block>> = Vec::new();
@@ -196,7 +198,14 @@ impl Inner {
                 let age = newest.saturating_sub(block.meta.max_time);
                 let old = self.options.retention_ms.is_some_and(|retention| age >= retention);
                 full |= self.options.retention_bytes.is_some_and(|retention| bytes > retention);
-                let due = (old || full) && Some(block.meta.ulid) != edge;
+                let wanted = block.meta.max_time > wanted_from;
+                let due = (old && !wanted || full) && Some(block.meta.ulid) != edge;
+                if due && wanted {
+                    let dir = block.dir().display();
+                    tracing::error!(
+                        "{dir} is deleted, as there is no room for it, though it has no copy elsewhere yet"
+                    );
+                }
                 if due { removed.push(block) } else { kept.push(block) }
             }
             kept.reverse();

@@ -21,7 +21,7 @@ pub(crate) mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use model::{Labels, Matcher, TimeRange, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) history: history::State,
     /// Told of every commit, under the commit lock.
     pub(crate) committed: Condvar,
+    /// Blocks with samples from this time on are not deleted for their age.
+    pub(crate) wanted_from: AtomicI64,
 }
 
 /// What new snapshots see besides the head.
@@ -270,6 +272,12 @@ impl Db {
     /// A file cannot be written.
     pub fn cut_head(&self) -> Result<Maintained, CommitError> {
         maintain::cut_all(&self.inner)
+    }
+
+    /// From now on blocks that reach beyond `ts` are not deleted for their age, only where the size is limited and there
+    /// is no room for them: somebody copies blocks, and has not come further. [`Timestamp::MAX`], as at first: all go.
+    pub fn keep_from(&self, ts: Timestamp) {
+        self.inner.wanted_from.store(ts, Ordering::Relaxed);
     }
 
     /// Ends series early, e.g. because their pod is gone: their open chunks are closed and leave the

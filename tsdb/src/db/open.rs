@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use model::Timestamp;
 use parking_lot::{Condvar, Mutex, RwLock};
 use ulid::Ulid;
 
@@ -81,6 +82,7 @@ pub(super) fn open(
         batches: Mutex::default(),
         history: history::State::default(),
         committed: Condvar::new(),
+        wanted_from: AtomicI64::new(Timestamp::MAX),
         options,
     };
     Ok(Opened { inner, lock, first, takes_samples })

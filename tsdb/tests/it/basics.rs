@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Labels, MatchOp, Matcher, Querier, TimeRange};
+use model::{Labels, MatchOp, Matcher, Querier, TimeRange, Timestamp};
 use tsdb::{AppendError, Db, OpenError, Options, SeriesRef};
 
 use super::reading::{all, read};
@@ -251,6 +251,30 @@ fn old_blocks_are_deleted() {
     let newest = blocks.last().unwrap().max_time;
     assert!(blocks.iter().all(|block| newest - block.max_time < 6 * HOUR));
     assert_eq!(blocks.len(), 3);
+}
+
+#[test]
+fn blocks_that_are_wanted_stay_as_they_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { retention_ms: Some(6 * HOUR), compact: false, ..Options::default() };
+    let db = Db::open(dir.path(), options.clone()).unwrap();
+    db.keep_from(4 * HOUR);
+    for step in 0..(24 * 6) {
+        append(&db, "m", 3, step * 600_000, 1.0);
+        db.maintain(step * 600_000).unwrap();
+    }
+    let blocks = db.blocks();
+    assert_eq!((blocks[0].min_time, blocks.len()), (4 * HOUR, 9));
+    assert!(blocks.iter().all(|block| block.compaction.level == 1));
+    db.keep_from(Timestamp::MAX);
+    db.maintain(24 * HOUR).unwrap();
+    assert_eq!(db.blocks().len(), 3);
+    drop(db);
+    // No room is a reason.
+    let db = Db::open(dir.path(), Options { retention_bytes: Some(1), ..options }).unwrap();
+    db.keep_from(Timestamp::MIN);
+    db.maintain(24 * HOUR).unwrap();
+    assert_eq!(db.blocks().len(), 1);
 }
 
 #[test]

@@ -1,0 +1,204 @@
+//! Keeps the slot map of a cluster: who is there is told by the EndpointSlices of two services, and the one of all
+//! routers that holds a lease brings the map up to date, by compare-and-swap.
+//!
+//! What it does by itself only adds: it makes the first map once enough shards are ready, gives a new shard its slots,
+//! ends a move when no sample can come late any more, and follows addresses. A shard that is gone keeps its slots, as
+//! its samples wait for it in the spools: `pyrometer slots remove` takes it out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s::{Client, EndpointSlice, Lease, LeaseState, Query, Store};
+use remote::slots::{MoveError, Place, SlotMap};
+use scraper::Shutdown;
+
+use super::SHARD_WINDOW_MS;
+use super::command;
+use super::object::Object;
+use crate::wire::now;
+
+/// How often the lease is renewed and the map looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// Another takes over when the holder has been silent for so long.
+const LEASE_MS: i64 = 10_000;
+/// Time until all routers know a map.
+const LEAD_MS: i64 = 30_000;
+/// A router whose address is gone is asked for what it holds for this long: it may come back with its spool.
+const ROUTER_GONE_MS: i64 = 600_000;
+/// The label of a slice that names its service.
+const SERVICE: &str = "kubernetes.io/service-name";
+/// The name of the port that serves HTTP, if there are several.
+const PORT: &str = "http";
+
+/// What the map is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// The service of the shards.
+    pub(super) shards: String,
+    /// The service of the routers.
+    pub(super) routers: String,
+    /// Copies of each series.
+    pub(super) replication: usize,
+    /// The first map has at least so many shards.
+    pub(super) shards_min: usize,
+}
+
+/// Somebody who is there.
+#[derive(Clone, Debug, PartialEq)]
+struct Member {
+    place: Place,
+    ready: bool,
+}
+
+/// Those who are there, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Members {
+    shards: BTreeMap<String, Member>,
+    routers: BTreeMap<String, Member>,
+}
+
+/// The keeper of a map.
+pub(super) struct Keeper {
+    object: Object,
+    wanted: Wanted,
+    lease: Lease,
+    slices: Arc<Store<EndpointSlice>>,
+    /// Since when routers of the map are gone.
+    gone: BTreeMap<String, i64>,
+}
+
+impl Keeper {
+    /// One of perhaps many; `holder` is unique among them.
+    pub(super) fn new(object: Object, wanted: Wanted, holder: &str) -> Self {
+        let namespace = object.name.namespace.clone();
+        let slices = object.client.store(Query { namespace: Some(namespace.clone()), ..Query::default() });
+        let lease = Lease::new(&namespace, &object.name.name, holder, LEASE_MS);
+        Self { object, wanted, lease, slices, gone: BTreeMap::new() }
+    }
+
+    /// Keeps the map until the process ends.
+    pub(super) async fn run(mut self, stop: Shutdown) {
+        let client = self.object.client.clone();
+        loop {
+            if let Err(error) = self.step(&client).await {
+                tracing::warn!("keeping the slot map: {}", crate::describe(&error));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        // So that the next one need not wait until it runs out.
+        let _ = self.lease.release(&client).await;
+    }
+
+    async fn step(&mut self, client: &Client) -> anyhow::Result<()> {
+        if self.lease.hold(client, now()).await? != LeaseState::Held || !self.slices.is_synced() {
+            return Ok(());
+        }
+        let members = self.members();
+        let (read, map) = self.object.read().await?;
+        let next = match &map {
+            None => first(&members, &self.wanted)?,
+            Some(map) => match self.moved(map, &members)? {
+                Some(next) => Some(next),
+                None if map.is_moving() => finished(map).await?,
+                None => None,
+            },
+        };
+        let Some(next) = next else { return Ok(()) };
+        if self.object.write(read, &next).await? {
+            let (epoch, shards) = (next.epoch(), next.shards().len());
+            tracing::info!("{} has slot map {epoch}, of {shards} shards", self.object);
+        }
+        Ok(())
+    }
+
+    fn members(&self) -> Members {
+        let mut members = Members::default();
+        for slice in self.slices.all() {
+            let into = match slice.meta.labels.get(SERVICE) {
+                Some(service) if service == self.wanted.shards => &mut members.shards,
+                Some(service) if service == self.wanted.routers => &mut members.routers,
+                _ => continue,
+            };
+            for member in read(&slice) {
+                into.insert(member.place.name.clone(), member);
+            }
+        }
+        members
+    }
+
+    /// The map with what has changed among those who are there.
+    fn moved(&mut self, map: &SlotMap, members: &Members) -> anyhow::Result<Option<SlotMap>> {
+        let now = now();
+        let gone = map.routers().iter().filter(|router| !members.routers.contains_key(&router.name));
+        self.gone = gone.map(|r| (r.name.clone(), self.gone.get(&r.name).copied().unwrap_or(now))).collect();
+        let kept = |name: &str| self.gone.get(name).is_some_and(|since| now - since < ROUTER_GONE_MS);
+        let routers = routers(map, members, kept);
+        let shards: Vec<Place> = members.shards.values().map(|member| member.place.clone()).collect();
+        if let Some(next) = map.with_places(&shards, routers)? {
+            return Ok(Some(next));
+        }
+        let is_new = |member: &&Member| !map.shards().iter().any(|shard| shard.name == member.place.name);
+        match members.shards.values().filter(|member| member.ready).find(is_new) {
+            Some(member) if !map.is_moving() => {
+                Ok(Some(map.with_shard(member.place.clone(), now.saturating_add(LEAD_MS))?))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The first map, once everybody is there.
+fn first(members: &Members, wanted: &Wanted) -> anyhow::Result<Option<SlotMap>> {
+    let enough = members.shards.len() >= wanted.shards_min.max(wanted.replication).max(1);
+    if !enough || members.routers.is_empty() || members.shards.values().any(|shard| !shard.ready) {
+        return Ok(None);
+    }
+    let places = |members: &BTreeMap<String, Member>| members.values().map(|m| m.place.clone()).collect();
+    Ok(Some(SlotMap::first(places(&members.shards), places(&members.routers), wanted.replication)?))
+}
+
+/// The routers that are there, and those that may come back, in the order of the map.
+fn routers(map: &SlotMap, members: &Members, kept: impl Fn(&str) -> bool) -> Vec<Place> {
+    let known = map.routers().iter().filter_map(|router| match members.routers.get(&router.name) {
+        Some(member) => Some(member.place.clone()),
+        None => kept(&router.name).then(|| router.clone()),
+    });
+    let is_new = |member: &&Member| !map.routers().iter().any(|router| router.name == member.place.name);
+    let new = members.routers.values().filter(is_new).map(|member| member.place.clone());
+    known.chain(new).collect()
+}
+
+/// The map without the move under way, if no sample from before it can come any more.
+async fn finished(map: &SlotMap) -> anyhow::Result<Option<SlotMap>> {
+    let begun = map.begun(command::known_since(map).await?);
+    match begun.finished(now(), SHARD_WINDOW_MS) {
+        Ok(next) => Ok(Some(next)),
+        Err(MoveError::TooEarly(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who is in a slice. Pods of a StatefulSet have host names, which stay theirs; others are reached by their address.
+fn read(slice: &EndpointSlice) -> Vec<Member> {
+    let port = slice.ports.iter().find(|port| port.name.as_deref() == Some(PORT)).or(slice.ports.first());
+    let Some(port) = port.and_then(|port| port.port) else { return Vec::new() };
+    let service = slice.meta.labels.get(SERVICE).unwrap_or_default();
+    let members = slice.endpoints.iter().filter_map(|endpoint| {
+        let target = endpoint.target.as_ref().map(|target| target.name.to_string());
+        let name = endpoint.hostname.as_ref().map(ToString::to_string).or(target)?;
+        let host = match &endpoint.hostname {
+            Some(host) => format!("{host}.{service}.{}.svc", slice.meta.namespace),
+            None => {
+                let address = endpoint.addresses.first()?;
+                if address.contains(':') { format!("[{address}]") } else { address.to_string() }
+            }
+        };
+        let place = Place { name, url: format!("http://{host}:{port}") };
+        Some(Member { place, ready: endpoint.ready != Some(false) })
+    });
+    members.collect()
+}
