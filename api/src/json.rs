@@ -3,7 +3,7 @@
 //! Arithmetic: a sample `[1795236744.123,"0.25"]` is 20 to 40 bytes of text. A million of them is
 //! 30 MB, which is never held: series are serialized one after the other into pieces of about
 //! [`PIECE_BYTES`], each freed once it is sent, while the columns behind them are dropped as the
-//! writer passes. Numbers are written by `itoa` and `zmij` straight into the piece.
+//! writer passes. A series of many points is cut over several pieces. Numbers are written by `itoa` and `zmij` straight into the piece.
 
 use std::sync::Arc;
 
@@ -19,6 +19,10 @@ const NOTES_MAX: usize = 10;
 
 /// A piece is sent once it is at least this long.
 const PIECE_BYTES: usize = 64 << 10;
+/// What the last thing written may take beyond: a run of points, in nearly all cases. Pieces seldom grow.
+const SLACK_BYTES: usize = 4 << 10;
+/// Points that are written before the piece's length is looked at.
+const RUN: usize = 64;
 
 /// The answer to a query, with what follows the result (`stats`) already serialized.
 pub(crate) fn respond(outcome: Outcome, stats: Option<String>) -> Response {
@@ -35,8 +39,17 @@ enum Rest {
     Nothing,
 }
 
+/// A series of a matrix that is being written.
+struct Open {
+    samples: Samples,
+    /// How many of its floats, and of its histograms, have been.
+    floats: usize,
+    histograms: usize,
+}
+
 pub(crate) struct Pieces {
     rest: Rest,
+    open: Option<Open>,
     first: bool,
     /// What closes the envelope.
     tail: String,
@@ -63,7 +76,7 @@ impl Pieces {
             }
         }
         tail.push('}');
-        let mut piece = String::with_capacity(PIECE_BYTES + 4096);
+        let mut piece = String::with_capacity(PIECE_BYTES + SLACK_BYTES);
         piece.push_str("{\"status\":\"success\",\"data\":{\"resultType\":\"");
         let rest = match outcome.value {
             QueryValue::Scalar { ts, value } => {
@@ -88,7 +101,7 @@ impl Pieces {
                 Rest::Matrix(series.into_iter())
             }
         };
-        Self { rest, first: true, tail, piece }
+        Self { rest, open: None, first: true, tail, piece }
     }
 
     fn push_separator(&mut self) {
@@ -98,8 +111,14 @@ impl Pieces {
         self.first = false;
     }
 
-    /// Writes one element of the result; false if there is none left.
+    /// Writes one element of the result, or a part of it; false if there is none left.
     fn push_next(&mut self) -> bool {
+        if let Some(open) = &mut self.open {
+            if !open.push_run(&mut self.piece) {
+                self.open = None;
+            }
+            return true;
+        }
         match &mut self.rest {
             Rest::Vector(samples) => match samples.next() {
                 Some(sample) => {
@@ -111,7 +130,9 @@ impl Pieces {
             Rest::Matrix(series) => match series.next() {
                 Some(series) => {
                     self.push_separator();
-                    push_matrix_series(&mut self.piece, &series);
+                    self.piece.push_str("{\"metric\":");
+                    push_labels(&mut self.piece, &series.labels);
+                    self.open = Some(Open { samples: series.samples, floats: 0, histograms: 0 });
                 }
                 None => self.close_list(),
             },
@@ -134,6 +155,9 @@ impl Iterator for Pieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
+        if self.piece.capacity() == 0 {
+            self.piece.reserve(PIECE_BYTES + SLACK_BYTES);
+        }
         while self.piece.len() < PIECE_BYTES && self.push_next() {}
         if self.piece.is_empty() {
             return None;
@@ -158,31 +182,34 @@ fn push_vector_sample(out: &mut String, sample: &VectorSample) {
     out.push('}');
 }
 
-fn push_matrix_series(out: &mut String, series: &MatrixSeries) {
-    let Samples { ts, values, histogram_ts, histograms, .. } = &series.samples;
-    out.push_str("{\"metric\":");
-    push_labels(out, &series.labels);
-    if !ts.is_empty() {
-        out.push_str(",\"values\":[");
-        for (index, (ts, value)) in ts.iter().zip(values).enumerate() {
-            if index > 0 {
-                out.push(',');
+impl Open {
+    /// Writes some more points; false once the series is closed.
+    fn push_run(&mut self, out: &mut String) -> bool {
+        let Samples { ts, values, histogram_ts, histograms, .. } = &self.samples;
+        if self.floats < ts.len() {
+            let end = ts.len().min(self.floats + RUN);
+            for at in self.floats..end {
+                out.push_str(if at == 0 { ",\"values\":[" } else { "," });
+                push_float_point(out, ts[at], values[at]);
             }
-            push_float_point(out, *ts, *value);
-        }
-        out.push(']');
-    }
-    if !histogram_ts.is_empty() {
-        out.push_str(",\"histograms\":[");
-        for (index, (ts, histogram)) in histogram_ts.iter().zip(histograms).enumerate() {
-            if index > 0 {
-                out.push(',');
+            self.floats = end;
+            if end == ts.len() {
+                out.push(']');
             }
-            push_histogram_point(out, *ts, histogram);
+            return true;
         }
-        out.push(']');
+        if let Some(ts) = histogram_ts.get(self.histograms) {
+            out.push_str(if self.histograms == 0 { ",\"histograms\":[" } else { "," });
+            push_histogram_point(out, *ts, &histograms[self.histograms]);
+            self.histograms += 1;
+            if self.histograms == histogram_ts.len() {
+                out.push(']');
+            }
+            return true;
+        }
+        out.push('}');
+        false
     }
-    out.push('}');
 }
 
 /// `{"name":"value",...}`
@@ -371,11 +398,13 @@ mod tests {
     #[test]
     fn a_large_answer_comes_in_pieces() {
         let mut samples = Samples::default();
-        (0..2000).for_each(|i| samples.push_float(i * 1000, 0.5));
+        (0..11_000).for_each(|i| samples.push_float(i * 1000, 0.5));
         let series = MatrixSeries { labels: Labels::empty(), samples };
         let matrix = outcome(QueryValue::Matrix(vec![series; 50]));
         let pieces: Vec<Bytes> = Pieces::new(matrix, None).collect();
-        assert!(pieces.len() > 10);
+        // Also a single series comes in more than one.
+        assert!(pieces.len() > 100);
+        assert!(pieces.iter().all(|piece| piece.len() < PIECE_BYTES + SLACK_BYTES));
         let whole: serde_json::Value = serde_json::from_slice(&pieces.concat()).unwrap();
         assert_eq!(whole["data"]["result"][49]["values"][1999], serde_json::json!([1999, "0.5"]));
     }

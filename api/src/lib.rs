@@ -21,6 +21,7 @@ mod admin;
 mod ast;
 mod compress;
 mod envelope;
+mod evaluators;
 mod exemplars;
 mod federate;
 mod health;
@@ -216,6 +217,7 @@ struct Inner {
     demands: OnceLock<DemandHandler>,
     figures: OnceLock<Figures>,
     requests: requests::Requests,
+    evaluators: evaluators::Evaluators,
     query_log: query_log::QueryLog,
     active_queries: OnceLock<Arc<ActiveQueries>>,
     /// Slots of clients that follow notifications.
@@ -242,6 +244,7 @@ impl State {
             demands: OnceLock::new(),
             figures: OnceLock::new(),
             requests: requests::Requests::default(),
+            evaluators: evaluators::Evaluators::default(),
             query_log: query_log::QueryLog::default(),
             active_queries: OnceLock::new(),
             followers,
@@ -345,6 +348,10 @@ impl State {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn evaluators(&self) -> &evaluators::Evaluators {
+        &self.0.evaluators
     }
 
     pub(crate) fn options(&self) -> &Options {

@@ -81,15 +81,15 @@ async fn run(state: State, client: &Client, params: &Params, times: Times) -> Re
     let engine = Arc::clone(&state.options().engine);
     let cancel = CancelOnDrop(Arc::new(QueryCancelled::new()));
     let (cancelled, asked) = (Arc::clone(&cancel.0), text.to_owned());
-    let evaluation = tokio::task::spawn_blocking(move || {
+    let evaluation = state.evaluators().run(move || {
         let options = QueryOptions { lookback_ms, cancelled: Some(&*cancelled), timeout, limit, with_costs };
         // The query is under way until it has ended, whether somebody still waits for it or not.
         let _place = place;
         reading.evaluate(&engine, (&asked, &expr), times, &options)
     });
-    let outcome = evaluation.await.map_err(|error| {
-        ApiError::new(ErrorKind::Internal, format!("the query ended abnormally: {error}"))
-    })?;
+    let outcome = evaluation
+        .await
+        .ok_or_else(|| ApiError::new(ErrorKind::Internal, "the query ended abnormally".to_owned()))?;
     drop(cancel);
     if is_logged {
         let path = if times.step_ms == 0 { "/api/v1/query" } else { "/api/v1/query_range" };

@@ -80,10 +80,15 @@ impl Keeper {
     /// Keeps the map until the process ends.
     pub(super) async fn run(mut self, stop: Shutdown) {
         let client = self.object.client.clone();
+        let mut told = String::new();
         loop {
-            if let Err(error) = self.step(&client).await {
-                tracing::warn!("keeping the slot map: {}", crate::describe(&error));
+            let trouble = self.step(&client).await.err().map(|error| crate::describe(&error));
+            let trouble = trouble.unwrap_or_default();
+            // What goes on is said once.
+            if !trouble.is_empty() && trouble != told {
+                tracing::warn!("keeping the slot map: {trouble}");
             }
+            told = trouble;
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.cancelled() => break,
@@ -198,7 +203,8 @@ fn read(slice: &EndpointSlice) -> Vec<Member> {
             }
         };
         let place = Place { name, url: format!("http://{host}:{port}") };
-        Some(Member { place, ready: endpoint.ready != Some(false) })
+        // Behind a service that publishes everybody, only `serving` tells who answers.
+        Some(Member { place, ready: endpoint.serving.or(endpoint.ready) != Some(false) })
     });
     members.collect()
 }

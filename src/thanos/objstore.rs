@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -71,9 +70,10 @@ struct S3 {
 #[serde(deny_unknown_fields, default)]
 struct Http {
     insecure_skip_verify: bool,
-    response_header_timeout: String,
     tls_config: Tls,
     // Of Go's client.
+    #[serde(rename = "response_header_timeout")]
+    _response_header_timeout: IgnoredAny,
     #[serde(rename = "idle_conn_timeout")]
     _idle_conn_timeout: IgnoredAny,
     #[serde(rename = "tls_handshake_timeout")]
@@ -204,7 +204,6 @@ fn s3(config: S3, environment: Vec<(String, String)>) -> anyhow::Result<S3Option
         .map(|path| std::fs::read(path).with_context(|| format!("tls_config.ca_file {path}")))
         .transpose()?;
     Ok(S3Options {
-        timeout: timeout(&config.http_config.response_header_timeout)?,
         insecure_skip_verify: config.http_config.insecure_skip_verify || tls.insecure_skip_verify,
         part_bytes: usize::try_from(config.part_size).ok().filter(|bytes| *bytes > 0),
         bucket: config.bucket,
@@ -217,15 +216,6 @@ fn s3(config: S3, environment: Vec<(String, String)>) -> anyhow::Result<S3Option
         ca,
         encryption,
     })
-}
-
-fn timeout(text: &str) -> anyhow::Result<Option<Duration>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let ms = model::duration::parse_ms(text);
-    let ms = ms.map_err(|error| anyhow::anyhow!("http_config.response_header_timeout {text:?}: {error}"))?;
-    Ok(Some(Duration::from_millis(ms.unsigned_abs())))
 }
 
 #[cfg(test)]
@@ -258,7 +248,7 @@ mod tests {
         )
         .unwrap();
         assert!(options.keys.is_none() && options.virtual_hosted && options.environment.len() == 1);
-        assert_eq!((options.timeout, options.encryption), (Some(Duration::from_secs(120)), Encryption::S3));
+        assert_eq!(options.encryption, Encryption::S3);
         let options = parse("type: FILESYSTEM\nconfig: {directory: /b}\n", Vec::new()).unwrap();
         assert!(matches!(options.place, Place::Directory(path) if path == Path::new("/b")));
     }

@@ -72,7 +72,7 @@ fn check(objects: &[Value]) {
                     assert!(all.iter().any(|other| other["name"] == port["targetPort"]), "{port}");
                 }
             }
-            "ClusterRole" | "ConfigMap" | "Namespace" | "ServiceAccount" => {}
+            "ClusterRole" | "Role" | "ConfigMap" | "Namespace" | "ServiceAccount" => {}
             other => panic!("a kind that nobody expects: {other}"),
         }
     }
@@ -284,17 +284,25 @@ fn probes_ask_for_pages_that_the_server_has() {
     }
 }
 
-/// The hosts of a set's pods, by name.
-fn hosts(objects: &[Value], set: &str) -> BTreeMap<String, String> {
-    let set = named(objects, "StatefulSet", set);
-    let (name, service) = (text(set, "/metadata/name"), text(set, "/spec/serviceName"));
-    let behind = named(objects, "Service", service);
-    assert_eq!(behind["spec"]["clusterIP"], "None", "{service} gives pods names");
-    assert!(selects(&behind["spec"]["selector"], &set["spec"]["template"]["metadata"]["labels"]));
-    let (namespace, port) = (text(behind, "/metadata/namespace"), &behind["spec"]["ports"][0]["port"]);
-    let pod = |at| format!("{name}-{at}");
-    let host = |at| (pod(at), format!("http://{}.{service}.{namespace}.svc:{port}", pod(at)));
-    (0..set["spec"]["replicas"].as_u64().unwrap()).map(host).collect()
+/// A flag of a workload's container.
+fn flag<'a>(workload: &'a Value, name: &str) -> &'a str {
+    let arguments = workload["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    let found =
+        arguments.iter().find_map(|argument| argument.as_str()?.strip_prefix(name)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {name} of {workload:.200}"))
+}
+
+/// Whether a service account may do something in its namespace.
+fn may(objects: &[Value], account: &str, verb: &str, resource: &str) -> bool {
+    let bindings = objects.iter().filter(|object| object["kind"] == "RoleBinding");
+    let bound = bindings.filter(|object| object["subjects"][0]["name"] == account);
+    let mut rules = bound.flat_map(|binding| {
+        named(objects, "Role", text(binding, "/roleRef/name"))["rules"].as_array().unwrap()
+    });
+    rules.any(|rule| {
+        let has = |list: &str, wanted: &str| rule[list].as_array().unwrap().contains(&json!(wanted));
+        has("resources", resource) && has("verbs", verb)
+    })
 }
 
 #[test]
@@ -304,19 +312,45 @@ fn the_parts_of_the_sharded_cell_find_each_other() {
     }
     let objects = kustomize("kustomize/sharded");
     check(&objects);
-    // The slot map names the pods there are, and is what the command makes of them.
-    let map = text(named(&objects, "ConfigMap", "pyrometer-slots"), "/data/slots.json");
-    let (shards, routers) = (hosts(&objects, "pyrometer-shard"), hosts(&objects, "pyrometer-router"));
+    // The slot map is made of the pods behind two services, which give them names that stay.
+    let (shard, router) = (
+        named(&objects, "StatefulSet", "pyrometer-shard"),
+        named(&objects, "StatefulSet", "pyrometer-router"),
+    );
+    let querier = named(&objects, "Deployment", "pyrometer-querier");
+    for (set, flag_name) in [(shard, "--cluster.shard-service"), (router, "--cluster.router-service")] {
+        let service = flag(router, flag_name);
+        assert_eq!(text(set, "/spec/serviceName"), service);
+        let behind = named(&objects, "Service", service);
+        assert_eq!(
+            (&behind["spec"]["clusterIP"], &behind["spec"]["ports"][0]["name"]),
+            (&json!("None"), &json!("http"))
+        );
+        assert!(selects(&behind["spec"]["selector"], &set["spec"]["template"]["metadata"]["labels"]));
+    }
+    let object = flag(router, "--cluster.slot-map-object");
+    assert_eq!(object, flag(querier, "--cluster.slot-map-object"));
+    assert_eq!(object.split('/').next().unwrap(), text(router, "/metadata/namespace"));
+    assert_eq!(
+        json!(flag(router, "--cluster.shards-min").parse::<u64>().unwrap()),
+        shard["spec"]["replicas"]
+    );
+    for (account, verb, resource) in [
+        ("pyrometer-router", "create", "configmaps"),
+        ("pyrometer-router", "update", "configmaps"),
+        ("pyrometer-router", "update", "leases"),
+        ("pyrometer-router", "watch", "endpointslices"),
+        ("pyrometer-querier", "watch", "configmaps"),
+    ] {
+        assert!(may(&objects, account, verb, resource), "{account} {verb} {resource}");
+    }
+    assert!(!may(&objects, "pyrometer-querier", "update", "configmaps"));
     let dir = tempfile::tempdir().unwrap();
-    let made = dir.path().join("slots.json");
-    let mut create = command();
-    create.args(["slots", "create", made.to_str().unwrap(), "--replication=2"]);
-    create.args(shards.iter().map(|(name, url)| format!("--shard={name}={url}")));
-    create.args(routers.iter().map(|(name, url)| format!("--router={name}={url}")));
-    assert!(create.output().unwrap().status.success());
-    assert_eq!(map, std::fs::read_to_string(&made).unwrap());
     // Configurations can be used, and the shards' labels differ from pod to pod.
-    let files = named(&objects, "ConfigMap", "pyrometer-cell")["data"].as_object().unwrap();
+    let is_ours = |object: &&Value| {
+        object["kind"] == "ConfigMap" && text(object, "/metadata/name").starts_with("pyrometer-cell")
+    };
+    let files = objects.iter().find(is_ours).unwrap()["data"].as_object().unwrap();
     for (name, content) in files {
         let path = dir.path().join(name);
         std::fs::write(&path, content.as_str().unwrap()).unwrap();
@@ -324,15 +358,14 @@ fn the_parts_of_the_sharded_cell_find_each_other() {
         assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
     }
     assert!(files["shard.yml"].as_str().unwrap().contains("pyrometer_replica: ${POD_NAME}"));
-    let shard = named(&objects, "StatefulSet", "pyrometer-shard");
     let environment = &shard["spec"]["template"]["spec"]["containers"][0]["env"][0];
     assert_eq!(
         (&environment["name"], text(environment, "/valueFrom/fieldRef/fieldPath")),
         (&json!("POD_NAME"), "metadata.name")
     );
     // The agent writes to where routers are.
-    let router = named(&objects, "Service", "pyrometer-router");
-    let url = format!("http://pyrometer-router:{}/api/v1/write", router["spec"]["ports"][0]["port"]);
+    let writers = named(&objects, "Service", "pyrometer-router");
+    let url = format!("http://pyrometer-router:{}/api/v1/write", writers["spec"]["ports"][0]["port"]);
     assert!(files["agent.yml"].as_str().unwrap().contains(&url));
     for set in ["pyrometer-shard", "pyrometer-router", "pyrometer-querier"] {
         named(&objects, "PodDisruptionBudget", set);

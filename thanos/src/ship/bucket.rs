@@ -12,14 +12,17 @@ use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Files that are longer go in parts of this size, as Thanos' default has it.
-const PART_BYTES: usize = 64 << 20;
+/// Files that are longer go in parts of this size: three of them are in memory at most, and S3's ten thousand parts are
+/// more than an index can have.
+const PART_BYTES: usize = 8 << 20;
 /// The least that S3 takes as a part.
 const PART_BYTES_MIN: usize = 5 << 20;
 /// Parts under way at once; each is in memory.
 const PARTS_AT_ONCE: usize = 2;
 /// What is read from a file at once.
 const READ_BYTES: usize = 1 << 20;
+/// A request with a part must be through in this time: a part of the default size at 30 kB/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why a bucket does not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +91,6 @@ pub struct S3Options {
     pub insecure_skip_verify: bool,
     /// An authority (PEM) that is trusted besides those of the system.
     pub ca: Option<Vec<u8>>,
-    /// How long a request may take to be answered.
-    pub timeout: Option<Duration>,
     /// Files that are longer go in parts of this size.
     pub part_bytes: Option<usize>,
     /// How objects are encrypted where they lie.
@@ -211,12 +212,10 @@ fn s3(options: &S3Options) -> Result<impl ObjectStore, object_store::Error> {
     let scheme = if options.insecure { "http" } else { "https" };
     let mut client = ClientOptions::new()
         .with_allow_http(options.insecure)
+        .with_timeout(REQUEST_TIMEOUT)
         .with_allow_invalid_certificates(options.insecure_skip_verify);
     if let Some(ca) = &options.ca {
         client = client.with_root_certificate(object_store::Certificate::from_pem(ca)?);
-    }
-    if let Some(timeout) = options.timeout {
-        client = client.with_timeout(timeout);
     }
     let mut builder = AmazonS3Builder::new();
     if options.keys.is_none() {

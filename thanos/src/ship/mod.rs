@@ -131,6 +131,14 @@ impl Shipper {
     ) -> (Result<Shipped, ShipError>, Timestamp) {
         let mut blocks: Vec<&BlockMeta> = blocks.iter().collect();
         blocks.sort_by_key(|block| (block.min_time, block.ulid));
+        // What a crash has left would keep the space of blocks that are gone.
+        let staging = self.dir.join(STAGING_DIR);
+        match std::fs::remove_dir_all(&staging) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{}: {error}", staging.display());
+            }
+            _ => {}
+        }
         let mut record = Record::read(&self.dir);
         record.retain(&blocks.iter().map(|block| block.ulid.to_string()).collect());
         let outcome = self.round(&blocks, labels, now, &mut record).await;
@@ -205,10 +213,6 @@ struct Staging {
 impl Staging {
     fn new(data: &Path, name: &str) -> Result<Self, ShipError> {
         let (block, dir) = (data.join(name), data.join(STAGING_DIR).join(name));
-        // What a crash has left.
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).map_err(ShipError::local(&dir))?;
-        }
         let chunks = dir.join("chunks");
         std::fs::create_dir_all(&chunks).map_err(ShipError::local(&chunks))?;
         let mut staging = Self { dir, files: Vec::new() };
