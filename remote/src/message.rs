@@ -5,7 +5,7 @@
 use model::{FloatHistogram, Histogram, IntHistogram, Labels, Span};
 use tsdb::MetricKind;
 
-use crate::wire::Writer;
+use crate::wire::{Writer, varint_len};
 
 /// The time of a sample and the one from which on it counts, 0 where that is unknown, in milliseconds since the epoch.
 pub(crate) type Times = (i64, i64);
@@ -39,12 +39,22 @@ pub(crate) fn push_labels(series: &mut Writer, labels: &Labels) {
 }
 
 /// `Sample{value = 1, timestamp = 2, start_timestamp = 3}`
-pub(crate) fn push_sample(series: &mut Writer, number: u32, (ts, start_ts): Times, value: f64) {
-    series.message(number, |sample| {
-        sample.double(1, value);
-        sample.int64(2, ts);
-        sample.int64(3, start_ts);
-    });
+pub(crate) fn push_sample(series: &mut Writer, number: u32, times: Times, value: f64) {
+    series.message(number, |sample| push_fields(sample, times, value));
+}
+
+/// The fields of a sample.
+pub(crate) fn push_fields(sample: &mut Writer, (ts, start_ts): Times, value: f64) {
+    sample.double(1, value);
+    sample.int64(2, ts);
+    sample.int64(3, start_ts);
+}
+
+/// The bytes that these fields take; at most 31.
+pub(crate) fn sample_len((ts, start_ts): Times, value: f64) -> usize {
+    let int64 = |value: i64| if value == 0 { 0 } else { 1 + varint_len(value.cast_unsigned()) };
+    let double = if value.to_bits() == 0 { 0 } else { 9 };
+    double + int64(ts) + int64(start_ts)
 }
 
 /// `Exemplar{labels = 1, value = 2, timestamp = 3}`

@@ -8,7 +8,10 @@ use model::{HistogramValue, Labels, Timestamp};
 use tsdb::{MetricKind, Position};
 
 use super::series::{Name, Texts};
-use crate::message::{Times, push_exemplar, push_histogram, push_int_histogram, push_labels, push_sample};
+use crate::message::{
+    Times, push_exemplar, push_fields, push_histogram, push_int_histogram, push_labels, push_sample,
+    sample_len,
+};
 use crate::numbers::ByNumber;
 use crate::receive::{Protocol, Written};
 use crate::wire::{Writer, push_varint};
@@ -118,7 +121,17 @@ impl Batch {
     }
 
     pub(super) fn push_float(&mut self, name: Name<'_>, times: Times, value: f64) {
-        self.push(name, |series, _| push_sample(series, 2, times, value));
+        if self.symbols.is_none() {
+            // Nearly everything that is sent: all lengths are known before anything is written.
+            let fields = sample_len(times, value);
+            let length = name.encoded.len() + 2 + fields;
+            self.series.header(1, length);
+            self.series.0.extend_from_slice(name.encoded);
+            self.series.header(2, fields);
+            push_fields(&mut self.series, times, value);
+        } else {
+            self.push(name, |series, _| push_sample(series, 2, times, value));
+        }
         self.samples += 1;
         self.newest = self.newest.max(times.0);
     }

@@ -8,8 +8,8 @@
 //! being sent; when all are full the thread stops reading, and the log waits on disk.
 //!
 //! Arithmetic: a sample costs its labels (about 300 bytes, encoded once a series and copied), 20 bytes
-//! of its own, and snappy over both: 0.2 to 0.3 us. A known series costs its encoded labels and a map
-//! entry of 40 bytes.
+//! of its own, and snappy over both: 0.2 to 0.3 us (`cargo bench -p remote --bench send`). A known series costs its
+//! encoded labels, 32 bytes and 20 of a table.
 //!
 //! Metadata is a part of each series in 2.0, as far as the log has it; in 1.0 it is told now and then ([`MetadataOptions`]).
 //!

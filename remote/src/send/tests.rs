@@ -59,3 +59,41 @@ fn a_place_is_kept_and_a_damaged_one_is_told() {
     let error = Cursor::open(&path).err().unwrap();
     assert!(error.to_string().contains("one.cursor"), "{error}");
 }
+
+/// However the log is ordered, and whatever is named again, each number gives its own name.
+#[test]
+fn names_are_found_in_any_order() {
+    use super::series::Names;
+    use crate::receive::Protocol;
+    let labels = |number: u64| model::Labels::from_pairs([("__name__", format!("m{number}"))]);
+    let keep: super::Relabel = std::sync::Arc::new(|labels| {
+        let dropped = labels.get("__name__").is_some_and(|name| name.ends_with('7'));
+        (!dropped).then(|| labels.clone())
+    });
+    for protocol in [Protocol::V1, Protocol::V2] {
+        let mut names = Names::new(protocol, model::Labels::empty(), Some(keep.clone()));
+        let mut known: std::collections::BTreeSet<u64> = (0..50).collect();
+        known.iter().for_each(|number| names.learn(*number, &labels(*number)));
+        let mut random = 9u64;
+        for round in 0..400u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // In order, backwards, and anyhow.
+            let number =
+                [round % 50, 49 - round % 50, random >> 33][usize::try_from(round / 134).unwrap()] % 52;
+            if round % 90 == 0 {
+                names.learn(number, &labels(number));
+                known.insert(number);
+            }
+            let found = names.get(number).map(|name| match protocol {
+                Protocol::V1 => String::from_utf8_lossy(&name.encoded[14..]).into_owned(),
+                Protocol::V2 => name.texts.text(name.numbers[1]).to_owned(),
+            });
+            let wanted = (known.contains(&number) && number % 10 != 7).then(|| format!("m{number}"));
+            assert_eq!(found, wanted, "{round}");
+        }
+        names.clear();
+        assert!(names.get(1).is_none() && names.len() == 0);
+        names.learn(1, &labels(7));
+        assert!(names.get(1).is_none(), "it is still relabelled");
+    }
+}

@@ -5,7 +5,7 @@
 
 mod write;
 
-pub(crate) use write::{Writer, push_varint};
+pub(crate) use write::{Writer, push_varint, varint_len};
 
 /// Bytes that are no protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@ pub(crate) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Bytes that a number takes.
-fn varint_len(value: u64) -> usize {
+pub(crate) fn varint_len(value: u64) -> usize {
     (value | 1).ilog2() as usize / 7 + 1
 }
 
@@ -90,6 +90,12 @@ impl Writer {
         self.key(number, 2);
         self.push_varint(value.len() as u64);
         self.0.extend_from_slice(value);
+    }
+
+    /// The key and the length of a message that is written behind it.
+    pub(crate) fn header(&mut self, number: u32, length: usize) {
+        self.key(number, 2);
+        self.push_varint(length as u64);
     }
 
     /// A message, which is written by `fill`. It is there even if it is empty.
