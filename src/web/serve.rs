@@ -143,8 +143,9 @@ async fn accept(
         let Some(slot) = slot else { break };
         let _ = stream.set_nodelay(true);
         let (shared, watcher) = (Arc::clone(&shared), graceful.watcher());
+        // Known from here on, so that those who came later do not seem to have come first.
+        let doing = Doing::new(&shared.idle);
         tokio::spawn(async move {
-            let doing = Doing::new(&shared.idle);
             tokio::select! {
                 () = shared.connection((stream, peer), &doing, watcher) => {}
                 () = doing.closed() => tracing::debug!(%peer, "an idle connection is closed for another one"),

@@ -110,7 +110,7 @@ fn clients_that_mean_harm_keep_nobody_from_being_answered() {
 #[test]
 fn a_client_that_has_been_answered_goes_on_with_its_connection() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), &["--kubernetes=off", "--web.max-connections=8"]);
+    let server = Server::start(dir.path(), &["--kubernetes=off", "--web.max-connections=64"]);
     server.wait_for_history();
     let address = server.url.trim_start_matches("http://").to_owned();
     let mut good = TcpStream::connect(&address).unwrap();
@@ -122,7 +122,7 @@ fn a_client_that_has_been_answered_goes_on_with_its_connection() {
     };
     ask();
     // Whoever asks now and then is never the one that has been idle for longest.
-    for number in 0..40 {
+    for number in 0..300 {
         let stream = harm(&address, number);
         if number % 4 == 3 {
             ask();
