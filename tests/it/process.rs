@@ -188,6 +188,13 @@ fn unchunk(mut body: &str) -> String {
     out
 }
 
+/// A program of the folder in `PYROMETER_NEWER_DIR`, where newer releases than those installed may lie. No run depends
+/// on it.
+pub(crate) fn newer(program: &str) -> Option<String> {
+    let path = Path::new(&std::env::var_os("PYROMETER_NEWER_DIR")?).join(program);
+    path.exists().then(|| path.display().to_string())
+}
+
 /// Whether a counterpart is there; if not, says so, and in CI fails.
 pub(crate) fn installed(program: &str) -> bool {
     let there = Command::new(program)

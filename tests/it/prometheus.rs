@@ -9,16 +9,15 @@ use serde_json::Value;
 
 use crate::process::{PATIENCE, get};
 
-/// A newer one than Debian's stable release has; optional.
-pub(crate) const NEWER: &str = "/tmp/sid/usr/bin/prometheus";
-
-/// Whether there is a newer one; says so if not.
-pub(crate) fn newer_is_there() -> bool {
-    let there = Path::new(NEWER).exists();
-    if !there {
-        eprintln!("SKIPPED: no newer Prometheus than the installed one at {NEWER}");
+/// A newer one than the one that is installed, from the folder in `PYROMETER_NEWER_DIR`; says so if there is none.
+pub(crate) fn newer() -> Option<String> {
+    let found = crate::process::newer("prometheus");
+    if found.is_none() {
+        eprintln!(
+            "SKIPPED: PYROMETER_NEWER_DIR names no folder with a newer Prometheus than the installed one"
+        );
     }
-    there
+    found
 }
 
 /// A running Prometheus. Dropping it kills it.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::answers::difference;
 use crate::neighbours::with_history;
 use crate::process::{Server, escape, installed, request, run};
-use crate::prometheus::{NEWER, Prometheus, newer_is_there, now_s, page};
+use crate::prometheus::{Prometheus, newer, now_s, page};
 
 /// What is asked of the server itself, and through one that reads from it.
 const EXPRESSIONS: [&str; 6] = [
@@ -66,10 +66,7 @@ fn a_server_over_prometheus_answers_as_prometheus() {
     if !(installed("prometheus") && installed("promtool")) {
         return;
     }
-    for program in ["prometheus", NEWER] {
-        if program == NEWER && !newer_is_there() {
-            continue;
-        }
+    for program in ["prometheus".to_owned()].into_iter().chain(newer()) {
         let dir = tempfile::tempdir().unwrap();
         let end = now_s() / 60 * 60 - 53;
         let (text, data) = (dir.path().join("page.txt"), dir.path().join("theirs"));
@@ -77,7 +74,7 @@ fn a_server_over_prometheus_answers_as_prometheus() {
         let path = |path: &Path| path.display().to_string();
         run("promtool", &["tsdb", "create-blocks-from", "openmetrics", &path(&text), &path(&data)]);
         let config = "global: {external_labels: {dc: there}}\nscrape_configs: []\n";
-        let theirs = Prometheus::start_of(program, &data, config, &[]);
+        let theirs = Prometheus::start_of(&program, &data, config, &[]);
         let reader = reader(&dir.path().join("reader"), &theirs.url, "");
         compare(&reader, |path| theirs.json(path), end);
     }

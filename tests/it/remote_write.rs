@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::process::{Server, escape, get, installed};
-use crate::prometheus::{NEWER, Prometheus, newer_is_there, now_s};
+use crate::prometheus::{Prometheus, newer, now_s};
 
 /// Fields of protobuf messages, as few as a test needs.
 fn varint(mut value: u64) -> Vec<u8> {
@@ -225,16 +225,15 @@ const THEIR_FLAGS: [&str; 2] =
 
 #[test]
 fn requests_are_answered_as_prometheus_answers_them() {
-    let programs: Vec<&str> =
-        ["prometheus", NEWER].into_iter().filter(|program| installed(program)).collect();
-    for program in programs {
+    let installed = installed("prometheus").then(|| "prometheus".to_owned());
+    for program in installed.into_iter().chain(newer()) {
         let dir = tempfile::tempdir().unwrap();
-        let theirs = Prometheus::start_of(program, &dir.path().join("theirs"), "", &THEIR_FLAGS);
+        let theirs = Prometheus::start_of(&program, &dir.path().join("theirs"), "", &THEIR_FLAGS);
         let ours = ours(dir.path(), &[]);
         let now = now_s() * 1000;
         compare(&ours, &theirs, first_cases(now));
         // 2.42 looks at no header and knows no 2.0.
-        if program == NEWER {
+        if program != "prometheus" {
             compare(&ours, &theirs, header_cases(now));
             compare(&ours, &theirs, second_cases(now));
         }
@@ -275,12 +274,10 @@ fn config(sender: &str, receiver: &str, target: &str) -> String {
 /// 2.0 from us to Prometheus and to ourselves, and from Prometheus to us, all of it, with what metrics mean.
 #[test]
 fn the_second_version_goes_both_ways() {
-    if !newer_is_there() {
-        return;
-    }
+    let Some(program) = newer() else { return };
     let dir = tempfile::tempdir().unwrap();
     let receiver = ours(&dir.path().join("receiver"), &[]);
-    let theirs = Prometheus::start_of(NEWER, &dir.path().join("theirs"), "", &THEIR_FLAGS);
+    let theirs = Prometheus::start_of(&program, &dir.path().join("theirs"), "", &THEIR_FLAGS);
     let target = theirs.url.strip_prefix("http://").unwrap();
     let path = dir.path().join("sender.yml");
     let both = config("us", &receiver.url, target)
@@ -294,7 +291,7 @@ fn the_second_version_goes_both_ways() {
     let sender = Server::start(&dir.path().join("sender"), &flags);
     let text = config("them", &receiver.url, target);
     let metadata = ["--enable-feature=metadata-wal-records"];
-    let second = Prometheus::start_of(NEWER, &dir.path().join("second"), &text, &metadata);
+    let second = Prometheus::start_of(&program, &dir.path().join("second"), &text, &metadata);
 
     let all = "count({job=\"it\", from=";
     receiver.wait_for_rows(&format!("{all}\"us\"}}) > 100"));

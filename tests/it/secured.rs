@@ -3,16 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, client};
-use crate::process::{installed, output, run};
+use crate::process::{installed, newer, output, run};
 
 const M: &str = "/apis/metrics.k8s.io/v1beta1";
 
 /// Every kubectl that is installed.
-fn kubectls() -> Vec<&'static str> {
-    let all = ["kubectl", "/tmp/sid/usr/bin/kubectl"];
-    all.into_iter()
-        .filter(|program| *program == "kubectl" || std::path::Path::new(program).exists())
-        .collect()
+fn kubectls() -> Vec<String> {
+    ["kubectl".to_owned()].into_iter().chain(newer("kubectl")).collect()
 }
 
 #[test]
@@ -39,7 +36,7 @@ fn kubectl_sees_all_three_groups() {
         ];
         let kubectl = |more: &[&str]| {
             let all: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
-            run(program, &all)
+            run(&program, &all)
         };
         let pods = kubectl(&["top", "pods", "-n", "default"]);
         let rows: Vec<Vec<&str>> =
@@ -84,7 +81,7 @@ fn kubectl_sees_all_three_groups() {
         assert!(raw.contains("ExternalMetricValueList"), "{raw}");
         let all: Vec<&str> =
             arguments.iter().map(String::as_str).chain(["top", "pod", "-n", "default", "nope"]).collect();
-        assert!(String::from_utf8_lossy(&output(program, &all).stderr).contains("not found"));
+        assert!(String::from_utf8_lossy(&output(&program, &all).stderr).contains("not found"));
     }
     cluster.stop();
 }
