@@ -134,6 +134,8 @@ mod tests {
         });
         let second = pool.run(id).await.unwrap();
         assert_ne!(first, second);
+        // The second one waits before the first one does.
+        settle(&pool, 1);
         release.send(()).unwrap();
         assert_eq!(blocked.await, Some(first));
         settle(&pool, 2);

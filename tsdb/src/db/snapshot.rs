@@ -120,7 +120,7 @@ impl Snapshot {
         }
     }
 
-    /// Collects texts of all sources, ascending.
+    /// Collects texts of all sources, ascending and each once. Those of a block come in order, which sorting makes use of.
     fn texts(
         &self,
         matchers: &[Matcher],
@@ -128,7 +128,7 @@ impl Snapshot {
         limit: usize,
         collect: &mut Collect<'_>,
     ) -> Result<Vec<String>, StorageError> {
-        let mut texts = BTreeSet::new();
+        let mut texts = Vec::new();
         let selection = Selection::new(matchers, range);
         for (_, block) in self.blocks_in(range) {
             let whole = matchers.is_empty() && block.tombstones.len() == 0;
@@ -143,13 +143,15 @@ impl Snapshot {
             // The head's tables are in memory; they cannot be malformed.
             let _ = collect(Source::Head(&catalog, &ids), &mut texts);
         }
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        Ok(texts.into_iter().take(limit).collect())
+        texts.sort();
+        texts.dedup();
+        texts.truncate(if limit == 0 { usize::MAX } else { limit });
+        Ok(texts)
     }
 }
 
-/// Adds the texts of one source.
-type Collect<'a> = dyn FnMut(Source<'_>, &mut BTreeSet<String>) -> Result<(), Malformed> + 'a;
+/// Adds the texts of one source, perhaps some of them several times.
+type Collect<'a> = dyn FnMut(Source<'_>, &mut Vec<String>) -> Result<(), Malformed> + 'a;
 
 /// A source of label texts, with the series that count (`None`: all).
 enum Source<'a> {
@@ -329,18 +331,19 @@ impl Querier for Snapshot {
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
         self.texts(matchers, range, limit, &mut |source, texts| {
-            let mut add = |text: &str| {
-                if !texts.contains(text) {
-                    texts.insert(text.to_owned());
-                }
-            };
             match source {
-                Source::Head(catalog, ids) => catalog.names_of(ids).for_each(add),
-                Source::Block(block, None) => block.index.names().for_each(add),
+                Source::Head(catalog, ids) => texts.extend(catalog.names_of(ids).map(str::to_owned)),
+                Source::Block(block, None) => texts.extend(block.index.names().map(str::to_owned)),
                 Source::Block(block, Some(ids)) => {
+                    let mut names = BTreeSet::new();
                     for id in ids.iter() {
-                        block.index.visit_labels(id, |name, _| add(name))?;
+                        block.index.visit_labels(id, |name, _| {
+                            if !names.contains(name) {
+                                names.insert(name.to_owned());
+                            }
+                        })?;
                     }
+                    texts.extend(names);
                 }
             }
             Ok(())
@@ -355,11 +358,7 @@ impl Querier for Snapshot {
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
         self.texts(matchers, range, limit, &mut |source, texts| {
-            let mut add = |text: &str| {
-                if !texts.contains(text) {
-                    texts.insert(text.to_owned());
-                }
-            };
+            let mut add = |text: &str| texts.push(text.to_owned());
             match source {
                 Source::Head(catalog, ids) => catalog.values_of(name, ids).into_iter().for_each(add),
                 Source::Block(block, Some(ids)) if ids.cardinality() < block.index.value_count(name) => {
