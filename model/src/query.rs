@@ -1,6 +1,5 @@
 //! How an engine reads a store.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -145,10 +144,6 @@ pub trait SeriesSet: Send + Sync {
             }
         });
     }
-
-    /// Says that these series are about to be read, with their samples or only the newest: a store may bring them
-    /// nearer, all at once. It changes nothing.
-    fn expect(&self, _indices: Range<usize>, _with_samples: bool) {}
 
     /// Whether a series may have a label `name`.
     fn may_have_label(&self, name: &str) -> bool {

@@ -48,9 +48,6 @@ const ALONE_MAX: usize = 512;
 /// Series that are computed together before they are folded, at most: enough to feed all workers.
 const BATCH_MAX: usize = 4096;
 
-/// Series that a worker takes at once, at most: they fit its cache.
-const PART_MAX: usize = 512;
-
 /// Cells of the columns that are computed together: few enough to be forgotten, 1 MiB.
 const CELLS: usize = 128 << 10;
 
@@ -328,20 +325,15 @@ impl<'a> Evaluator<'a> {
         };
         // Of very long columns only a few fit.
         let batch = (CELLS / grid.count).clamp(1, BATCH_MAX).min(source.len());
-        let part = (batch / (4 * pool.current_num_threads())).clamp(1, PART_MAX);
         let bytes = 2 * batch * grid.count * size_of::<f64>();
         self.account.hold(0, bytes, expr)?;
         let compute_all = |first: usize, items: &mut [(Column, T)]| {
             let count = items.len().min(source.len() - first);
-            items[..count].par_chunks_mut(part).enumerate().try_for_each_init(
-                Scratch::default,
-                |scratch, (number, items)| {
-                    let first = first + number * part;
-                    source.expect(first..first + items.len());
-                    let mut items = (first..).zip(items);
-                    items.try_for_each(|(at, item)| compute(at, scratch, item))
-                },
-            )
+            items[..count]
+                .par_iter_mut()
+                .enumerate()
+                .with_min_len(16)
+                .try_for_each_init(Scratch::default, |scratch, (at, item)| compute(first + at, scratch, item))
         };
         let mut now = vec![(Column::default(), T::default()); batch];
         let mut next = now.clone();

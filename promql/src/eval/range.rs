@@ -1,7 +1,6 @@
 //! Range selectors: a window that slides over the samples of one series.
 
 use std::cell::Cell;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -316,12 +315,6 @@ impl Source for Ranged<'_> {
                 let labels = series[at].0.iter();
                 labels.filter(|(name, _)| names.iter().any(|n| n == name)).for_each(|(n, v)| visit(n, v));
             }
-        }
-    }
-
-    fn expect(&self, series: Range<usize>) {
-        if let Input::Store { set, .. } = &self.input {
-            set.expect(series, true);
         }
     }
 

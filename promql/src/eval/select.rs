@@ -1,6 +1,5 @@
 //! Instant selectors: the newest sample within the look-back, unless it says that the series ended.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -78,10 +77,6 @@ impl Source for InstantSelector<'_> {
 
     fn visit_some_labels(&self, at: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
         self.set.visit_some_labels(at, names, visit);
-    }
-
-    fn expect(&self, series: Range<usize>) {
-        self.set.expect(series, self.grid.count > 1);
     }
 
     fn labels(&self, at: usize) -> Labels {

@@ -8,7 +8,6 @@
 //! takes 16 bytes and about 1 ns to copy where decoding takes 5. [`KEPT_MAX`] bounds what a query keeps, to
 //! two million samples; series beyond are decoded by each reader, as they would be without this.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -97,10 +96,6 @@ impl SeriesSet for Kept<'_> {
 
     fn visit_some_labels(&self, index: usize, names: &[String], visit: &mut dyn FnMut(&str, &str)) {
         self.inner.visit_some_labels(index, names, visit);
-    }
-
-    fn expect(&self, indices: Range<usize>, with_samples: bool) {
-        self.inner.expect(indices, with_samples);
     }
 
     fn may_have_label(&self, name: &str) -> bool {

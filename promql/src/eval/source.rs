@@ -4,8 +4,6 @@
 //! series at once, and computes the column of any of them on demand. So an aggregation holds its
 //! accumulators and a batch of columns, never all series.
 
-use std::ops::Range;
-
 use hashbrown::HashMap;
 use model::{Labels, METRIC_NAME, Samples};
 
@@ -46,9 +44,6 @@ pub(crate) trait Source: Sync {
             }
         });
     }
-
-    /// Says that these series are about to be read.
-    fn expect(&self, _series: Range<usize>) {}
 
     /// The labels of series `at`.
     fn labels(&self, at: usize) -> Labels;
@@ -162,10 +157,6 @@ impl Source for Mapped<'_> {
                 visit(name, value);
             }
         });
-    }
-
-    fn expect(&self, series: Range<usize>) {
-        self.inner.expect(series);
     }
 
     fn labels(&self, at: usize) -> Labels {

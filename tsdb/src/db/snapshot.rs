@@ -1,7 +1,6 @@
 //! What a query sees.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -221,13 +220,6 @@ impl SeriesSet for Set<'_> {
             }
             None => self.snapshot.inner.head.catalog.read_recursive().visit_some(id, names, visit),
         }
-    }
-
-    fn expect(&self, indices: Range<usize>, with_samples: bool) {
-        let head = self.snapshot.head_source();
-        let entries = indices.flat_map(|index| self.merged.entries(index));
-        let ids: Vec<u32> = entries.filter(|(source, _)| *source == head).map(|(_, id)| *id).collect();
-        self.snapshot.inner.head.expect(&ids, with_samples);
     }
 
     fn may_have_label(&self, name: &str) -> bool {

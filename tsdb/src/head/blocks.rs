@@ -65,13 +65,6 @@ impl Blocks {
         &self.regions[block as usize / REGION_BLOCKS][start..start + BLOCK_BYTES]
     }
 
-    /// Looks at the first and the last block of a chain; see [`super::Head::expect`].
-    pub(super) fn touch(&self, chain: Chain) -> usize {
-        let blocks = [chain.first, chain.last];
-        let bytes = blocks.into_iter().filter(|block| *block != NONE).map(|block| self.block(block)[0]);
-        bytes.map(usize::from).sum()
-    }
-
     #[cold]
     fn extend(&mut self, chain: &mut Chain) {
         self.used += 1;

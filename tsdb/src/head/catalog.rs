@@ -205,12 +205,6 @@ impl Catalog {
             .map(|(&name, &value)| (self.symbols.text(name), self.symbols.text(value)))
     }
 
-    /// See [`super::Head::expect`].
-    pub(crate) fn touch(&self, ids: &[u32]) -> usize {
-        let rows = ids.iter().filter_map(|id| self.rows.get(*id as usize));
-        rows.map(|row| row.values.first().map_or(0, |symbol| usize::from(*symbol == Symbol::default()))).sum()
-    }
-
     /// Calls `visit` with those labels of a series that are among `names`, both ascending. Values of other
     /// labels, which lie scattered in memory, are not touched.
     pub(crate) fn visit_some(&self, id: u32, names: &[String], visit: &mut dyn FnMut(&str, &str)) {

@@ -387,24 +387,6 @@ impl Head {
         shard.get(id).map_or(Ok(Vec::new()), |series| series.visible(range, extent, &self.files))
     }
 
-    /// Touches what series have in memory. Each has its parts in five places, and whoever reads one series after the
-    /// other waits some 80 ns for each of them; looked at together, a dozen are fetched at the same time.
-    pub(crate) fn expect(&self, ids: &[u32], with_samples: bool) {
-        let mut seen = 0;
-        for (number, shard) in self.shards.iter().enumerate() {
-            let own = || ids.iter().filter(|id| shard_of(**id) == number).map(|id| slot_of(*id));
-            let shard = shard.lock();
-            let lines = || own().filter_map(|slot| shard.lines.get(slot));
-            seen += lines().map(|line| usize::from(line.words)).sum::<usize>();
-            if with_samples {
-                seen += own().filter_map(|slot| shard.rests.get(slot)).map(Rest::touch).sum::<usize>();
-                seen += lines().map(|line| shard.store.touch(line.floats().0)).sum::<usize>();
-            }
-        }
-        seen += self.catalog.read_recursive().touch(ids);
-        std::hint::black_box(seen);
-    }
-
     /// Appends the samples of a series in `range` as `view` may see them.
     pub(crate) fn samples(
         &self,

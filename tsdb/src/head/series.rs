@@ -110,19 +110,7 @@ pub(crate) enum Refusal {
     Repeated,
 }
 
-impl Rest {
-    /// See [`super::Head::expect`].
-    pub(super) fn touch(&self) -> usize {
-        self.mapped.len()
-    }
-}
-
 impl Store {
-    /// See [`super::Head::expect`].
-    pub(super) fn touch(&self, chain: Chain) -> usize {
-        self.blocks.touch(chain)
-    }
-
     /// Where most blocks are free, since many chunks were full at the same time, moves the others together and
     /// gives the rest back to the allocator.
     pub(super) fn compact<'a>(&mut self, lines: impl Iterator<Item = &'a mut Line>) {
