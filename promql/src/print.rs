@@ -91,11 +91,17 @@ impl Display for Number {
     }
 }
 
-/// Seconds in milliseconds, by way of whole nanoseconds.
-fn milliseconds(seconds: f64) -> i64 {
-    #[expect(clippy::cast_possible_truncation, reason = "saturates; the parser bounds durations")]
-    let nanoseconds = (seconds * 1e9).round() as i64;
-    nanoseconds / 1_000_000
+/// Seconds in milliseconds, by way of whole nanoseconds as long as floats have these: beyond a hundred days a whole
+/// number of seconds would lose a millisecond on that way.
+#[expect(clippy::cast_possible_truncation, reason = "saturates; the parser bounds durations")]
+pub(crate) fn milliseconds(seconds: f64) -> i64 {
+    const NANOSECONDS_EXACT: f64 = 9_007_199_254_740_992.0;
+    let nanoseconds = (seconds * 1e9).round();
+    if nanoseconds.abs() < NANOSECONDS_EXACT {
+        nanoseconds as i64 / 1_000_000
+    } else {
+        (seconds * 1e3).round() as i64
+    }
 }
 
 /// A duration in brackets or after `offset`: a plain number is shown as a duration.

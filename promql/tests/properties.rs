@@ -199,3 +199,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn long_durations_keep_their_last_second() {
+    let options = ParseOptions::experimental();
+    for text in ["7707 * 7777277077s", "x[9000000001s]", "1s", "9223372036s"] {
+        let expr = parse(text, &options).unwrap();
+        assert_eq!(parse(&expr.to_string(), &options).unwrap(), expr, "{text}: {expr}");
+    }
+}

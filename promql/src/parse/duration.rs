@@ -48,10 +48,8 @@ fn literal(
             Err(input.fail(ParseErrorKind::Value, span, "duration out of range".to_owned()))
         }
         Duration::Number(number) => {
-            #[expect(clippy::cast_possible_truncation, reason = "the bound was checked")]
-            let nanoseconds = (number.value * 1e9).round() as i64;
             #[expect(clippy::cast_precision_loss, reason = "below 2^53 milliseconds")]
-            let value = (nanoseconds / 1_000_000) as f64 / 1000.0;
+            let value = crate::print::milliseconds(number.value) as f64 / 1000.0;
             Ok(Duration::Number(Number { value, is_duration: true }))
         }
         other => Ok(other),
