@@ -289,6 +289,11 @@ impl Snapshot {
         selection: &Selection<'_>,
         sorted: bool,
     ) -> Result<Set<'_>, StorageError> {
+        if self.inner.head.is_log_only() {
+            let what =
+                format!("{} has a log only, of which no samples can be selected", self.dir().display());
+            return Err(StorageError::Unavailable(what));
+        }
         let range = selection.range;
         let mut sources = Vec::new();
         for (number, block) in self.blocks_in(range) {

@@ -18,6 +18,7 @@
 mod blocks;
 pub(crate) mod catalog;
 pub(crate) mod exemplars;
+mod joining;
 pub(crate) mod late;
 mod line;
 pub(crate) mod mapped;
@@ -47,7 +48,7 @@ use mapped::{Found, MappedChunks};
 use metadata::AllMetadata;
 use names::Names;
 use past::Past;
-use series::{Extent, Rest, Rules, Series, Store};
+use series::{Chunks, Extent, Rest, Rules, Series, Store};
 use slab::Slab;
 use snapshots::Snapshots;
 pub(crate) use visible::Visible;
@@ -210,7 +211,7 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(rules: Rules, series_max: Option<u64>, files: MappedChunks, names: Arc<Names>) -> Self {
         Self {
-            catalog: RwLock::default(),
+            catalog: RwLock::new(Catalog::new(rules.chunks != Chunks::None)),
             shards: std::array::from_fn(|_| Mutex::default()),
             snapshots: Snapshots::default(),
             min_valid: AtomicI64::new(i64::MIN),
@@ -234,7 +235,12 @@ impl Head {
 
     /// Whether samples have start times here.
     pub(crate) fn keeps_starts(&self) -> bool {
-        self.rules.xor2
+        self.rules.chunks == Chunks::Xor2
+    }
+
+    /// Whether samples go to the log only.
+    pub(crate) fn is_log_only(&self) -> bool {
+        self.rules.chunks == Chunks::None
     }
 
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
@@ -248,6 +254,9 @@ impl Head {
     /// The oldest time that is accepted: half a block before the newest sample, and nothing that a
     /// block may hold already.
     pub(crate) fn accepts_from(&self) -> Timestamp {
+        if self.is_log_only() {
+            return i64::MIN;
+        }
         let newest = self.max_ts().map_or(i64::MIN, |max| max.saturating_sub(self.rules.range_ms / 2));
         newest.max(self.min_valid.load(Ordering::Acquire))
     }
@@ -342,6 +351,10 @@ impl Head {
     pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: f64) -> bool {
         let Some(mut found) = shard.resolve(series) else { return false };
         found.set_committed();
+        if self.is_log_only() {
+            found.note(&Sample::float(ts, value));
+            return true;
+        }
         if found.check(ts, value).is_err() {
             return false;
         }
@@ -355,6 +368,10 @@ impl Head {
     pub(crate) fn apply_sample(&self, shard: &mut Shard, series: SeriesRef, sample: &Sample) -> bool {
         let Some(mut found) = shard.resolve(series) else { return false };
         found.set_committed();
+        if self.is_log_only() {
+            found.note(sample);
+            return true;
+        }
         if found.check_sample(sample).is_err() {
             return false;
         }
@@ -505,17 +522,33 @@ impl Head {
         // Appends that came meanwhile are newer than `min`, and lower the bound by themselves.
         let oldest = if oldest == i64::MAX { oldest } else { oldest.max(min) };
         self.min_ts.store(oldest, Ordering::Release);
-        self.drop_series(empty)
+        self.drop_series(empty, &|series| series.is_empty())
     }
 
-    fn drop_series(&self, mut ids: Vec<u32>) -> Vec<u64> {
+    /// Drops the series of a head without chunks that have had no sample at or after `since`. Returns their names in
+    /// the log.
+    pub(crate) fn drop_silent(&self, since: Timestamp) -> Vec<u64> {
+        let silent = |series: &Series<'_>| series.max_ts().is_none_or(|newest| newest < since);
+        let mut found = Vec::new();
+        for (number, shard) in self.shards.iter().enumerate() {
+            shard.lock().for_each(|slot, mut series| {
+                // One that has no sample at all may be about to get its first.
+                if silent(&series) && (series.max_ts().is_some() || !series.spare()) {
+                    found.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX));
+                }
+            });
+        }
+        self.drop_series(found, &silent)
+    }
+
+    fn drop_series(&self, mut ids: Vec<u32>, is_over: &dyn Fn(&Series<'_>) -> bool) -> Vec<u64> {
         ids.sort_unstable();
         let mut dropped = Vec::new();
         let mut catalog = self.catalog.write();
         ids.retain(|&id| {
             let mut shard = self.shard(id);
             let Some(mut series) = shard.get(id) else { return false };
-            let gone = series.is_empty() && !series.is_pending() && !self.late.has(id);
+            let gone = is_over(&series) && !series.is_pending() && !self.late.has(id);
             if gone {
                 dropped.push(series.wal_ref());
                 series.end();
