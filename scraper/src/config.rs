@@ -360,13 +360,13 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// `oauth2`: the client credentials grant.
+/// `oauth2`: how a token is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuth2 {
     /// `client_id`
     pub client_id: String,
-    /// `client_secret`
-    pub client_secret: Secret,
+    /// `grant_type`
+    pub grant: Grant,
     /// `token_url`
     pub token_url: String,
     /// `scopes`
@@ -375,6 +375,64 @@ pub struct OAuth2 {
     pub endpoint_params: Vec<(String, String)>,
     /// How the token server is reached.
     pub http: HttpOptions,
+}
+
+/// What a token server is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// `client_credentials`: the client's secret (RFC 6749 4.4). Without one the file is read, but nothing is asked.
+    Credentials(Option<Secret>),
+    /// `urn:ietf:params:oauth:grant-type:jwt-bearer`: a statement that the client signs (RFC 7523).
+    Assertion(Box<Assertion>),
+}
+
+/// A statement about the client, made and signed anew for each token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assertion {
+    /// `client_certificate_key`: PEM of an RSA key.
+    pub key: Option<Secret>,
+    /// `client_certificate_key_id`; empty if the server needs no hint.
+    pub key_id: String,
+    /// `signature_algorithm`
+    pub algorithm: SignatureAlgorithm,
+    /// `iss`; empty for the client's id.
+    pub issuer: String,
+    /// `audience`; empty for the token server's URL.
+    pub audience: String,
+    /// `claims`: added to the others, and put in their place.
+    pub claims: serde_json::Map<String, serde_json::Value>,
+    /// When it is made.
+    pub clock: WallClock,
+}
+
+/// How an assertion is signed: PKCS #1 v1.5 with a hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SignatureAlgorithm {
+    /// SHA-256
+    #[default]
+    Rs256,
+    /// SHA-384
+    Rs384,
+    /// SHA-512
+    Rs512,
+}
+
+/// A [`Clock`] as a part of options, which are the same with any clock.
+#[derive(Clone)]
+pub struct WallClock(pub Clock);
+
+impl PartialEq for WallClock {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for WallClock {}
+
+impl std::fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WallClock")
+    }
 }
 
 /// The `Authorization` header.

@@ -6,7 +6,7 @@
 use model::histogram::CUSTOM_BUCKETS_SCHEMA;
 use model::{Histogram, HistogramValue, Span, Timestamp};
 
-use crate::exposition::{MetricType, Sample, series_labels};
+use crate::exposition::{Exemplar, MetricType, Sample, series_labels};
 
 /// What a line is part of.
 #[derive(Clone, Copy)]
@@ -28,6 +28,8 @@ pub(crate) struct Converter {
     buckets: Vec<(f64, f64)>,
     sum: f64,
     count: Option<f64>,
+    /// Those of its buckets, as far as they have a time.
+    exemplars: Vec<tsdb::Exemplar>,
     scratch: Vec<u8>,
     /// The last native histogram: its classic lines are not converted once more.
     native: Vec<u8>,
@@ -38,6 +40,15 @@ pub(crate) struct Converted {
     pub(crate) series: Vec<u8>,
     pub(crate) ts: Option<Timestamp>,
     pub(crate) value: HistogramValue,
+    pub(crate) exemplars: Vec<tsdb::Exemplar>,
+}
+
+/// An exemplar with its labels taken apart. Without a time of its own it has that of its sample, if that has one.
+pub(crate) fn exemplar_of(exemplar: &Exemplar<'_>, ts: Option<Timestamp>) -> Option<tsdb::Exemplar> {
+    let mut pairs = Vec::new();
+    series_labels(exemplar.labels, MetricType::Unknown, &mut pairs).ok()?;
+    let ts = exemplar.ts.or(ts).unwrap_or(crate::page::UNTIMED);
+    Some(tsdb::Exemplar { labels: model::Labels::from_pairs(pairs), ts, value: exemplar.value })
 }
 
 impl Converter {
@@ -76,6 +87,8 @@ impl Converter {
             Part::Sum => self.sum = sample.value,
             Part::Count => self.count = Some(sample.value),
         }
+        let timed = sample.exemplar.as_ref().filter(|exemplar| exemplar.ts.is_some());
+        self.exemplars.extend(timed.and_then(|exemplar| exemplar_of(exemplar, None)));
         (true, finished)
     }
 
@@ -101,13 +114,14 @@ impl Converter {
         let mut buckets = std::mem::take(&mut self.buckets);
         let (count, sum) = (self.count.take(), std::mem::take(&mut self.sum));
         let (series, ts) = (std::mem::take(&mut self.series), self.ts.take());
+        let exemplars = std::mem::take(&mut self.exemplars);
         if buckets.is_empty() {
             return None;
         }
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         buckets.dedup_by(|a, b| a.0 == b.0);
         let value = histogram(&buckets, count, sum)?;
-        Some(Converted { series, ts, value })
+        Some(Converted { series, ts, value, exemplars })
     }
 }
 

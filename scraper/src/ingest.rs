@@ -358,14 +358,16 @@ impl Ingest {
         new: &[NewSeries],
     ) -> Result<(), Refusal> {
         let honor = scrape.job.honor_timestamps;
-        let mut exemplars = parsed.exemplars().iter().peekable();
+        let mut exemplars = parsed.exemplars();
         let mut starts = parsed.starts().iter().peekable();
         for (at, point) in parsed.points.iter().enumerate() {
             let series = match point.slot() {
                 Slot::Known(at) => self.cache.series(at),
                 Slot::New(n) => new.get(n as usize).and_then(NewSeries::series),
             };
-            let exemplar = exemplars.next_if(|(point, _)| *point == at);
+            let own = exemplars.iter().take_while(|(point, _)| *point == at).count();
+            let (examples, others) = exemplars.split_at(own);
+            exemplars = others;
             let start = starts.next_if(|(point, _)| *point == at).map_or(0, |(_, start)| *start);
             let Some(series) = series else { continue };
             let ts = point.ts().filter(|_| honor).unwrap_or(scrape.at);
@@ -379,7 +381,7 @@ impl Ingest {
             };
             match appended {
                 Ok(()) => {
-                    if let Some((_, exemplar)) = exemplar {
+                    for (_, exemplar) in examples {
                         append_exemplar(appender, series, exemplar, ts);
                     }
                 }

@@ -6,15 +6,13 @@ use model::{HistogramValue, Timestamp};
 
 use crate::cache::{Cache, Changes, NameHasher, Slot};
 use crate::config::HistogramOptions;
-use crate::custom::{Converted, Converter};
-use crate::exposition::{
-    Event, Exemplar, Format, MetricType, ParseError, ParseOptions, Parser, series_labels, unescape_help,
-};
+use crate::custom::{Converted, Converter, exemplar_of};
+use crate::exposition::{Event, Format, MetricType, ParseError, ParseOptions, Parser, unescape_help};
 use crate::resolution;
 use crate::status::FamilyMetadata;
 
 /// No timestamp of its own.
-const UNTIMED: Timestamp = Timestamp::MIN;
+pub(crate) const UNTIMED: Timestamp = Timestamp::MIN;
 /// Set in [`Point::place`] for the n-th new series.
 const NEW: u32 = 1 << 31;
 /// More samples than that are not read from one page, whatever its size: 96 MB of points.
@@ -78,22 +76,22 @@ impl ParsedPage {
         self.starts.extend(start.map(|start| (self.points.len() - 1, start)));
     }
 
-    fn push_exemplar(&mut self, exemplar: &Exemplar<'_>, ts: Option<Timestamp>) {
-        let mut pairs = Vec::new();
-        if series_labels(exemplar.labels, MetricType::Unknown, &mut pairs).is_ok() {
-            let labels = model::Labels::from_pairs(pairs);
-            let ts = exemplar.ts.or(ts).unwrap_or(UNTIMED);
-            self.exemplars
-                .push((self.points.len() - 1, tsdb::Exemplar { labels, ts, value: exemplar.value }));
-        }
+    /// Adds examples of the last point. The store takes those of a series in the order of their times only.
+    fn push_exemplars(&mut self, mut exemplars: Vec<tsdb::Exemplar>) {
+        exemplars.sort_by(|a, b| {
+            a.ts.cmp(&b.ts).then(a.value.total_cmp(&b.value)).then_with(|| a.labels.cmp(&b.labels))
+        });
+        let at = self.points.len() - 1;
+        self.exemplars.extend(exemplars.into_iter().map(|exemplar| (at, exemplar)));
     }
 
     fn push_converted(&mut self, reading: &mut crate::cache::Reading<'_>, converted: Option<Converted>) {
-        let Some(Converted { series, ts, value }) = converted else { return };
+        let Some(Converted { series, ts, value, exemplars }) = converted else { return };
         let slot = reading.place(&series);
         self.histograms.push(value);
         let number = u32::try_from(self.histograms.len()).unwrap_or(0);
         self.push(slot, &series, MetricType::Histogram, ts).histogram = number;
+        self.push_exemplars(exemplars);
     }
 
     /// The names of the new series with the types of their families.
@@ -169,7 +167,8 @@ pub(crate) fn read(
                 page.push(slot, sample.series, sample.metric_type, sample.ts).value = sample.value;
                 page.push_start(sample.start_ts);
                 if let Some(exemplar) = &sample.exemplar {
-                    page.push_exemplar(exemplar, sample.ts);
+                    let at = page.points.len() - 1;
+                    page.exemplars.extend(exemplar_of(exemplar, sample.ts).map(|exemplar| (at, exemplar)));
                 }
             }
             Event::Histogram(mut histogram) => {
@@ -181,6 +180,8 @@ pub(crate) fn read(
                 let number = u32::try_from(page.histograms.len()).unwrap_or(0);
                 page.push(slot, histogram.series, histogram.metric_type, histogram.ts).histogram = number;
                 page.push_start(histogram.start_ts);
+                let exemplars = histogram.exemplars.iter();
+                page.push_exemplars(exemplars.filter_map(|exemplar| exemplar_of(exemplar, None)).collect());
             }
             Event::Type { family, metric_type } => {
                 page.describe(hasher, 1, &family, metric_type.as_str());

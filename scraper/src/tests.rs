@@ -390,6 +390,61 @@ async fn examples_are_stored() {
     assert_eq!((of("2")[0].ts, of("2")[0].value), (sample.0, 0.7));
 }
 
+/// A `Histogram` message with a native bucket and examples, as `(value, seconds)`.
+fn native_page(own: &[(f64, Option<i64>)], of_bucket: (f64, Option<i64>)) -> Vec<u8> {
+    fn length(bytes: &[u8]) -> [u8; 2] {
+        [u8::try_from(bytes.len() & 0x7f | 0x80).unwrap(), u8::try_from(bytes.len() >> 7).unwrap()]
+    }
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2][..], &length(bytes), bytes].concat()
+    }
+    fn double(number: u8, value: f64) -> Vec<u8> {
+        [&[number << 3 | 1], &value.to_le_bytes()[..]].concat()
+    }
+    let example = |(value, seconds): (f64, Option<i64>)| {
+        let label = [field(1, b"trace_id"), field(2, value.to_string().as_bytes())].concat();
+        let seconds = seconds.map(|seconds| field(3, &[8, u8::try_from(seconds).unwrap()]));
+        [field(1, &label), double(2, value), seconds.unwrap_or_default()].concat()
+    };
+    let bucket = [vec![8, 1], double(2, 1.0), field(3, &example(of_bucket))].concat();
+    let mut histogram = [vec![8, 1], double(2, 0.5), field(3, &bucket), vec![5 << 3, 0]].concat();
+    histogram.extend([field(12, &[8, 0, 16, 1]), field(13, &[2])].concat());
+    // Fields beyond 15 have keys of two bytes.
+    histogram.extend(own.iter().flat_map(|it| [&[0x82, 0x01], &field(0, &example(*it))[1..]].concat()));
+    let family = [field(1, b"h"), vec![3 << 3, 4], field(4, &field(7, &histogram))].concat();
+    [&length(&family)[..], &family].concat()
+}
+
+#[tokio::test]
+async fn examples_of_native_histograms_are_stored() {
+    let kind = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    let classic = "# TYPE h histogram\nh_bucket{le=\"1\"} 1 # {trace_id=\"7\"} 7 100\nh_bucket{le=\"+Inf\"} 2 # {a=\"b\"} 9\nh_count 2\nh_sum 3\n# EOF\n";
+    let open_metrics = "application/openmetrics-text; version=1.0.0";
+    // Those without a time are left out; the others are brought into the order of their times.
+    let own = native_page(&[(3.0, Some(120)), (2.0, None), (1.0, Some(110))], (9.0, Some(100)));
+    for (page, kind, convert, wanted) in [
+        (own, kind, false, vec![(110_000, 1.0), (120_000, 3.0)]),
+        (native_page(&[], (9.0, Some(100))), kind, false, vec![(100_000, 9.0)]),
+        (native_page(&[], (9.0, None)), kind, false, vec![]),
+        (classic.as_bytes().to_vec(), open_metrics, true, vec![(100_000, 7.0)]),
+    ] {
+        let exporter = Exporter::start("").await;
+        {
+            let mut shown = exporter.page.lock();
+            (shown.body, shown.content_type) = (page, kind);
+        }
+        let mut job = job("j", &[&exporter.address]);
+        (job.histograms.native, job.histograms.convert_classic) = (true, convert);
+        let bench = Bench::start(vec![job]);
+        bench.until_scraped(2).await;
+        let selector = vec![vec![Matcher::equal("__name__", "h")]];
+        let found = bench.db.exemplars(&selector, TimeRange::ALL);
+        let found: Vec<_> =
+            found.iter().flat_map(|(_, all)| all.iter().map(|it| (it.ts, it.value))).collect();
+        assert_eq!(found, wanted, "{kind}");
+    }
+}
+
 /// Tiny lines cost more memory than bytes: their number is bounded too, and nothing of such a page is stored.
 #[tokio::test]
 async fn a_page_of_endless_tiny_lines_is_refused() {

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use scraper::config::{Auth, HttpOptions, OAuth2 as OAuth2Options, Proxy, Secret, TlsOptions};
+use scraper::config::{
+    Assertion, Auth, Grant, HttpOptions, OAuth2 as OAuth2Options, Proxy, Secret, SignatureAlgorithm,
+    TlsOptions, WallClock,
+};
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use super::resolve::{Fault, fault};
+
+/// The grant of a statement that the client signs.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// The keys, wherever they stand.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +127,7 @@ pub(crate) struct OAuth2 {
     signature_algorithm: Option<String>,
     iss: Option<String>,
     audience: Option<String>,
-    claims: Option<serde_json::Value>,
+    claims: Option<serde_json::Map<String, serde_json::Value>>,
     grant_type: Option<String>,
     scopes: Vec<String>,
     token_url: String,
@@ -314,7 +320,8 @@ impl Resolving<'_> {
         file: Option<&PathBuf>,
         at: Location,
     ) -> Result<Option<Secret>, Fault> {
-        match (inline, file) {
+        let inline = inline.filter(|text| !text.is_empty());
+        match (inline, file.filter(|path| !path.as_os_str().is_empty())) {
             (Some(_), Some(_)) => fault(at, format!("at most one of {key} & {key}_file must be configured")),
             (Some(text), None) => Ok(Some(Secret::Inline(text.clone()))),
             (None, Some(path)) => Ok(Some(Secret::File(self.folder.join(path)))),
@@ -364,27 +371,18 @@ impl Resolving<'_> {
             ],
             at,
         )?;
-        let is_jwt = keys.grant_type.as_deref().is_some_and(|grant| grant.ends_with("jwt-bearer"))
-            || keys.client_certificate_key.is_some()
-            || keys.client_certificate_key_file.is_some()
-            || [&keys.client_certificate_key_id, &keys.signature_algorithm, &keys.iss, &keys.audience]
-                .iter()
-                .any(|key| key.as_ref().is_some_and(|text| !text.is_empty()))
-            || keys.claims.is_some();
-        if is_jwt {
-            return fault(at, "oauth2: the jwt-bearer grant is not supported, only client_credentials is");
-        }
         if keys.client_id.is_empty() {
             return fault(at, "oauth2 client_id must be configured");
         }
         if keys.token_url.is_empty() {
             return fault(at, "oauth2 token_url must be configured");
         }
-        let secret =
-            self.secret("client_secret", keys.client_secret.as_ref(), keys.client_secret_file.as_ref(), at)?;
-        let secret = match secret {
-            Some(secret) => secret,
-            None => return fault(at, "either oauth2 client_secret or client_secret_file must be configured"),
+        let grant = if keys.grant_type.as_deref() == Some(JWT_BEARER) {
+            Grant::Assertion(Box::new(self.assertion(keys, at)?))
+        } else {
+            // Any other type, too, stands for the default one.
+            let (text, file) = (keys.client_secret.as_ref(), keys.client_secret_file.as_ref());
+            Grant::Credentials(self.secret("oauth2 client_secret", text, file, at)?)
         };
         let proxy = ProxyKeys {
             url: keys.proxy_url.as_ref(),
@@ -394,7 +392,7 @@ impl Resolving<'_> {
         };
         Ok(Auth::OAuth2(Box::new(OAuth2Options {
             client_id: keys.client_id.clone(),
-            client_secret: secret,
+            grant,
             token_url: keys.token_url.clone(),
             scopes: keys.scopes.clone(),
             endpoint_params: keys.endpoint_params.clone().into_iter().collect(),
@@ -404,6 +402,25 @@ impl Resolving<'_> {
                 ..HttpOptions::default()
             },
         })))
+    }
+
+    /// What is signed for the token server; the keys for this mean nothing to the other grant.
+    fn assertion(&self, keys: &OAuth2, at: Location) -> Result<Assertion, Fault> {
+        let (text, file) = (keys.client_certificate_key.as_ref(), keys.client_certificate_key_file.as_ref());
+        Ok(Assertion {
+            key: self.secret("oauth2 client_certificate_key", text, file, at)?,
+            key_id: keys.client_certificate_key_id.clone().unwrap_or_default(),
+            algorithm: match keys.signature_algorithm.as_deref().unwrap_or_default() {
+                "" | "RS256" => SignatureAlgorithm::Rs256,
+                "RS384" => SignatureAlgorithm::Rs384,
+                "RS512" => SignatureAlgorithm::Rs512,
+                _ => return fault(at, "valid signature algorithms are RS256, RS384 and RS512"),
+            },
+            issuer: keys.iss.clone().unwrap_or_default(),
+            audience: keys.audience.clone().unwrap_or_default(),
+            claims: keys.claims.clone().unwrap_or_default(),
+            clock: WallClock(std::sync::Arc::new(crate::wire::now)),
+        })
     }
 
     fn header(&self, name: &str, header: &Header) -> Vec<(String, Secret)> {

@@ -52,6 +52,43 @@ fn destinations_say_which_message_they_take_and_how_often_metadata() {
 }
 
 #[test]
+fn grants_of_oauth2_are_read_and_checked() {
+    use scraper::config::{Auth, Grant, Secret, SignatureAlgorithm};
+    const JWT: &str = "grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer'";
+    let grant = |keys: &str| {
+        let text = format!(
+            "scrape_configs:\n- job_name: a\n  oauth2: {{client_id: me, token_url: 'http://t/', {keys}}}\n"
+        );
+        let loaded = parse(Path::new("/d/p.yml"), &text).map_err(|error| error.to_string())?;
+        let Auth::OAuth2(oauth2) = &loaded.jobs[0].http.auth else { unreachable!() };
+        Ok::<_, String>(oauth2.grant.clone())
+    };
+    // As in Prometheus this shows when a token is wanted.
+    assert_eq!(grant("scopes: [a]"), Ok(Grant::Credentials(None)));
+    assert_eq!(grant("client_secret: s"), Ok(Grant::Credentials(Some(Secret::Inline("s".into())))));
+    let keys = format!(
+        "{JWT}, client_certificate_key_file: k.pem, client_certificate_key_id: x, signature_algorithm: RS512, \
+         iss: i, audience: u, claims: {{a: {{b: [1]}}}}"
+    );
+    let Ok(Grant::Assertion(it)) = grant(&keys) else { unreachable!() };
+    assert_eq!(it.key, Some(Secret::File("/d/k.pem".into())));
+    assert_eq!((it.key_id.as_str(), it.issuer.as_str(), it.audience.as_str()), ("x", "i", "u"));
+    assert_eq!((it.algorithm, it.claims["a"]["b"][0].as_i64()), (SignatureAlgorithm::Rs512, Some(1)));
+    assert!((it.clock.0)() > 1_700_000_000_000);
+    for (keys, wanted) in [
+        ("client_secret: a, client_secret_file: b", "at most one of oauth2 client_secret"),
+        (&format!("{JWT}, signature_algorithm: ES256"), "valid signature algorithms are"),
+        (
+            &format!("{JWT}, client_certificate_key: a, client_certificate_key_file: b"),
+            "at most one of oauth2 client_certificate_key",
+        ),
+    ] {
+        let error = grant(keys).unwrap_err();
+        assert!(error.starts_with("/d/p.yml:3:11: ") && error.contains(wanted), "{error}");
+    }
+}
+
+#[test]
 fn mistakes_are_placed() {
     for (text, place) in [
         ("global:\n  nope: 1\n", "p.yml:2:3: unknown field `nope`"),

@@ -220,6 +220,8 @@ pub struct HistogramSample<'a> {
     pub ts: Option<i64>,
     /// When the counter began, if the page says and it was asked for.
     pub start_ts: Option<i64>,
+    /// Examples, all of them with a time: without one repetitions could not be told apart.
+    pub exemplars: Vec<Exemplar<'a>>,
 }
 
 /// An example of what was counted.

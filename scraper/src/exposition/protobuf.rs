@@ -26,9 +26,12 @@ pub(super) struct Protobuf<'a> {
     handed: usize,
     /// The texts of `queue`.
     scratch: Vec<u8>,
-    /// Native histogram of the current metric.
-    native: Option<HistogramValue>,
+    /// Native histogram of the current metric, with its examples.
+    native: Option<(HistogramValue, Vec<Example>)>,
 }
+
+/// Where in the scratch the labels of an exemplar are, its value, and its time.
+type Example = (Range<usize>, f64, Option<i64>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Family<'a> {
@@ -55,7 +58,7 @@ struct Pending {
     value: Option<f64>,
     ts: Option<i64>,
     start_ts: Option<i64>,
-    exemplar: Option<(Range<usize>, f64, Option<i64>)>,
+    exemplar: Option<Example>,
 }
 
 impl<'a> Protobuf<'a> {
@@ -124,16 +127,13 @@ impl<'a> Protobuf<'a> {
         let series = &self.scratch[pending.series.clone()];
         let (ts, start_ts) = (pending.ts, pending.start_ts);
         match (pending.value, self.native.take()) {
-            (None, Some(value)) => {
-                Event::Histogram(HistogramSample { series, metric_type, value, ts, start_ts })
+            (None, Some((value, examples))) => {
+                let exemplars = examples.iter().map(|example| exemplar_in(&self.scratch, example)).collect();
+                Event::Histogram(HistogramSample { series, metric_type, value, ts, start_ts, exemplars })
             }
             (value, native) => {
                 self.native = native;
-                let exemplar = pending.exemplar.as_ref().map(|(labels, value, ts)| Exemplar {
-                    labels: &self.scratch[labels.clone()],
-                    value: *value,
-                    ts: *ts,
-                });
+                let exemplar = pending.exemplar.as_ref().map(|example| exemplar_in(&self.scratch, example));
                 let value = value.unwrap_or_default();
                 Event::Sample(Sample { series, metric_type, value, ts, start_ts, exemplar })
             }
@@ -211,16 +211,23 @@ impl<'a> Protobuf<'a> {
                 }
                 Ok(())
             }
-            Points::Histogram { classic, native } => {
+            Points::Histogram { classic, native, exemplars } => {
                 let take_native = self.options.native_histograms && native.is_some();
                 if take_native && let Some(native) = native {
                     let gauge = self.family.metric_type == MetricType::GaugeHistogram;
                     let hint = if gauge { ResetHint::Gauge } else { ResetHint::Unknown };
-                    self.native = Some(native.decode(hint)?);
+                    let value = native.decode(hint)?;
                     self.queue_one(metric, "", None, 0.0)?;
                     if let Some(pending) = self.queue.last_mut() {
                         pending.value = None;
                     }
+                    // Without examples of its own, those of the classic buckets are the histogram's.
+                    let of_buckets = classic.buckets.iter().filter_map(|bucket| bucket.exemplar.as_ref());
+                    let own = exemplars.iter().chain(of_buckets.filter(|_| exemplars.is_empty()));
+                    let timed = own.filter(|exemplar| exemplar.ts.is_some());
+                    let examples =
+                        timed.map(|exemplar| self.push_exemplar(exemplar)).collect::<Result<_, _>>();
+                    self.native = Some((value, examples?));
                 }
                 let wanted = !take_native || (self.options.always_classic && !classic.buckets.is_empty());
                 if wanted { self.queue_classic(metric, classic) } else { Ok(()) }
@@ -286,16 +293,17 @@ impl<'a> Protobuf<'a> {
         Ok(())
     }
 
-    fn push_exemplar(
-        &mut self,
-        exemplar: &metric::RawExemplar<'a>,
-    ) -> Result<(Range<usize>, f64, Option<i64>), Malformed> {
+    fn push_exemplar(&mut self, exemplar: &metric::RawExemplar<'a>) -> Result<Example, Malformed> {
         let start = self.scratch.len();
         self.scratch.push(b'{');
         push_labels(&mut self.scratch, exemplar.message)?;
         self.scratch.push(b'}');
         Ok((start..self.scratch.len(), exemplar.value, exemplar.ts))
     }
+}
+
+fn exemplar_in<'a>(scratch: &'a [u8], (labels, value, ts): &Example) -> Exemplar<'a> {
+    Exemplar { labels: &scratch[labels.clone()], value: *value, ts: *ts }
 }
 
 /// Appends the label pairs of a message, its fields 1, each with a comma behind it.

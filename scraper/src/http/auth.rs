@@ -8,9 +8,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::sync::Mutex;
 
+use super::assertion;
 use super::dial::{Dialer, Peer, Roots};
 use super::exchange::{Outgoing, Session};
-use crate::config::{Auth, HttpOptions, OAuth2, Secret};
+use crate::config::{Auth, Grant, HttpOptions, OAuth2, Secret};
 
 /// An answer of a token server is no longer than that.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
@@ -102,23 +103,50 @@ fn value_of(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|error| format!("header value: {error}"))
 }
 
-/// The client credentials grant (RFC 6749 4.4): first with the credentials in a header, and, as many servers
-/// know only one of both ways, then in the body.
 async fn ask(oauth2: &OAuth2, dialer: &Dialer) -> Result<Token, String> {
-    let secret = read_secret(&oauth2.client_secret).await?;
-    let mut body = vec![("grant_type", "client_credentials".to_owned())];
+    let secret = match &oauth2.grant {
+        Grant::Credentials(secret) => secret,
+        Grant::Assertion(assertion) => &assertion.key,
+    };
+    let secret = read_secret(secret.as_ref().ok_or("client secret is required")?).await?;
+    let refused = |status| format!("cannot fetch token: {status}");
+    let mut body = Vec::new();
     if !oauth2.scopes.is_empty() {
         body.push(("scope", oauth2.scopes.join(" ")));
     }
     body.extend(oauth2.endpoint_params.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    match &oauth2.grant {
+        Grant::Credentials(_) => {
+            body.push(("grant_type", "client_credentials".to_owned()));
+            ask_with_secret(oauth2, secret, dialer, body).await?.map_err(refused)
+        }
+        Grant::Assertion(assertion) => {
+            // Some servers want the grant to be called something else.
+            if oauth2.endpoint_params.iter().all(|(name, _)| name != "grant_type") {
+                body.push(("grant_type", assertion::GRANT_TYPE.to_owned()));
+            }
+            body.push(("assertion", assertion::sign(oauth2, assertion, &secret)?));
+            post(oauth2, dialer, &body, None).await?.map_err(refused)
+        }
+    }
+}
+
+/// The client credentials grant (RFC 6749 4.4): first with the credentials in a header, and, as many servers
+/// know only one of both ways, then in the body.
+async fn ask_with_secret(
+    oauth2: &OAuth2,
+    secret: String,
+    dialer: &Dialer,
+    mut body: Vec<(&str, String)>,
+) -> Result<Result<Token, StatusCode>, String> {
     let pair = format!("{}:{}", encoded(&oauth2.client_id), encoded(&secret));
     let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
     match post(oauth2, dialer, &body, Some(&basic)).await? {
-        Ok(token) => Ok(token),
+        Ok(token) => Ok(Ok(token)),
         Err(_) => {
             body.push(("client_id", oauth2.client_id.clone()));
             body.push(("client_secret", secret));
-            post(oauth2, dialer, &body, None).await?.map_err(|status| format!("cannot fetch token: {status}"))
+            post(oauth2, dialer, &body, None).await
         }
     }
 }
@@ -139,12 +167,16 @@ async fn post(
     if let Some(authorization) = authorization {
         headers.insert(header::AUTHORIZATION, value_of(authorization)?);
     }
-    let outgoing =
-        Outgoing { method: Method::POST, body: &body, ..Outgoing::get(uri, headers, TOKEN_BYTES_MAX) };
+    let outgoing = Outgoing {
+        method: Method::POST,
+        body: &body,
+        wanted: |status| status.is_success(),
+        ..Outgoing::get(uri, headers, TOKEN_BYTES_MAX)
+    };
     let mut answer = Vec::new();
     let head = Session::default().exchange(dialer, Peer::default(), &outgoing, &mut answer).await;
     let head = head.map_err(|error| error.to_string())?;
-    if head.status() != StatusCode::OK {
+    if !head.status().is_success() {
         return Ok(Err(head.status()));
     }
     #[derive(serde::Deserialize)]

@@ -5,6 +5,7 @@
 //! its socket (and its TLS state), where a general client keeps a task and a read buffer of 16 KiB, and hands
 //! every piece of a page from one task to another. HTTP/2, which is only spoken where TLS negotiates it, is hyper's.
 
+mod assertion;
 mod auth;
 mod client;
 mod dial;

@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::http1::{Chunks, Progress, framing, parse_head, read_body, read_head};
 use super::*;
-use crate::config::{Auth, HttpOptions, OAuth2, Proxy, Secret, TlsOptions};
+use crate::config::{
+    Assertion, Auth, Grant, HttpOptions, OAuth2, Proxy, Secret, SignatureAlgorithm, TlsOptions, WallClock,
+};
 
 /// A server that answers each request on each connection with what `answer` makes of it.
 async fn serve(
@@ -112,7 +114,7 @@ async fn a_token_is_fetched_once_and_sent() {
     let (target, requests) = serve(|_| ok("page")).await;
     let oauth2 = OAuth2 {
         client_id: "me & you".into(),
-        client_secret: Secret::Inline("s3cret".into()),
+        grant: Grant::Credentials(Some(Secret::Inline("s3cret".into()))),
         token_url: format!("http://{server}/token"),
         scopes: vec!["a".into(), "b".into()],
         endpoint_params: vec![("audience".into(), "x".into())],
@@ -140,6 +142,79 @@ async fn a_token_is_fetched_once_and_sent() {
     assert_eq!(tokens.lock().len(), 4);
     assert_eq!(get(options, &format!("http://{target}/")).await.unwrap(), "200 page");
     assert!(requests.lock()[0].contains("authorization: Bearer t0k3n\r\n"));
+}
+
+/// An RSA key of 2,048 bits made for this test.
+const RSA_KEY: &str = include_str!("../testdata/rsa.key");
+
+#[tokio::test]
+async fn a_signed_statement_is_shown_for_a_token() {
+    use base64::Engine as _;
+    let (server, asked) =
+        serve(|_| ok(r#"{"access_token": "t", "token_type": "bearer"}"#).replace("200 OK", "201 Created"))
+            .await;
+    let claims = serde_json::json!({"tenant": {"id": 7}, "sub": "other"});
+    let assertion = Assertion {
+        key: Some(Secret::Inline(RSA_KEY.into())),
+        key_id: "k1".into(),
+        algorithm: SignatureAlgorithm::Rs384,
+        issuer: String::new(),
+        audience: String::new(),
+        claims: claims.as_object().unwrap().clone(),
+        clock: WallClock(Arc::new(|| 1_700_000_000_999)),
+    };
+    let mut oauth2 = OAuth2 {
+        client_id: "me".into(),
+        grant: Grant::Assertion(Box::new(assertion.clone())),
+        token_url: format!("http://{server}/token"),
+        scopes: vec!["a".into(), "b".into()],
+        endpoint_params: vec![("x".into(), "y".into())],
+        http: HttpOptions::default(),
+    };
+    let authorizer = |oauth2: &OAuth2| {
+        let auth = Auth::OAuth2(Box::new(oauth2.clone()));
+        Authorizer::new(&HttpOptions { auth, ..HttpOptions::default() }, &Arc::default())
+    };
+    assert_eq!(authorizer(&oauth2).headers().await.unwrap()["authorization"], "Bearer t");
+    let request = asked.lock()[0].clone();
+    let form = request.split("\r\n\r\n").nth(1).unwrap();
+    let field = |name: &str| {
+        let found = form.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("{form}")).to_owned()
+    };
+    assert_eq!(field("grant_type"), "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer");
+    assert_eq!((field("scope").as_str(), field("x").as_str()), ("a+b", "y"));
+    let token = field("assertion");
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let decode = |part: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap();
+    let parts: Vec<serde_json::Value> =
+        signed.split('.').map(|part| serde_json::from_slice(&decode(part)).unwrap()).collect();
+    assert_eq!(parts[0], serde_json::json!({"alg": "RS384", "typ": "JWT", "kid": "k1"}));
+    let mut claims = parts[1].clone();
+    let unique = claims.as_object_mut().unwrap().remove("jti").unwrap();
+    assert_eq!(unique.as_str().unwrap().len(), 36);
+    let wanted = serde_json::json!({
+        "iss": "me", "sub": "other", "aud": oauth2.token_url, "iat": 1_700_000_000, "exp": 1_700_000_600,
+        "scope": "a b", "tenant": {"id": 7},
+    });
+    assert_eq!(claims, wanted);
+    let public = include_bytes!("../testdata/rsa.pub.der");
+    let verifier =
+        ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA384, public);
+    verifier.verify(signed.as_bytes(), &decode(signature)).unwrap();
+    for (key, wanted) in [
+        (None, "oauth2: client secret is required"),
+        (Some("x"), "oauth2: client_certificate_key: no items found"),
+        (
+            Some(include_str!("../testdata/client.key")),
+            "oauth2: client_certificate_key: it is not an RSA key",
+        ),
+    ] {
+        let key = key.map(|key| Secret::Inline(key.into()));
+        oauth2.grant = Grant::Assertion(Box::new(Assertion { key, ..assertion.clone() }));
+        let error = authorizer(&oauth2).headers().await.unwrap_err();
+        assert!(error.starts_with(wanted), "{error}");
+    }
 }
 
 fn through(proxy: &str) -> HttpOptions {

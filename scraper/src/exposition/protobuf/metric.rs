@@ -16,11 +16,12 @@ pub(super) struct Metric<'a> {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub(super) enum Points<'a> {
     None,
     Single { value: f64, exemplar: Option<RawExemplar<'a>> },
     Summary { count: u64, sum: f64, quantiles: Vec<(f64, f64)> },
-    Histogram { classic: Classic<'a>, native: Option<Native> },
+    Histogram { classic: Classic<'a>, native: Option<Native>, exemplars: Vec<RawExemplar<'a>> },
 }
 
 /// An exemplar; its labels are the fields 1 of `message`.
@@ -123,7 +124,7 @@ impl<'a> Metric<'a> {
     }
 
     fn histogram(&mut self, message: &'a [u8]) -> Result<Points<'a>, Malformed> {
-        let (mut classic, mut native) = (Classic::default(), Native::default());
+        let (mut classic, mut native, mut exemplars) = (Classic::default(), Native::default(), Vec::new());
         let mut reader = Reader(message);
         while let Some((number, field)) = reader.field()? {
             match number {
@@ -142,13 +143,14 @@ impl<'a> Metric<'a> {
                 13 => Reader::push_varints(field, &mut native.positive.deltas)?,
                 14 => Reader::push_doubles(field, &mut native.positive.counts)?,
                 15 => self.start_ts = Some(timestamp(field.bytes()?)?),
+                16 => exemplars.push(RawExemplar::read(field.bytes()?)?),
                 _ => {}
             }
         }
         classic.sum = native.sum;
         classic.count =
             if native.count_float > 0.0 { native.count_float } else { self::number(native.count) };
-        Ok(Points::Histogram { classic, native: native.is_present().then_some(native) })
+        Ok(Points::Histogram { classic, native: native.is_present().then_some(native), exemplars })
     }
 }
 
