@@ -78,7 +78,9 @@ impl Reader {
                 self.read(&mut tail, &mut shards, stop);
             }
             self.send_due(&mut shards, self.destination.queue.deadline);
-            self.cursor.keep(self.done(&shards, tail.position()), false);
+            let done = self.done(&shards, tail.position());
+            self.cursor.keep(done, false);
+            *self.counters.done.lock() = done;
             if shards.since.elapsed() >= RESHARD_EVERY {
                 shards = self.reshard(shards, runtime);
                 self.forget(db, &mut tail);
