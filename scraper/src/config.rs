@@ -6,8 +6,8 @@ use std::sync::Arc;
 use model::{Labels, Timestamp};
 
 pub use crate::discovery::{
-    ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery, HttpDiscovery, KubernetesDiscovery,
-    KubernetesRole, KubernetesSelector,
+    Attach, ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery, HttpDiscovery,
+    KubernetesDiscovery, KubernetesRole, KubernetesSelector,
 };
 use crate::exposition::Format;
 pub use crate::http::Pins;

@@ -88,6 +88,25 @@ fn grants_of_oauth2_are_read_and_checked() {
     }
 }
 
+/// An API server may be reached with all options, and targets carry of other objects what is asked for.
+#[test]
+fn clusters_are_reached_with_every_option() {
+    let text = "scrape_configs:\n- job_name: a\n  kubernetes_sd_configs:\n  - role: pod\n    api_server: https://k/\n    \
+                proxy_url: socks5://p:1\n    oauth2: {client_id: a, client_secret: b, token_url: 'http://t/'}\n    \
+                http_headers: {X-A: {values: [b]}}\n    \
+                attach_metadata: {node: true, namespace: true, deployment: true, job: true, cronjob: true}\n";
+    let loaded = parse(Path::new("p.yml"), text).unwrap();
+    let [scraper::config::Discovery::Kubernetes(it)] = &loaded.jobs[0].discoveries[..] else {
+        unreachable!()
+    };
+    let attach = it.attach;
+    assert!(attach.node && attach.namespace && attach.deployment && attach.job && attach.cronjob);
+    let http = it.http.as_ref().unwrap();
+    assert_eq!((http.proxy.https.as_deref(), http.headers.len()), (Some("socks5://p:1"), 1));
+    assert!(matches!(http.auth, scraper::config::Auth::OAuth2(_)));
+    assert_eq!(it.access.as_ref().unwrap().server, "https://k");
+}
+
 #[test]
 fn mistakes_are_placed() {
     for (text, place) in [

@@ -28,7 +28,7 @@ use crate::http::{Client, Roots};
 use feed::Feed;
 
 pub use dns::DnsRecord;
-pub use kubernetes::{KubernetesDiscovery, KubernetesRole, KubernetesSelector};
+pub use kubernetes::{Attach, KubernetesDiscovery, KubernetesRole, KubernetesSelector};
 
 /// One entry of a `*_sd_configs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,12 @@ impl Discoverer {
         let subscribers = Arc::<Subscribers>::default();
         if let Discovery::Kubernetes(options) = discovery {
             let cluster = kubernetes::Cluster::new(options, Arc::clone(&subscribers));
-            let task = tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&shared.clients)));
+            let reach = kubernetes::Reach {
+                clients: Arc::clone(&shared.clients),
+                roots: Arc::clone(&shared.roots),
+                user_agent: shared.user_agent.clone(),
+            };
+            let task = tokio::spawn(Arc::clone(&cluster).run(reach));
             let mechanism = Some("kubernetes");
             return Self { kind: Kind::Kubernetes(cluster), mechanism, subscribers, tasks: vec![task] };
         }

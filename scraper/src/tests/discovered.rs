@@ -8,15 +8,14 @@ use crate::relabel::{Action, Rule, RuleSpec};
 fn of_pods(fake: &Fake, name: &str) -> ScrapeJob {
     let mut job = job(name, &[]);
     job.targets.clear();
-    let origin = k8s::Origin::Given(k8s::Credentials::default());
     job.discoveries = vec![Discovery::Kubernetes(Box::new(KubernetesDiscovery {
         role: KubernetesRole::Pod,
-        access: Ok(k8s::Access { origin, server: fake.server() }),
+        access: Ok(k8s::Access { origin: k8s::Origin::Given, server: fake.server() }),
         namespaces: Vec::new(),
         own_namespace: false,
         selectors: Vec::new(),
-        attach_node: false,
-        attach_namespace: false,
+        attach: Default::default(),
+        http: None,
     }))];
     // The side car declares no port.
     job.relabel = vec![rule(Action::Keep, "__meta_kubernetes_pod_container_name", "c")];
