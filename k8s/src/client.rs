@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, header};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -107,7 +107,7 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 /// An answer under way.
-pub type Answering = BoxFuture<'static, Result<Response<BoxBody<Bytes, std::io::Error>>, String>>;
+pub type Answering = BoxFuture<'static, Result<Response<UnsyncBoxBody<Bytes, std::io::Error>>, String>>;
 /// Carries a request, whose URL is whole, to an API server.
 pub type Transport = Arc<dyn Fn(Request<Bytes>) -> Answering + Send + Sync>;
 

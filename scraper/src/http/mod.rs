@@ -23,7 +23,8 @@ pub(crate) use dial::{Dialer, Peer, Roots};
 pub(crate) use exchange::{Answer, ExchangeError, Outgoing, Session};
 pub use pins::Pins;
 use stream::Stream;
-pub(crate) use transport::transport;
+pub use transport::transport;
+pub(crate) use transport::transport_with;
 
 #[cfg(test)]
 mod tests;

@@ -230,7 +230,7 @@ impl Pool {
             tasks = std::mem::take(&mut old.tasks);
             let is_same = old.common.job.http == job.http
                 && old.common.job.formats == job.formats
-                && old.common.job.names == job.names
+                && old.common.job.escaping == job.escaping
                 && old.common.job.compression == job.compression
                 && old.common.access.is_of(&discovery.roots, &discovery.user_agent);
             access = is_same.then(|| Arc::clone(&old.common.access));

@@ -15,7 +15,7 @@ use k8s::{
 
 use super::{Source, Subscribers};
 use crate::config::{HttpOptions, TargetGroup};
-use crate::http::{Roots, transport};
+use crate::http::{Roots, transport_with};
 
 /// Targets in a Kubernetes cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,9 @@ impl Clients {
         }
         let client = match way {
             (access, None) => access.connect().await.map_err(|error| error.to_string())?,
-            (access, Some(options)) => Client::over(&access.server, transport(options, roots, user_agent))?,
+            (access, Some(options)) => {
+                Client::over(&access.server, transport_with(options, roots, user_agent))?
+            }
         };
         clients.push((way.clone(), client.clone()));
         Ok(client)
