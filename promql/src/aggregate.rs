@@ -165,13 +165,14 @@ impl Aggregation<'_> {
         source: &dyn Source,
         mut fold: impl FnMut(usize, usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<Groups, QueryError> {
-        let (grouping, mut groups) = (Grouping::new(self.aggregate), Groups::default());
+        let grouping = Grouping::new(self.aggregate, self.evaluator.workers());
+        let mut groups = Groups::default();
         let read = |at: usize, key: &mut Key| grouping.read(source, at, key);
         self.evaluator.for_each_with(source, (self.expr, self.grid), read, |at, column, key| {
             if column.is_empty() {
                 return Ok(());
             }
-            fold(groups.of(key, source.drop_name(at)), at, column)
+            fold(groups.of(&grouping, key, source.drop_name(at)), at, column)
         })?;
         Ok(groups)
     }

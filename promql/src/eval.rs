@@ -24,7 +24,7 @@ pub(crate) mod unordered;
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::{Labels, METRIC_NAME, MatchOp, Querier, Samples, Selection, SeriesSet, TimeRange};
+use model::{Labels, METRIC_NAME, MatchOp, Querier, Selection, SeriesSet, TimeRange};
 use rayon::prelude::*;
 
 pub(crate) use grid::Grid;
@@ -33,7 +33,7 @@ use crate::aggregate;
 use crate::annotations::Annotations;
 use crate::ast::{Expr, ExprKind, Extension, Selector, ValueType};
 use crate::engine::{EngineOptions, Features, QueryError};
-use crate::limits::Account;
+use crate::limits::{Account, Desk};
 use at::Times;
 use column::Column;
 use extended::SmoothedSelector;
@@ -304,19 +304,21 @@ impl<'a> Evaluator<'a> {
         prepare: impl Fn(usize, &mut T) + Sync,
         mut fold: impl FnMut(usize, &mut Column, &mut T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let compute =
-            |at: usize, scratch: &mut Scratch, (column, more): &mut (Column, T)| -> Result<(), QueryError> {
-                self.account.check_at(at)?;
-                source.compute(at, scratch, column)?;
-                if !column.is_empty() {
-                    prepare(at, more);
-                }
-                Ok(())
-            };
+        let compute = |at: usize,
+                       scratch: &mut Scratch<'_>,
+                       (column, more): &mut (Column, T)|
+         -> Result<(), QueryError> {
+            self.account.check_at(at)?;
+            source.compute(at, scratch, column)?;
+            if !column.is_empty() {
+                prepare(at, more);
+            }
+            Ok(())
+        };
         let cells = source.len().saturating_mul(grid.count);
         let pool = self.pool.filter(|pool| pool.current_num_threads() > 1 && cells > ALONE_MAX);
         let Some(pool) = pool else {
-            let (mut scratch, mut item) = (Scratch::default(), (Column::default(), T::default()));
+            let (mut scratch, mut item) = (Scratch::new(self.account), (Column::default(), T::default()));
             for at in 0..source.len() {
                 compute(at, &mut scratch, &mut item)?;
                 fold(at, &mut item.0, &mut item.1)?;
@@ -329,11 +331,10 @@ impl<'a> Evaluator<'a> {
         self.account.hold(0, bytes, expr)?;
         let compute_all = |first: usize, items: &mut [(Column, T)]| {
             let count = items.len().min(source.len() - first);
-            items[..count]
-                .par_iter_mut()
-                .enumerate()
-                .with_min_len(16)
-                .try_for_each_init(Scratch::default, |scratch, (at, item)| compute(first + at, scratch, item))
+            items[..count].par_iter_mut().enumerate().with_min_len(16).try_for_each_init(
+                || Scratch::new(self.account),
+                |scratch, (at, item)| compute(first + at, scratch, item),
+            )
         };
         let mut now = vec![(Column::default(), T::default()); batch];
         let mut next = now.clone();
@@ -356,6 +357,11 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
+    /// How many workers the pool has.
+    pub(crate) fn workers(&self) -> usize {
+        self.pool.map_or(0, rayon::ThreadPool::current_num_threads)
+    }
+
     /// Whether to go on.
     pub(crate) fn check(&self) -> Result<(), QueryError> {
         self.account.check()
@@ -374,8 +380,8 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Counts a series of which one sample was taken since `since`.
-    pub(crate) fn count_newest(&self, expr: &Expr, since: Option<Instant>) {
-        self.account.read(1);
+    pub(crate) fn count_newest(&self, expr: &Expr, since: Option<Instant>, desk: &mut Desk<'_>) {
+        desk.read(1);
         if let (Some(tally), Some(since)) = (&self.tally, since) {
             tally.add(expr.span, since, (1, 1, 0));
         }
@@ -423,22 +429,19 @@ impl<'a> Evaluator<'a> {
         set: &dyn SeriesSet,
         at: usize,
         range: TimeRange,
-        into: &mut Samples,
+        scratch: &mut Scratch<'_>,
     ) -> Result<(), QueryError> {
+        let into = &mut scratch.samples;
         let since = self.tally.as_ref().map(|_| Instant::now());
         set.samples(at, range, into)?;
-        self.account.read(into.len());
+        scratch.desk.read(into.len());
         if let (Some(tally), Some(since)) = (&self.tally, since) {
             tally.add(expr.span, since, (1, into.len(), into.heap_bytes()));
         }
         if self.detecting.contains(&expr.span.start) {
             detect::resets(into);
         }
-        let samples = range::sample_count(into);
-        let bytes = into.heap_bytes();
-        let held = self.account.hold(samples, bytes, expr);
-        self.account.release(samples, bytes);
-        held
+        scratch.desk.hold(range::sample_count(into), into.heap_bytes(), expr)
     }
 
     fn instant_selector<'s>(

@@ -60,5 +60,5 @@ pub use error::{AppendError, CommitError, OpenError};
 pub use head::SeriesRef;
 pub use head::exemplars::Exemplar;
 pub use head::metadata::{Metadata, MetricKind};
-pub use options::{FloatChunks, Options};
+pub use options::{FloatChunks, LogOnly, Options};
 pub use wal::page::Compression;

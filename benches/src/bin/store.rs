@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release -p benches --bin store -- [PART ...] [SERIES=n] [STEPS=n] [BATCH=n]
 //! ```
-//! `PART` is `xor`, `create`, `append`, `churn`, `select` or `replay`; all of them without a word. CPU time is that of all
+//! `PART` is `xor`, `create`, `append`, `log`, `churn`, `select` or `replay`; all of them without a word. CPU time is that of all
 //! threads of the process, from the kernel. Each part runs in a process of its own, so that the memory
 //! of one does not hide that of another.
 
@@ -15,7 +15,7 @@ use std::time::Instant;
 use benches::cpu_seconds;
 use benches::load;
 use model::{Labels, MatchOp, Matcher, Querier as _, Samples, Selection, TimeRange};
-use tsdb::{Db, Options, SeriesRef};
+use tsdb::{Db, LogOnly, Options, SeriesRef};
 
 /// As the server has it.
 #[global_allocator]
@@ -23,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const STEP_MS: i64 = 15_000;
 const START_MS: i64 = 1_790_000_000_000 / 7_200_000 * 7_200_000;
-const PARTS: [&str; 6] = ["xor", "create", "append", "churn", "select", "replay"];
+const PARTS: [&str; 7] = ["xor", "create", "append", "log", "churn", "select", "replay"];
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -92,6 +92,7 @@ fn measure(part: &str, size: &Size, dir: &Path) -> Result<(), Failure> {
         "xor" => xor(),
         "create" => create(size, dir)?,
         "append" => append(size, dir)?,
+        "log" => log(size, dir)?,
         "churn" => churn(size, dir)?,
         "select" => select(size, dir)?,
         "fill" => {
@@ -264,6 +265,20 @@ fn append(size: &Size, dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A log without a head, as an agent has it.
+fn log(size: &Size, dir: &Path) -> Result<(), Failure> {
+    let db = Db::open(dir, Options { log_only: Some(LogOnly::default()), ..Options::default() })?;
+    let (before, mut costs) = (anonymous_bytes(), Costs::default());
+    let size = &Size { steps: size.steps.min(20), ..*size };
+    let series = fill(&db, size, &mut costs)?;
+    let (count, own) = (size.series as f64, 16.0 * series.len() as f64);
+    say("log only: create a series", costs.create / count * 1e6, "us");
+    let samples = count * (size.steps - 1) as f64;
+    say("log only: append and commit", (costs.append + costs.commit) / samples * 1e9, "ns/sample");
+    say("log only: memory", (anonymous_bytes() - before - own) / count, "B/series");
+    Ok(())
+}
+
 /// A tenth of the series is replaced, three times, twelve steps apart.
 fn churn(size: &Size, dir: &Path) -> Result<(), Failure> {
     let db = open(dir)?;
@@ -306,6 +321,21 @@ fn select(size: &Size, dir: &Path) -> Result<(), Failure> {
         }
         say(&format!("postings: {name}"), best[1] * 1e3, "ms");
         say(&format!("select: {name} ({found} series)"), best[0] * 1e3, "ms");
+    }
+    for (label, name, value) in [
+        ("pod", "__name__", "container_metric_7_total"),
+        ("__name__", "node", "node-7"),
+        ("pod", "node", "node-7"),
+        ("node", "__name__", "container_metric_7_total"),
+        ("container", "app", "app-7"),
+    ] {
+        let (matchers, mut best, mut found) = ([Matcher::equal(name, value)], f64::MAX, 0);
+        for _ in 0..5 {
+            let start = cpu_seconds();
+            found = snapshot.label_values(label, &matchers, TimeRange::ALL, 0)?.len();
+            best = best.min(cpu_seconds() - start);
+        }
+        say(&format!("values: {label} where {name}=\"{value}\" ({found})"), best * 1e3, "ms");
     }
     Ok(())
 }

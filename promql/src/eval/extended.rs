@@ -93,9 +93,9 @@ impl Source for SmoothedSelector<'_> {
         false
     }
 
-    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+    fn compute(&self, at: usize, scratch: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.grid.count);
-        self.evaluator.read(self.expr, self.set.as_ref(), at, self.range, &mut scratch.samples)?;
+        self.evaluator.read(self.expr, self.set.as_ref(), at, self.range, scratch)?;
         remove_stale(&mut scratch.samples);
         for (step, time) in self.grid.times().enumerate() {
             if let Some(value) = self.value(&scratch.samples, time, at) {

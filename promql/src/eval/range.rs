@@ -327,7 +327,7 @@ impl Source for Ranged<'_> {
         self.name == NameRule::Mark || matches!(&self.input, Input::Computed(series) if series[at].1)
     }
 
-    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+    fn compute(&self, at: usize, scratch: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError> {
         let since = self.evaluator.tally.as_ref().map(|_| Instant::now());
         out.reset(self.windows.times.count);
         let name = || self.metric_name(at);
@@ -335,7 +335,7 @@ impl Source for Ranged<'_> {
             Remarks { evaluator: self.evaluator, at: self.at, name: &name, name_checked: Cell::new(false) };
         let samples = match &self.input {
             Input::Store { set, range } => {
-                self.evaluator.read(self.expr, set.as_ref(), at, *range, &mut scratch.samples)?;
+                self.evaluator.read(self.expr, set.as_ref(), at, *range, scratch)?;
                 remove_stale(&mut scratch.samples);
                 &scratch.samples
             }

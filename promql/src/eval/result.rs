@@ -5,7 +5,7 @@ use model::{Samples, Value};
 use super::column::Column;
 use super::grid::Grid;
 use super::range::{Input, remove_stale};
-use super::source::{Series, goes_with_name, join_equal};
+use super::source::{Scratch, Series, goes_with_name, join_equal};
 use super::{Evaluated, Evaluator};
 use crate::aggregate::{self, GroupSum};
 use crate::ast::{Expr, ExprKind, ValueType};
@@ -73,8 +73,10 @@ impl Evaluator<'_> {
         match vector.input {
             Input::Store { set, range } => {
                 for at in 0..set.len() {
-                    let mut samples = Samples::default();
-                    self.read(expr, set.as_ref(), at, range, &mut samples)?;
+                    let mut scratch = Scratch::new(self.account);
+                    self.read(expr, set.as_ref(), at, range, &mut scratch)?;
+                    let mut samples = std::mem::take(&mut scratch.samples);
+                    drop(scratch);
                     remove_stale(&mut samples);
                     keep(set.labels(at), samples)?;
                 }

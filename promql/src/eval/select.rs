@@ -11,6 +11,7 @@ use super::grid::Grid;
 use super::source::{Scratch, Source};
 use crate::ast::Expr;
 use crate::engine::QueryError;
+use crate::limits::Desk;
 
 /// What an instant selector yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +40,12 @@ pub(crate) struct InstantSelector<'a> {
 
 impl InstantSelector<'_> {
     /// Whether the only step sees the newest sample of a series, and the store had it at hand.
-    fn take_newest(&self, at: usize, out: &mut Column) -> bool {
+    fn take_newest(&self, at: usize, desk: &mut Desk<'_>, out: &mut Column) -> bool {
         let (time, since) = (self.grid.start, self.evaluator.tally.as_ref().map(|_| Instant::now()));
         let newest = self.set.newest_float(at).filter(|(ts, _)| *ts <= time);
         let (Some((ts, value)), Yield::Value | Yield::Time) = (newest, self.yields) else { return false };
         out.reset(1);
-        self.evaluator.count_newest(self.expr, since);
+        self.evaluator.count_newest(self.expr, since, desk);
         if ts > time.saturating_sub(self.lookback_ms) && !is_stale_nan(value) {
             out.set_float(0, if self.yields == Yield::Time { seconds(ts) } else { value });
         }
@@ -87,8 +88,8 @@ impl Source for InstantSelector<'_> {
         false
     }
 
-    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
-        if self.grid.count == 1 && self.take_newest(at, out) {
+    fn compute(&self, at: usize, scratch: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError> {
+        if self.grid.count == 1 && self.take_newest(at, &mut scratch.desk, out) {
             self.count_steps(out);
             return Ok(());
         }
@@ -96,7 +97,7 @@ impl Source for InstantSelector<'_> {
             self.grid.start.saturating_sub(self.lookback_ms).saturating_add(1),
             self.grid.end(),
         );
-        self.evaluator.read(self.expr, self.set.as_ref(), at, range, &mut scratch.samples)?;
+        self.evaluator.read(self.expr, self.set.as_ref(), at, range, scratch)?;
         fill(&scratch.samples, self.grid, self.lookback_ms, self.yields, out);
         self.count_steps(out);
         Ok(())

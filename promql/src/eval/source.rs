@@ -10,11 +10,18 @@ use model::{Labels, METRIC_NAME, Samples};
 use super::Evaluator;
 use super::column::Column;
 use crate::engine::QueryError;
+use crate::limits::{Account, Desk};
 
-/// Memory that one worker reuses from series to series.
-#[derive(Default)]
-pub(crate) struct Scratch {
+/// What one worker uses from series to series.
+pub(crate) struct Scratch<'a> {
     pub(crate) samples: Samples,
+    pub(crate) desk: Desk<'a>,
+}
+
+impl<'a> Scratch<'a> {
+    pub(crate) fn new(account: &'a Account<'a>) -> Self {
+        Self { samples: Samples::default(), desk: Desk::new(account) }
+    }
 }
 
 /// A series with its values.
@@ -52,7 +59,7 @@ pub(crate) trait Source: Sync {
     fn drop_name(&self, at: usize) -> bool;
 
     /// Computes the values of series `at` into `out`, which is reset first.
-    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError>;
+    fn compute(&self, at: usize, scratch: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError>;
 
     /// Whether no two series differ only in their metric names.
     fn names_unique(&self) -> bool;
@@ -92,7 +99,7 @@ impl Source for Ready<'_> {
         self.series[at].drop_name
     }
 
-    fn compute(&self, at: usize, _: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+    fn compute(&self, at: usize, _: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError> {
         out.clone_from(&self.series[at].column);
         Ok(())
     }
@@ -168,7 +175,7 @@ impl Source for Mapped<'_> {
         self.name == NameRule::Mark || self.inner.drop_name(at)
     }
 
-    fn compute(&self, at: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
+    fn compute(&self, at: usize, scratch: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError> {
         self.inner.compute(at, scratch, out)?;
         (self.map)(out);
         Ok(())

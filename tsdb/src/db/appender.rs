@@ -121,7 +121,7 @@ impl<'a> Appender<'a> {
             drop(shard);
             return self.append_histogram_started(series, (ts, start_ts), &stale);
         }
-        let check = found.check(ts, value);
+        let check = self.inner.in_log_order(found.check(ts, value), &found, ts);
         let known = || found.value_at(ts, self.inner.head.mapped());
         let verdict = self.verdict((series, ts), check, || Value::Float(value), known)?;
         if verdict != Verdict::Skip {
@@ -164,7 +164,7 @@ impl<'a> Appender<'a> {
         }
         let mut shard = self.inner.head.shard(series.id());
         let mut found = shard.resolve(series).ok_or(AppendError::UnknownSeries)?;
-        let check = found.check_histogram(ts, value);
+        let check = self.inner.in_log_order(found.check_histogram(ts, value), &found, ts);
         let known = || found.value_at(ts, self.inner.head.mapped());
         let verdict = self.verdict((series, ts), check, || Value::Histogram(value.clone()), known)?;
         if verdict != Verdict::Skip {
@@ -226,7 +226,7 @@ impl<'a> Appender<'a> {
         known: impl FnOnce() -> Option<Value>,
     ) -> Result<Verdict, AppendError> {
         let counters = &self.inner.counters;
-        let window = self.inner.options.out_of_order_window_ms > 0;
+        let window = self.inner.options.late_window_ms() > 0;
         let in_bounds = ts >= self.accepts_from;
         match check {
             Ok(()) if in_bounds => Ok(Verdict::Store),
@@ -323,7 +323,7 @@ impl Inner {
         let comes_late = |known: Option<Value>, ts| known.is_none() && self.accepts_late(ts);
         part.floats.retain(|&(series, ts, value)| {
             let Some(mut found) = shard.resolve(series) else { return false };
-            if ts < min_valid || found.check(ts, value).is_err() {
+            if ts < min_valid || self.in_log_order(found.check(ts, value), &found, ts).is_err() {
                 found.set_pending(false);
                 if comes_late(found.value_at(ts, self.head.mapped()), ts) {
                     overtaken.push((series, Sample { ts, start: 0, value: Value::Float(value) }));
@@ -338,7 +338,8 @@ impl Inner {
         });
         part.others.retain(|(series, sample)| {
             let Some(mut found) = shard.resolve(*series) else { return false };
-            if sample.ts < min_valid || found.check_sample(sample).is_err() {
+            let check = self.in_log_order(found.check_sample(sample), &found, sample.ts);
+            if sample.ts < min_valid || check.is_err() {
                 found.set_pending(false);
                 if comes_late(found.value_at(sample.ts, self.head.mapped()), sample.ts) {
                     overtaken.push((*series, sample.clone()));

@@ -29,7 +29,7 @@ impl Inner {
         }
         let range = TimeRange::new(start, end - 1);
         let meta = Meta::first_level(new_ulid(&*self.disk, end), start, end);
-        let view = View { snapshot: u64::MAX, from: i64::MIN };
+        let view = View { snapshot: u64::MAX, from: i64::MIN, plain: false };
         let written = self.write_head(&self.dir, meta, view, range)?;
         let block = match written {
             None => None,

@@ -1,14 +1,17 @@
 //! How what the directory has in its log comes back while the head is in use.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use model::Timestamp;
 use parking_lot::Mutex;
 
 use super::maintain::Pending;
 use super::replay::{self, Replayed, Source};
 use super::{Db, Inner, Progress};
 use crate::error::OpenError;
+use crate::head::mapped::Found;
 
 /// How far the history of a database is back.
 ///
@@ -85,9 +88,9 @@ impl Inner {
         };
         let attached = self.read_history(first, &mut tell).and_then(|replayed| self.join(replayed));
         match attached {
-            Ok(names) => {
+            Ok((names, segments)) => {
                 self.head.names.begin_segment(self.log.lock().wal.segment());
-                *pending = Pending::new(names, first.0);
+                *pending = Pending::new(names, first.0, segments);
                 self.history.set(History::Attached);
                 Ok(())
             }
@@ -107,15 +110,16 @@ impl Inner {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Replayed, OpenError> {
         let dir: &Path = &self.dir;
-        let source = Source { disk: &*self.disk, dir, until, abandoned: &self.history.abandoned };
-        let found = self.head.load_mapped()?;
+        let abandoned = &self.history.abandoned;
+        let source = Source { disk: &*self.disk, dir, until, abandoned, log_only: self.head.is_log_only() };
+        let found = if source.log_only { Found::new() } else { self.head.load_mapped()? };
         replay::replay(&source, &self.head, (found, self.options.exemplars_max), progress)
     }
 
     /// Makes history visible to later snapshots. Returns the names that the log uses for series with newer
-    /// ones.
-    fn join(&self, replayed: Replayed) -> Result<Vec<u64>, OpenError> {
-        let Replayed { names, exemplars, late, metadata, deleted } = replayed;
+    /// ones, and its segments with their newest samples.
+    fn join(&self, replayed: Replayed) -> Result<(Vec<u64>, BTreeMap<u64, Timestamp>), OpenError> {
+        let Replayed { names, exemplars, late, metadata, deleted, segments } = replayed;
         let _log = self.log.lock();
         let snapshot = self.head.snapshots.next();
         let misplaced = self
@@ -126,6 +130,6 @@ impl Inner {
         self.head.metadata.absorb(metadata);
         self.exemplars.put_before(exemplars);
         self.counters.out_of_order.fetch_add(misplaced, Ordering::Relaxed);
-        Ok(names)
+        Ok((names, segments))
     }
 }

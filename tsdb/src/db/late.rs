@@ -28,7 +28,7 @@ pub(super) fn open_log(
     last: Option<u64>,
     options: &Options,
 ) -> Result<Option<Wal>, IoError> {
-    if options.out_of_order_window_ms == 0 {
+    if options.late_window_ms() == 0 {
         return Ok(None);
     }
     let dir = dir.join(WBL_DIR);
@@ -186,7 +186,7 @@ impl Inner {
 
     /// Whether a sample of this time may come out of order.
     pub(crate) fn accepts_late(&self, ts: Timestamp) -> bool {
-        let window = self.options.out_of_order_window_ms;
+        let window = self.options.late_window_ms();
         window > 0 && self.head.max_ts().is_some_and(|max| ts >= max.saturating_sub(window))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use model::Timestamp;
 
 use super::late::WBL_DIR;
-use super::{Inner, Maintained, WAL_DIR, directory_bytes};
+use super::{Inner, Maintained, WAL_DIR, directory_bytes, log_only};
 use crate::block::{Block, DELETION_SUFFIX};
 use crate::error::{CommitError, IoError};
 use crate::head::mapped;
@@ -24,15 +24,17 @@ pub(crate) struct Pending {
     /// Names of series that left the head, or that it had before the start, with the segment that was
     /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
+    /// What a log that is all there is remembers.
+    pub(super) log_only: log_only::State,
     /// The history of the head is there. Before, nothing may be cut from it, and nothing of the log may go.
     ready: bool,
 }
 
 impl Pending {
-    /// After replay: the log uses `names` up to segment `segment`.
-    pub(super) fn new(names: Vec<u64>, segment: u64) -> Self {
+    /// After replay: the log uses `names` up to segment `segment`; of `segments` the newest times are known.
+    pub(super) fn new(names: Vec<u64>, segment: u64, segments: BTreeMap<u64, Timestamp>) -> Self {
         let dropped = names.into_iter().map(|name| (name, segment)).collect();
-        Self { truncate: None, shorten: None, dropped, ready: true }
+        Self { dropped, log_only: log_only::State::new(segments), ready: true, ..Self::default() }
     }
 
     /// Fails where history cannot be read.
@@ -48,6 +50,9 @@ pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitEr
     let Some(mut pending) = inner.maintenance.try_lock().filter(|pending| pending.ready) else {
         return Ok(Maintained::default());
     };
+    if let Some(rules) = inner.options.log_only {
+        return inner.maintain_log(rules, &mut pending, now).map(|()| Maintained::default());
+    }
     let mut done = Maintained::default();
     let written = write_and_cut(inner, &mut pending, &mut done);
     // On a full disk nothing can be written, but this may make room.
@@ -80,6 +85,9 @@ pub(super) fn cut_all(inner: &Inner) -> Result<Maintained, CommitError> {
     let mut pending = inner.maintenance.lock();
     pending.check(&inner.dir)?;
     let mut done = Maintained::default();
+    if inner.options.log_only.is_some() {
+        return Ok(done);
+    }
     let range = inner.options.block_range_ms;
     inner.truncate_head(&mut pending)?;
     let Some(end) = inner.head.max_ts().map(|max| max.saturating_add(1)) else { return Ok(done) };
@@ -124,8 +132,7 @@ impl Inner {
         {
             self.head.snapshots.expire(snapshots);
             let dropped = self.head.truncate(until);
-            let segment = self.log.lock().wal.segment();
-            pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
+            self.note_dropped(dropped, pending);
             (pending.truncate, pending.shorten) = (None, Some(until));
         }
         // If the disk is full, this is tried again by every step.
@@ -160,6 +167,17 @@ impl Inner {
         if last <= first {
             return Ok(());
         }
+        self.checkpoint(last, from, pending)
+    }
+
+    /// Replaces the log up to segment `last` by a checkpoint with the series that are still in use, and the samples from
+    /// `from` on.
+    pub(super) fn checkpoint(
+        &self,
+        last: u64,
+        from: Timestamp,
+        pending: &mut Pending,
+    ) -> Result<(), IoError> {
         let mut live = HashSet::new();
         self.head.for_each(|series| {
             live.insert(series.wal_ref());
@@ -169,7 +187,13 @@ impl Inner {
             series: &|series| live.contains(&series) || pending.dropped.contains_key(&series),
             from,
         };
-        checkpoint::write(&self.disk, &dir, last, &keep, self.options.wal_compression)
+        checkpoint::write(&self.disk, &self.dir.join(WAL_DIR), last, &keep, self.options.wal_compression)
+    }
+
+    /// Notes that series have left the head; the log may have samples of them up to here.
+    pub(super) fn note_dropped(&self, dropped: Vec<u64>, pending: &mut Pending) {
+        let segment = self.log.lock().wal.segment();
+        pending.dropped.extend(dropped.into_iter().map(|series| (series, segment)));
     }
 
     /// Deletes blocks that are older than the retention time, then the oldest ones while everything in

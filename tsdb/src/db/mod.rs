@@ -9,6 +9,7 @@ mod cut;
 mod delete;
 pub(crate) mod history;
 mod late;
+mod log_only;
 pub(crate) mod logs;
 mod maintain;
 mod merge;
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) committed: Condvar,
     /// Blocks with samples from this time on are not deleted for their age.
     pub(crate) wanted_from: AtomicI64,
+    /// Segments from this one on are still to be read by those who follow a log that is all there is.
+    pub(crate) log_wanted_from: AtomicU64,
 }
 
 /// What new snapshots see besides the head.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use model::Timestamp;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -19,7 +19,7 @@ use crate::head::Head;
 use crate::head::exemplars::Exemplars;
 use crate::head::mapped::{self, MappedChunks};
 use crate::head::names::Names;
-use crate::head::series::Rules;
+use crate::head::series::{Chunks, Rules};
 use crate::options::Options;
 use crate::wal::{Wal, checkpoint, damage};
 
@@ -42,17 +42,23 @@ pub(super) fn open(
     disk.create_dir_all(dir).map_err(|source| OpenError::io(dir, source))?;
     let lock = take_lock(&*disk, dir)?;
     remove_unfinished(&*disk, dir).map_err(|source| OpenError::io(dir, source))?;
-    let blocks = open_blocks(&*disk, dir, progress)?;
+    let blocks = open_blocks(&*disk, dir, &options, progress)?;
     let in_order = blocks.iter().filter(|block| !block.meta.is_out_of_order());
     let head_from = in_order.map(|block| block.meta.max_time).max().unwrap_or(i64::MIN);
     let wal_dir = dir.join(WAL_DIR);
     let io_error = |source| OpenError::io(&wal_dir, source);
     let checkpointed = checkpoint::newest(&*disk, &wal_dir).map_err(io_error)?.map(|(last, _)| last);
     let newest = replay::prepare(&*disk, dir, WAL_DIR)?.max(checkpointed);
-    let newest_late = replay::prepare(&*disk, dir, late::WBL_DIR)?;
-    let files = MappedChunks::open(Arc::clone(&disk), &dir.join(mapped::DIR))?;
-    // Chunks without a log have names, too, and no file can tell of them.
-    let in_use = newest.or(files.any()?.then_some(u64::MAX));
+    let (mut newest_late, mut in_use) = (None, newest);
+    let files = if options.log_only.is_some() {
+        MappedChunks::none(Arc::clone(&disk), &dir.join(mapped::DIR))
+    } else {
+        newest_late = replay::prepare(&*disk, dir, late::WBL_DIR)?;
+        let files = MappedChunks::open(Arc::clone(&disk), &dir.join(mapped::DIR))?;
+        // Chunks without a log have names, too, and no file can tell of them.
+        in_use = newest.or(files.any()?.then_some(u64::MAX));
+        files
+    };
     let names = Arc::new(Names::open(Arc::clone(&disk), dir, in_use));
     let mut wal =
         Wal::create(Arc::clone(&disk), &wal_dir, newest.map_or(0, |last| last + 1), options.wal_compression)
@@ -63,11 +69,16 @@ pub(super) fn open(
         names.begin_segment(wal.segment());
     }
     // What is late can only be told by history, and must be in another log.
-    let takes_samples = names.are_known() && options.out_of_order_window_ms == 0;
+    let takes_samples = names.are_known() && options.late_window_ms() == 0;
     let late_log = late::open_log(&disk, dir, newest_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
     let first = (wal.segment(), late_log.as_ref().map_or(u64::MAX, Wal::segment));
-    let rules = Rules { range_ms: options.block_range_ms, xor2: options.keeps_starts() };
+    let chunks = match (options.log_only, options.keeps_starts()) {
+        (Some(_), _) => Chunks::None,
+        (None, true) => Chunks::Xor2,
+        (None, false) => Chunks::Xor,
+    };
+    let rules = Rules { range_ms: options.block_range_ms, chunks };
     let head = Head::new(rules, options.series_max, files, names);
     head.min_valid.store(head_from, Ordering::Release);
     let inner = Inner {
@@ -83,6 +94,7 @@ pub(super) fn open(
         history: history::State::default(),
         committed: Condvar::new(),
         wanted_from: AtomicI64::new(Timestamp::MAX),
+        log_wanted_from: AtomicU64::new(0),
         options,
     };
     Ok(Opened { inner, lock, first, takes_samples })
@@ -121,9 +133,19 @@ pub(crate) fn block_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(Ulid, P
 fn open_blocks(
     disk: &dyn Disk,
     dir: &Path,
+    options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Arc<Block>>, OpenError> {
     let dirs = block_dirs(disk, dir).map_err(|source| OpenError::io(dir, source))?;
+    if options.log_only.is_some() {
+        if !dirs.is_empty() {
+            tracing::warn!(
+                dir = %dir.display(), blocks = dirs.len(),
+                "here is a store with blocks; they stay as they are, while its log is used and shortened"
+            );
+        }
+        return Ok(Vec::new());
+    }
     let total = dirs.len();
     let mut opened = Vec::new();
     for (done, (ulid, path)) in dirs.into_iter().enumerate() {

@@ -6,6 +6,7 @@
 //! a mapped chunk has them already. What is on its way between the stages is bounded: some dozens of
 //! groups of records, a few MiB in all.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,8 @@ pub(super) struct Replayed {
     pub(super) late: Late,
     pub(super) metadata: AllMetadata,
     pub(super) deleted: Vec<(u32, TimeRange)>,
+    /// The segments of a log that is all there is, with the newest time that each has.
+    pub(super) segments: BTreeMap<u64, Timestamp>,
 }
 
 /// Where to read, and how far it has come.
@@ -58,6 +61,8 @@ pub(super) struct Source<'a> {
     pub(super) until: (u64, u64),
     /// Nobody waits for history any more.
     pub(super) abandoned: &'a AtomicBool,
+    /// Late samples are not read: there is no head that would have them.
+    pub(super) log_only: bool,
 }
 
 /// Reads checkpoint and segments into the history of `head`.
@@ -85,19 +90,23 @@ pub(super) fn replay(
         unknown: 0,
         is_late: false,
         since_mapping: 0,
+        newest: Timestamp::MIN,
         replayed: Replayed {
             names: Vec::new(),
             exemplars: Exemplars::new(exemplars_max),
             late: Late::default(),
             metadata: AllMetadata::default(),
             deleted: Vec::new(),
+            segments: BTreeMap::new(),
         },
         parts: std::array::from_fn(|_| Vec::new()),
     };
     let checkpointed = replay.checkpoint(source)?;
     replay.log(source, (WAL_DIR, source.until.0), checkpointed, progress)?;
-    replay.is_late = true;
-    replay.log(source, (WBL_DIR, source.until.1), None, progress)?;
+    if !source.log_only {
+        replay.is_late = true;
+        replay.log(source, (WBL_DIR, source.until.1), None, progress)?;
+    }
     if replay.unknown > 0 {
         tracing::warn!(samples = replay.unknown, "the log has samples of series that it does not name");
     }
@@ -121,6 +130,8 @@ struct Replay<'a> {
     /// Whether the log of late samples is being read.
     is_late: bool,
     since_mapping: usize,
+    /// The newest time of the segment.
+    newest: Timestamp,
     replayed: Replayed,
     parts: [Vec<(u32, Timestamp, f64)>; SHARDS],
 }
@@ -284,7 +295,12 @@ impl Replay<'_> {
                 damage::set_aside(disk, place, &live[at..]).map_err(io_error)?;
                 return damage::fill_gap(disk, &log_dir, before + 1..number).map_err(io_error);
             }
-            if let Some(damage) = self.segment(source, &path)? {
+            self.newest = Timestamp::MIN;
+            let damage = self.segment(source, &path)?;
+            if source.log_only && self.newest > Timestamp::MIN {
+                self.replayed.segments.insert(number, self.newest);
+            }
+            if let Some(damage) = damage {
                 return damage::repair(disk, (source.dir, name), &live[at..], damage).map_err(io_error);
             }
             before = Some(number);
@@ -412,6 +428,7 @@ impl Replay<'_> {
             }
             Record::Exemplars(entries) => {
                 for (wal_ref, ts, value, labels) in entries {
+                    self.newest = self.newest.max(ts);
                     let Some(id) = self.names.get(wal_ref, &mut self.page) else { continue };
                     let series = self.head.catalog.read_recursive().labels(id);
                     let exemplar = Exemplar { labels, ts, value };
@@ -461,6 +478,7 @@ impl Replay<'_> {
         self.since_mapping += entries.len();
         for (wal_ref, ts, value) in entries {
             let Some(id) = self.resolve(wal_ref) else { continue };
+            self.newest = self.newest.max(ts);
             if ts < self.from {
                 continue;
             }
@@ -480,6 +498,7 @@ impl Replay<'_> {
         for (wal_ref, mut sample) in entries {
             let consistent = !matches!(&sample.value, Value::Histogram(value) if !is_consistent(value));
             let Some(id) = self.resolve(wal_ref).filter(|_| consistent) else { continue };
+            self.newest = self.newest.max(sample.ts);
             if !self.head.keeps_starts() {
                 sample.start = 0;
             }

@@ -29,7 +29,8 @@ impl Snapshot {
         // Between two commits.
         let _log = inner.log.lock();
         let published = inner.published.read();
-        let view = View { snapshot: inner.head.snapshots.register(), from: published.head_from };
+        let plain = inner.head.is_plain();
+        let view = View { snapshot: inner.head.snapshots.register(), from: published.head_from, plain };
         Self { inner: Arc::clone(inner), blocks: published.blocks.clone(), view }
     }
 
@@ -250,7 +251,7 @@ impl SeriesSet for Set<'_> {
                 }
             }
         }
-        if let Some(id) = in_head {
+        if let Some(id) = in_head.filter(|_| !self.snapshot.view.plain) {
             let late = &self.snapshot.inner.head.late;
             unordered |= late.samples(id, range, self.snapshot.view.snapshot, into);
         }
@@ -288,6 +289,11 @@ impl Snapshot {
         selection: &Selection<'_>,
         sorted: bool,
     ) -> Result<Set<'_>, StorageError> {
+        if self.inner.head.is_log_only() {
+            let what =
+                format!("{} has a log only, of which no samples can be selected", self.dir().display());
+            return Err(StorageError::Unavailable(what));
+        }
         let range = selection.range;
         let mut sources = Vec::new();
         for (number, block) in self.blocks_in(range) {

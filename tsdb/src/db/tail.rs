@@ -213,10 +213,15 @@ impl Tail {
     /// that it does not stand for.
     fn read_names(&mut self) -> Result<(), IoError> {
         let disk = Arc::clone(&self.inner.disk);
-        if let Some((_, dir)) = checkpoint::newest(&*disk, &self.dir).map_err(CommitError::at(&self.dir))? {
+        let newest = || checkpoint::newest(&*disk, &self.dir).map_err(CommitError::at(&self.dir));
+        let mut found = newest()?;
+        while let Some((last, dir)) = found {
             for (number, _) in segments(&*disk, &dir).map_err(CommitError::at(&dir))? {
                 self.read_names_of(&segment_path(&dir, number), u64::MAX)?;
             }
+            // Another one may have taken its place before it was read to its end.
+            let newest = checkpoint::newest(&*disk, &self.dir).map_err(CommitError::at(&self.dir))?;
+            found = newest.filter(|(newer, _)| *newer > last);
         }
         for (number, _) in segments(&*disk, &self.dir).map_err(CommitError::at(&self.dir))? {
             let known = number < self.named_until;

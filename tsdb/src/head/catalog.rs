@@ -33,6 +33,8 @@ pub(crate) struct Catalog {
     free: Vec<u32>,
     by_hash: HashTable<Listed>,
     postings: Postings,
+    /// Nobody will select series: there are no postings.
+    unselectable: bool,
 }
 
 /// A list of label names.
@@ -70,6 +72,11 @@ fn half(hash: u64) -> u32 {
 }
 
 impl Catalog {
+    /// An empty one. If it is not `selectable`, nothing is found but by all labels.
+    pub(crate) fn new(selectable: bool) -> Self {
+        Self { unselectable: !selectable, ..Self::default() }
+    }
+
     /// What tells label sets apart here.
     pub(crate) fn hash(labels: &Labels) -> u64 {
         let mut hasher = rapidhash::fast::RapidHasher::default();
@@ -116,7 +123,9 @@ impl Catalog {
         self.by_hash.insert_unique(spread(listed.hash), listed, |other| spread(other.hash));
         let shape = &mut self.shapes[shape as usize];
         shape.rows += 1;
-        self.postings.add(id, shape.numbers.iter().copied().zip(row.values.iter().copied()));
+        if !self.unselectable {
+            self.postings.add(id, shape.numbers.iter().copied().zip(row.values.iter().copied()));
+        }
         (self.newest, self.added) = (Some(id), self.added + 1);
         id
     }
@@ -153,6 +162,9 @@ impl Catalog {
             let hash = half(Self::hash(&self.labels(id)));
             if let Ok(entry) = self.by_hash.find_entry(spread(hash), |listed| listed.id == id) {
                 entry.remove();
+            }
+            if self.unselectable {
+                continue;
             }
             let row = &self.rows[id as usize];
             let numbers = self.shapes[row.shape as usize].numbers.iter().copied();

@@ -126,7 +126,12 @@ impl MappedChunks {
     /// The files in `dir`, which is created.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, IoError> {
         disk.create_dir_all(dir).map_err(IoError::at(dir))?;
-        Ok(Self { disk, dir: dir.to_owned(), files: RwLock::default(), current: Mutex::new(None) })
+        Ok(Self::none(disk, dir))
+    }
+
+    /// No directory, for a head that has no chunks.
+    pub(crate) fn none(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        Self { disk, dir: dir.to_owned(), files: RwLock::default(), current: Mutex::new(None) }
     }
 
     /// Whether there is any file.

@@ -18,6 +18,7 @@
 mod blocks;
 pub(crate) mod catalog;
 pub(crate) mod exemplars;
+mod joining;
 pub(crate) mod late;
 mod line;
 pub(crate) mod mapped;
@@ -47,7 +48,7 @@ use mapped::{Found, MappedChunks};
 use metadata::AllMetadata;
 use names::Names;
 use past::Past;
-use series::{Extent, Rest, Rules, Series, Store};
+use series::{Chunks, Extent, Rest, Rules, Series, Store};
 use slab::Slab;
 use snapshots::Snapshots;
 pub(crate) use visible::Visible;
@@ -83,8 +84,12 @@ impl SeriesRef {
     }
 }
 
+/// As many series in a row share a shard, and a page of its arrays. Those of one target, which are made together, lie
+/// together: a query for some of each target's series finds them on one page each, not on one of every shard.
+const ROW: usize = slab::PAGE;
+
 pub(crate) fn shard_of(id: u32) -> usize {
-    id as usize % SHARDS
+    id as usize / ROW % SHARDS
 }
 
 /// How many series are looked at or sorted before others may have the catalog, or the query may have been cancelled.
@@ -93,7 +98,12 @@ const SERIES_A_TURN: usize = 4096;
 const SERIES_MAPPED_AT_ONCE: usize = 1024;
 
 fn slot_of(id: u32) -> usize {
-    id as usize / SHARDS
+    id as usize / (ROW * SHARDS) * ROW + id as usize % ROW
+}
+
+/// The number of the series in a slot of a shard.
+fn id_of(shard: usize, slot: usize) -> u32 {
+    u32::try_from((slot / ROW * SHARDS + shard) * ROW + slot % ROW).unwrap_or(u32::MAX)
 }
 
 /// For one series: before the first append after snapshot `.0` was taken, it had `.1` samples.
@@ -169,6 +179,8 @@ pub(crate) struct View {
     pub(crate) snapshot: u64,
     /// Older samples are in blocks.
     pub(crate) from: Timestamp,
+    /// There were neither late samples nor deletions when the snapshot was taken; it does not see those that came since.
+    pub(crate) plain: bool,
 }
 
 /// The head.
@@ -199,7 +211,7 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(rules: Rules, series_max: Option<u64>, files: MappedChunks, names: Arc<Names>) -> Self {
         Self {
-            catalog: RwLock::default(),
+            catalog: RwLock::new(Catalog::new(rules.chunks != Chunks::None)),
             shards: std::array::from_fn(|_| Mutex::default()),
             snapshots: Snapshots::default(),
             min_valid: AtomicI64::new(i64::MIN),
@@ -223,7 +235,12 @@ impl Head {
 
     /// Whether samples have start times here.
     pub(crate) fn keeps_starts(&self) -> bool {
-        self.rules.xor2
+        self.rules.chunks == Chunks::Xor2
+    }
+
+    /// Whether samples go to the log only.
+    pub(crate) fn is_log_only(&self) -> bool {
+        self.rules.chunks == Chunks::None
     }
 
     pub(crate) fn min_ts(&self) -> Option<Timestamp> {
@@ -237,6 +254,9 @@ impl Head {
     /// The oldest time that is accepted: half a block before the newest sample, and nothing that a
     /// block may hold already.
     pub(crate) fn accepts_from(&self) -> Timestamp {
+        if self.is_log_only() {
+            return i64::MIN;
+        }
         let newest = self.max_ts().map_or(i64::MIN, |max| max.saturating_sub(self.rules.range_ms / 2));
         newest.max(self.min_valid.load(Ordering::Acquire))
     }
@@ -331,6 +351,10 @@ impl Head {
     pub(crate) fn apply(&self, shard: &mut Shard, series: SeriesRef, ts: Timestamp, value: f64) -> bool {
         let Some(mut found) = shard.resolve(series) else { return false };
         found.set_committed();
+        if self.is_log_only() {
+            found.note(&Sample::float(ts, value));
+            return true;
+        }
         if found.check(ts, value).is_err() {
             return false;
         }
@@ -344,6 +368,10 @@ impl Head {
     pub(crate) fn apply_sample(&self, shard: &mut Shard, series: SeriesRef, sample: &Sample) -> bool {
         let Some(mut found) = shard.resolve(series) else { return false };
         found.set_committed();
+        if self.is_log_only() {
+            found.note(sample);
+            return true;
+        }
         if found.check_sample(sample).is_err() {
             return false;
         }
@@ -413,11 +441,8 @@ impl Head {
 
     /// The newest sample of a series, if it is a float at hand and `view` sees all of the series.
     pub(crate) fn newest_float(&self, id: u32, view: View) -> Option<(Timestamp, f64)> {
-        if !self.late.is_empty() || !self.deleted.read().is_empty() {
-            return None;
-        }
         let mut shard = self.shard(id);
-        if shard.marks.contains_key(&id) {
+        if !view.plain || !shard.marks.is_empty() && shard.marks.contains_key(&id) {
             return None;
         }
         shard.get(id)?.newest_float().filter(|(ts, _)| *ts >= view.from)
@@ -431,32 +456,53 @@ impl Head {
         (view, range): (View, TimeRange),
         check: impl Fn() -> Result<(), E>,
     ) -> Result<Vec<u32>, E> {
-        let whole = range;
-        let range = TimeRange::new(range.start.max(view.from), range.end);
         let attached = self.attached.load(Ordering::Acquire);
         let mut kept = Vec::new();
+        let (mut row, mut held) = (0, None);
         for (at, id) in ids.iter().enumerate() {
             if at.is_multiple_of(SERIES_A_TURN) {
                 check()?;
             }
-            if self.late.overlaps(id, whole, view.snapshot) {
-                kept.push(id);
-                continue;
+            if !view.plain {
+                held = None;
+                if self.late.overlaps(id, range, view.snapshot) {
+                    kept.push(id);
+                    continue;
+                }
             }
-            let mut shard = self.shard(id);
-            let extent = shard.extent(id, view.snapshot, attached);
-            let Some(series) = shard.get(id) else { continue };
-            let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
-            let overlaps = range.overlaps(TimeRange::new(min, max));
-            // A chunk that cannot be read is reported by whoever reads the samples.
-            let none = || series.visible(range, extent, &self.files).is_ok_and(|visible| visible.is_empty());
-            let all = extent.is_all();
-            let gone = self.deleted(id, view).is_some_and(|gone| gone.covers(TimeRange::new(min, max)));
-            if overlaps && !gone && (all || !none()) {
+            if row != id as usize / ROW {
+                row = id as usize / ROW;
+                held = None;
+            }
+            let shard = held.get_or_insert_with(|| self.shard(id));
+            if self.has_samples(shard, id, (view, range), attached) {
                 kept.push(id);
             }
         }
         Ok(kept)
+    }
+
+    /// Whether a series of `shard` may have samples in `range` that came in order and that `view` may see.
+    fn has_samples(
+        &self,
+        shard: &mut Shard,
+        id: u32,
+        (view, range): (View, TimeRange),
+        attached: u64,
+    ) -> bool {
+        let range = TimeRange::new(range.start.max(view.from), range.end);
+        let extent = shard.extent(id, view.snapshot, attached);
+        let Some(series) = shard.get(id) else { return false };
+        let Some(max) = series.max_ts() else { return false };
+        if view.plain && extent.is_all() && range.contains(max) {
+            return true;
+        }
+        let Some(min) = series.min_ts() else { return false };
+        // A chunk that cannot be read is reported by whoever reads the samples.
+        let none = || series.visible(range, extent, &self.files).is_ok_and(|visible| visible.is_empty());
+        let overlaps = range.overlaps(TimeRange::new(min, max));
+        let gone = self.deleted(id, view).is_some_and(|gone| gone.covers(TimeRange::new(min, max)));
+        overlaps && !gone && (extent.is_all() || !none())
     }
 
     /// Drops samples before `min` chunk by chunk, then series that have none left. Returns the log's
@@ -469,24 +515,40 @@ impl Head {
                 match series.min_ts() {
                     Some(ts) => oldest = oldest.min(ts),
                     None if series.appended() == 0 && series.spare() => {}
-                    None => empty.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX)),
+                    None => empty.push(id_of(number, slot)),
                 }
             });
         }
         // Appends that came meanwhile are newer than `min`, and lower the bound by themselves.
         let oldest = if oldest == i64::MAX { oldest } else { oldest.max(min) };
         self.min_ts.store(oldest, Ordering::Release);
-        self.drop_series(empty)
+        self.drop_series(empty, &|series| series.is_empty())
     }
 
-    fn drop_series(&self, mut ids: Vec<u32>) -> Vec<u64> {
+    /// Drops the series of a head without chunks that have had no sample at or after `since`. Returns their names in
+    /// the log.
+    pub(crate) fn drop_silent(&self, since: Timestamp) -> Vec<u64> {
+        let silent = |series: &Series<'_>| series.max_ts().is_none_or(|newest| newest < since);
+        let mut found = Vec::new();
+        for (number, shard) in self.shards.iter().enumerate() {
+            shard.lock().for_each(|slot, mut series| {
+                // One that has no sample at all may be about to get its first.
+                if silent(&series) && (series.max_ts().is_some() || !series.spare()) {
+                    found.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX));
+                }
+            });
+        }
+        self.drop_series(found, &silent)
+    }
+
+    fn drop_series(&self, mut ids: Vec<u32>, is_over: &dyn Fn(&Series<'_>) -> bool) -> Vec<u64> {
         ids.sort_unstable();
         let mut dropped = Vec::new();
         let mut catalog = self.catalog.write();
         ids.retain(|&id| {
             let mut shard = self.shard(id);
             let Some(mut series) = shard.get(id) else { return false };
-            let gone = series.is_empty() && !series.is_pending() && !self.late.has(id);
+            let gone = is_over(&series) && !series.is_pending() && !self.late.has(id);
             if gone {
                 dropped.push(series.wal_ref());
                 series.end();
@@ -534,8 +596,16 @@ impl Head {
         self.deleted.write().entry(id).or_default().push((from_snapshot, span));
     }
 
+    /// Whether there are neither late samples nor deletions.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.late.is_empty() && self.deleted.read().is_empty()
+    }
+
     /// What is deleted of a series, as `view` sees it.
     pub(crate) fn deleted(&self, id: u32, view: View) -> Option<Intervals> {
+        if view.plain {
+            return None;
+        }
         let deleted = self.deleted.read();
         if deleted.is_empty() {
             return None;

@@ -12,7 +12,7 @@ use super::line::Line;
 use super::mapped::MappedRef;
 use super::series::{Rest, Rules, Series};
 use super::slab::Slab;
-use super::{Head, SHARDS, SeriesRef, Shard, slot_of};
+use super::{Head, SHARDS, SeriesRef, Shard, id_of, slot_of};
 use crate::chunk::Sample;
 use crate::codec::Malformed;
 use crate::error::IoError;
@@ -114,7 +114,7 @@ impl Head {
             let Shard { lines, rests, store, closed, .. } = &mut *shard;
             for slot in 0..past.lines.len() {
                 let (Some(line), Some(rest)) = (lines.get_mut(slot), rests.get_mut(slot)) else { continue };
-                let id = u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX);
+                let id = id_of(number, slot);
                 let history = (&mut past.lines[slot], &mut past.rests[slot]);
                 let mut series = Series::new(line, rest, store);
                 series.spare();
@@ -145,9 +145,9 @@ impl Head {
                 let Shard { past: Some(past), store, .. } = &mut *shard else { continue };
                 let pairs = past.lines.iter_mut().zip(past.rests.iter_mut()).enumerate();
                 let closed = pairs.filter_map(|(slot, (line, rest))| {
-                    Series::new(line, rest, store).has_closed().then_some(slot * SHARDS + number)
+                    Series::new(line, rest, store).has_closed().then_some(id_of(number, slot))
                 });
-                closed.filter_map(|id| u32::try_from(id).ok()).collect()
+                closed.collect()
             };
             for part in ids.chunks(super::SERIES_MAPPED_AT_ONCE) {
                 self.map_chunks(&self.shards[number], part, |shard, &id| shard.known_past(id))?;

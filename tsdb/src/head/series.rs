@@ -16,18 +16,18 @@ use crate::wal::record::HistogramRecords;
 /// The rest of a series: 40 bytes, and 16 for each mapped chunk (six of them in a 3 h head at 15 s).
 #[derive(Debug, Default)]
 pub(super) struct Rest {
-    mapped: Vec<MappedRef>,
+    pub(super) mapped: Vec<MappedRef>,
     /// The open chunk, if it is not one of floats without start times, which lie in the line and in blocks.
-    open: Option<Box<Open>>,
+    pub(super) open: Option<Box<Open>>,
     /// The oldest closed chunk in [`Store::closed`], plus 1; 0: there is none.
-    closed: u32,
+    pub(super) closed: u32,
     /// Samples ever appended before the open chunk, modulo 2^32.
-    before: u32,
+    pub(super) before: u32,
 }
 
 /// An open chunk on its own: of histograms, or of floats with start times. It takes its room as a vector does.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     appender: chunk::Appender,
     data: Vec<u8>,
 }
@@ -40,25 +40,35 @@ pub(crate) const OPEN_BYTES: usize = 1024;
 pub(crate) struct Rules {
     /// The length of a block: a chunk never crosses a multiple of it.
     pub(crate) range_ms: i64,
+    pub(crate) chunks: Chunks,
+}
+
+/// What becomes of samples in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chunks {
+    /// Floats are encoded as XOR.
+    Xor,
     /// Floats are encoded as XOR2, with start times.
-    pub(crate) xor2: bool,
+    Xor2,
+    /// Of a series only the newest sample is noted: the log has the others, and that is all they are wanted for.
+    None,
 }
 
 /// A chunk that takes no more samples and is not on disk yet. Younger than mapped ones.
 #[derive(Debug)]
-struct Closed {
-    min: Timestamp,
-    max: Timestamp,
-    count: u16,
+pub(super) struct Closed {
+    pub(super) min: Timestamp,
+    pub(super) max: Timestamp,
+    pub(super) count: u16,
     /// The name under which the log has its samples, or the last of them.
-    wal_ref: u64,
-    bytes: ClosedBytes,
+    pub(super) wal_ref: u64,
+    pub(super) bytes: ClosedBytes,
     /// The next younger one of the series, plus 1; 0: there is none.
-    next: u32,
+    pub(super) next: u32,
 }
 
 #[derive(Debug)]
-enum ClosedBytes {
+pub(super) enum ClosedBytes {
     /// The blocks of the open chunk that it was, with the bits that filled none.
     Xor(Chain, Pending),
     Other(Encoding, Box<[u8]>),
@@ -77,9 +87,9 @@ pub(super) struct Store {
 /// 104 bytes, plus the blocks of the open chunk: 192 at 1.6 bytes a sample before it is full, half of
 /// that on average, and half a block of slack.
 pub(crate) struct Series<'a> {
-    line: &'a mut Line,
-    rest: &'a mut Rest,
-    store: &'a mut Store,
+    pub(super) line: &'a mut Line,
+    pub(super) rest: &'a mut Rest,
+    pub(super) store: &'a mut Store,
 }
 
 /// Which samples of a series a reader sees, counted from the newest.
@@ -141,7 +151,7 @@ impl Store {
         data
     }
 
-    fn closed_chunk(&self, chunk: &Closed) -> (Encoding, Vec<u8>) {
+    pub(super) fn closed_chunk(&self, chunk: &Closed) -> (Encoding, Vec<u8>) {
         match &chunk.bytes {
             ClosedBytes::Xor(chain, pending) => {
                 (Encoding::Xor, self.xor_chunk(chunk.count, *chain, *pending))
@@ -151,7 +161,7 @@ impl Store {
     }
 
     /// The chunk with number `at` - 1.
-    fn closed(&self, at: u32) -> Option<&Closed> {
+    pub(super) fn closed(&self, at: u32) -> Option<&Closed> {
         self.closed.get(at.checked_sub(1)? as usize)?.as_ref()
     }
 
@@ -162,7 +172,7 @@ impl Store {
     }
 
     /// Takes a closed chunk out; returns the next one.
-    fn remove_closed(&mut self, at: u32) -> u32 {
+    pub(super) fn remove_closed(&mut self, at: u32) -> u32 {
         let Some(slot) = at.checked_sub(1) else { return 0 };
         let Some(chunk) = self.closed.get_mut(slot as usize).and_then(Option::take) else { return 0 };
         if let ClosedBytes::Xor(chain, _) = chunk.bytes {
@@ -239,12 +249,12 @@ impl<'a> Series<'a> {
     }
 
     /// The closed chunks, oldest first.
-    fn closed(&self) -> impl Iterator<Item = &Closed> {
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Closed> {
         let first = self.store.closed(self.rest.closed);
         std::iter::successors(first, |chunk| self.store.closed(chunk.next))
     }
 
-    fn has_open(&self) -> bool {
+    pub(super) fn has_open(&self) -> bool {
         self.line.count > 0
     }
 
@@ -300,8 +310,8 @@ impl<'a> Series<'a> {
     /// Appends a float that [`Series::check`] accepts. Returns whether a chunk was closed.
     #[inline]
     pub(crate) fn append(&mut self, ts: Timestamp, value: f64, rules: Rules) -> bool {
-        if rules.xor2 {
-            return self.append_open(&Sample::float(ts, value), rules);
+        if rules.chunks != Chunks::Xor {
+            return self.append_sample(&Sample::float(ts, value), rules);
         }
         let mut closed = false;
         if !self.line.append(&mut self.store.blocks, ts, value, rules.range_ms) {
@@ -317,8 +327,24 @@ impl<'a> Series<'a> {
     /// The same for a sample that [`Series::check_sample`] accepts.
     pub(crate) fn append_sample(&mut self, sample: &Sample, rules: Rules) -> bool {
         match sample.value {
-            Value::Float(value) if !rules.xor2 => self.append(sample.ts, value, rules),
+            _ if rules.chunks == Chunks::None => {
+                self.note(sample);
+                false
+            }
+            Value::Float(value) if rules.chunks == Chunks::Xor => self.append(sample.ts, value, rules),
             _ => self.append_open(sample, rules),
+        }
+    }
+
+    /// Notes a sample that the log has, and nobody else.
+    pub(crate) fn note(&mut self, sample: &Sample) {
+        if self.max_ts().is_some_and(|newest| newest > sample.ts) {
+            return;
+        }
+        (self.line.start, self.line.newest) = (sample.ts, 0);
+        self.line.flags = self.line.flags & !VALUED | BEGUN;
+        if let Value::Float(value) = sample.value {
+            self.line.set_value(value);
         }
     }
 
@@ -344,7 +370,7 @@ impl<'a> Series<'a> {
         }
         let closed = self.close();
         let mut data = Vec::new();
-        let appender = chunk::Appender::start(&mut data, sample, rules.xor2, reset);
+        let appender = chunk::Appender::start(&mut data, sample, rules.chunks == Chunks::Xor2, reset);
         self.rest.open = Some(Box::new(Open { appender, data }));
         self.line.begin_open(ts, block_end(ts, rules.range_ms));
         if let Value::Float(value) = sample.value {
@@ -395,7 +421,7 @@ impl<'a> Series<'a> {
         (self.line.start, self.line.newest) = (newest, 0);
     }
 
-    fn drop_open(&mut self) {
+    pub(super) fn drop_open(&mut self) {
         if self.has_open() {
             let newest = self.line.newest();
             if self.rest.open.take().is_none() {
@@ -405,13 +431,13 @@ impl<'a> Series<'a> {
         }
     }
 
-    fn push_closed(&mut self, chunk: Closed) {
+    pub(super) fn push_closed(&mut self, chunk: Closed) {
         let at = self.store.add_closed(chunk);
         self.link_closed(at);
     }
 
     /// Makes a closed chunk the youngest of the series.
-    fn link_closed(&mut self, at: u32) {
+    pub(super) fn link_closed(&mut self, at: u32) {
         if let Some(chunk) = self.store.closed[at as usize - 1].as_mut() {
             chunk.next = 0;
         }
@@ -449,88 +475,6 @@ impl<'a> Series<'a> {
         }
     }
 
-    /// Takes over mapped chunks found at opening, where they do not overlap other mapped ones. A series may have
-    /// had several names in the log, each with its chunks; and after a power cut the log may lack samples
-    /// that chunks have.
-    ///
-    /// What the log had under an earlier name may be in the chunks of a later one: those have all samples of
-    /// their time, so what is in memory of it goes.
-    pub(crate) fn adopt(
-        &mut self,
-        chunks: &[MappedRef],
-        rules: Rules,
-        from: Timestamp,
-        files: &MappedChunks,
-    ) {
-        let mut recent = chunks.iter().filter(|chunk| chunk.max() >= from);
-        let Some(first) = recent.next() else { return };
-        let last = recent.next_back().unwrap_or(first);
-        let mut younger = Vec::new();
-        let has_memory = self.has_open() || self.has_closed();
-        if has_memory && self.max_ts().is_some_and(|newest| newest >= first.min()) {
-            for sample in self.take_memory() {
-                if sample.ts < first.min() {
-                    self.append_sample(&sample, rules);
-                } else if sample.ts > last.max() {
-                    younger.push(sample);
-                }
-            }
-            self.close();
-        }
-        self.adopt_disjoint(chunks, from, files);
-        for sample in younger {
-            self.append_sample(&sample, rules);
-        }
-    }
-
-    /// Takes out the samples that are not in mapped chunks.
-    fn take_memory(&mut self) -> Vec<Sample> {
-        self.close();
-        let mut samples = Vec::new();
-        while let Some(chunk) = self.store.closed(self.rest.closed) {
-            let (encoding, data) = self.store.closed_chunk(chunk);
-            let mut take = |sample| samples.push(sample);
-            // It was written a moment ago.
-            let _ = chunk::for_each(encoding, &data, usize::MAX, &mut take);
-            self.rest.closed = self.store.remove_closed(self.rest.closed);
-        }
-        let newest = self.rest.mapped.last().map(|chunk| chunk.max());
-        self.line.flags &= !(BEGUN | VALUED);
-        if let Some(newest) = newest {
-            self.line.flags |= BEGUN;
-            (self.line.start, self.line.newest) = (newest, 0);
-        }
-        samples
-    }
-
-    fn adopt_disjoint(&mut self, chunks: &[MappedRef], from: Timestamp, files: &MappedChunks) {
-        for &chunk in chunks.iter().filter(|chunk| chunk.max() >= from) {
-            let at = self.rest.mapped.partition_point(|other| other.min() < chunk.min());
-            let follows = at == 0 || self.rest.mapped[at - 1].max() < chunk.min();
-            let memory = self.closed().next().map(|closed| closed.min);
-            let memory = memory.or_else(|| self.has_open().then_some(self.line.start));
-            let next = self.rest.mapped.get(at).map(|next| next.min()).or(memory);
-            if follows && next.is_none_or(|next| chunk.max() < next) {
-                push_exact(&mut self.rest.mapped, at, chunk);
-                if next.is_none() {
-                    self.line.flags = self.line.flags & !VALUED | BEGUN;
-                    (self.line.start, self.line.newest) = (chunk.max(), 0);
-                }
-            } else if self.max_ts().is_some_and(|newest| newest < chunk.min())
-                && let Ok(found) = files.chunk(chunk)
-            {
-                // Mapped chunks must be older than those in memory, so this one joins the latter.
-                self.close();
-                let (min, max, data) = (chunk.min(), chunk.max(), found.data());
-                let bytes = ClosedBytes::Other(found.encoding, data.into());
-                let (count, wal_ref) = (chunk::count(found.encoding, data), self.line.wal_ref);
-                self.push_closed(Closed { min, max, count, wal_ref, bytes, next: 0 });
-                self.line.flags = self.line.flags & !VALUED | BEGUN;
-                (self.line.start, self.line.newest) = (max, 0);
-            }
-        }
-    }
-
     /// Drops closed chunks whose samples are all before `min`; and an open one, too.
     pub(crate) fn truncate_before(&mut self, min: Timestamp) {
         self.rest.mapped.retain(|chunk| chunk.max() >= min);
@@ -553,61 +497,6 @@ impl<'a> Series<'a> {
     /// Whether there are chunks that wait to be mapped.
     pub(crate) fn has_closed(&self) -> bool {
         self.rest.closed != 0
-    }
-
-    /// Puts history before what the series has. Samples that are not newer than the newest of history are
-    /// left out: had it been known, they would have been refused. Returns how many those were.
-    pub(super) fn join(
-        &mut self,
-        (line, rest): (&mut Line, &mut Rest),
-        rules: Rules,
-        files: &MappedChunks,
-    ) -> Result<u64, Malformed> {
-        let past = Series::new(line, rest, self.store);
-        let Some(newest) = past.max_ts() else { return Ok(0) };
-        let (young, appended) = (self.min_ts(), self.appended());
-        let (mut kept, mut misplaced) = (Vec::new(), 0);
-        if young.is_some_and(|young| young <= newest) {
-            for chunk in self.visible(TimeRange::ALL, Extent::ALL, files)? {
-                chunk::for_each(chunk.bytes.encoding(), chunk.bytes.data(), chunk.limit, &mut |sample| {
-                    if sample.ts > newest {
-                        kept.push(sample);
-                    } else {
-                        misplaced += 1;
-                    }
-                })?;
-            }
-            self.drop_open();
-            while self.rest.closed != 0 {
-                self.rest.closed = self.store.remove_closed(self.rest.closed);
-            }
-        }
-        if self.is_empty() {
-            // History goes on where it was, under its name.
-            let own = self.line.flags & (PENDING | SPARED);
-            let flags = line.flags & !(PENDING | SPARED) | own | LOGGED;
-            let generation = self.line.generation;
-            *self.line = Line { generation, flags, ..std::mem::take(line) };
-            let before = appended.wrapping_sub(u32::from(self.line.count));
-            *self.rest = Rest { before, ..std::mem::take(rest) };
-        } else {
-            let mut past = Series::new(line, rest, self.store);
-            past.close();
-            let mut young = self.rest.closed;
-            self.rest.closed = past.rest.closed;
-            while young != 0 {
-                let next = self.store.closed(young).map_or(0, |chunk| chunk.next);
-                self.link_closed(young);
-                young = next;
-            }
-            self.rest.mapped = std::mem::take(&mut rest.mapped);
-        }
-        for sample in kept {
-            // They were counted when they came.
-            self.rest.before = self.rest.before.wrapping_sub(1);
-            self.append_sample(&sample, rules);
-        }
-        Ok(misplaced)
     }
 
     /// Whether there is no sample.
@@ -685,7 +574,7 @@ impl<'a> Series<'a> {
 }
 
 /// Inserts without room for more: a series gets a mapped chunk twice an hour, and keeps it for three.
-fn push_exact(mapped: &mut Vec<MappedRef>, at: usize, chunk: MappedRef) {
+pub(super) fn push_exact(mapped: &mut Vec<MappedRef>, at: usize, chunk: MappedRef) {
     mapped.reserve_exact(1);
     mapped.insert(at, chunk);
 }
@@ -714,7 +603,7 @@ mod tests {
     use super::*;
     use crate::disk::memory::Memory;
 
-    const RANGE: Rules = Rules { range_ms: 7_200_000, xor2: false };
+    const RANGE: Rules = Rules { range_ms: 7_200_000, chunks: Chunks::Xor };
 
     fn no_files() -> MappedChunks {
         MappedChunks::open(Arc::new(Memory::new()), std::path::Path::new("/c")).unwrap()

@@ -1,7 +1,7 @@
 //! A growing array in pages, so that growing it neither copies nor leaves half of it unused.
 
 /// Entries of a page. 64 series are 9 KiB.
-const PAGE: usize = 64;
+pub(super) const PAGE: usize = 64;
 
 /// The array. It only grows; entries are reused by their owner.
 #[derive(Debug)]

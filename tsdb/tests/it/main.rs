@@ -6,6 +6,8 @@ mod chunks;
 mod concurrency;
 mod extras;
 mod faults;
+mod log_only;
+mod log_simulation;
 mod model;
 mod prometheus;
 mod promtool;

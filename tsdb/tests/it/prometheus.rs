@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use model::{HistogramValue, IntHistogram, Labels, Span};
-use tsdb::{Db, Options};
+use tsdb::{Db, LogOnly, Options, Position};
 
+use super::log_only::Heard;
 use super::reading::all;
 
 /// A running server, killed when dropped.
@@ -28,12 +29,33 @@ impl Server {
     /// Starts a server on a directory; `None` where Prometheus is not installed.
     fn start(dir: &Path, config: &Path) -> Option<Self> {
         std::fs::write(config, "global: {scrape_interval: 1h}\n").unwrap();
+        let path = format!("--storage.tsdb.path={}", dir.display());
+        let more = ["--storage.tsdb.retention.time=100y", "--enable-feature=native-histograms"];
+        Self::start_with(config, &[&[path.as_str()], &more[..]].concat())
+    }
+
+    /// Starts an agent on a directory, which scrapes itself.
+    fn start_agent(dir: &Path, config: &Path) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let jobs = format!("[{{job_name: self, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]");
+        std::fs::write(config, format!("global: {{scrape_interval: 1s}}\nscrape_configs: {jobs}\n")).unwrap();
+        let version = Command::new("prometheus").arg("--version").output().ok()?;
+        // The flag was another one before.
+        let is_old = String::from_utf8_lossy(&version.stdout).contains("version 2.");
+        let mode = if is_old { "--enable-feature=agent" } else { "--agent" };
+        let path = format!("--storage.agent.path={}", dir.display());
+        Self::start_on(port, config, &[mode, &path])
+    }
+
+    fn start_with(config: &Path, arguments: &[&str]) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_on(port, config, arguments)
+    }
+
+    fn start_on(port: u16, config: &Path, arguments: &[&str]) -> Option<Self> {
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.display()))
-            .arg("--storage.tsdb.retention.time=100y")
-            .arg("--enable-feature=native-histograms")
+            .args(arguments)
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -68,6 +90,13 @@ impl Server {
         let answer = self.get(&format!("/api/v1/query?query={query}&time={time_s}")).unwrap();
         let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         body["data"]["result"][0]["value"][1].as_str().unwrap_or("NaN").parse().unwrap()
+    }
+
+    /// The value of one of its own metrics.
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.get("/metrics")?;
+        let line = page.lines().find(|line| line.split(' ').next() == Some(name))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 
     /// Ends the server in an orderly way.
@@ -151,4 +180,45 @@ fn prometheus_reads_our_directory_and_we_read_it_back() {
     let expected: usize =
         ours.iter().filter(|(labels, _)| labels.starts_with("pingpong")).map(|(_, s)| s.len()).sum();
     assert_eq!(count(&server, "pingpong"), expected as f64);
+}
+
+#[test]
+fn an_agent_of_prometheus_goes_on_where_ours_ended_and_ours_where_that_one_did() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = config.path().join("prometheus.yml");
+    let log_only = Some(LogOnly { min_ms: 0, max_ms: 3_600_000, truncate_every_ms: 1_200_000 });
+    let options = || Options { log_only, wal_segment_bytes_max: 100_000, ..Options::default() };
+    let db = Db::open(dir.path(), options()).unwrap();
+    db.keep_log_from(None);
+    fill(&db, 0, 95);
+    assert_eq!(db.stats().head_series, 22);
+    let ours = Heard::all(&mut db.tail(Some(Position::default())).unwrap());
+    assert!(std::fs::read_dir(dir.path().join("wal")).unwrap().count() >= 2, "a checkpoint and a segment");
+    drop(db);
+    let Some(server) = Server::start_agent(dir.path(), &config) else { return };
+    let start = Instant::now();
+    while server.metric("prometheus_agent_samples_appended_total{type=\"float\"}").unwrap_or(0.0) < 100.0
+        && server.metric("prometheus_agent_samples_appended_total").unwrap_or(0.0) < 100.0
+    {
+        assert!(start.elapsed() < Duration::from_secs(30), "the agent appends nothing");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(server.metric("prometheus_agent_corruptions_total"), Some(0.0));
+    assert!(server.metric("prometheus_agent_active_series").unwrap() >= 22.0 + 100.0);
+    server.stop();
+    let db = Db::open(dir.path(), options()).unwrap();
+    fill(&db, 95, 100);
+    let both = Heard::all(&mut db.tail(Some(Position::default())).unwrap());
+    let (pingpong, theirs): (Vec<_>, Vec<_>) =
+        both.samples.iter().partition(|(series, ..)| series.starts_with("pingpong"));
+    assert_eq!(pingpong.len(), ours.samples.len() + 5 * 20);
+    assert!(theirs.iter().any(|(series, _, value)| series.contains("job=\"self\"") && *value == 1.0));
+    // Ours took the references of that one for its own.
+    let names: std::collections::BTreeSet<String> = both.names.values().map(Labels::to_string).collect();
+    assert_eq!(db.stats().head_series, names.len() as u64);
+    drop(db);
+    let Some(server) = Server::start_agent(dir.path(), &config) else { return };
+    assert_eq!(server.metric("prometheus_agent_corruptions_total"), Some(0.0));
+    assert!(server.metric("prometheus_agent_active_series").unwrap() >= names.len() as f64);
+    server.stop();
 }

@@ -17,10 +17,10 @@ use tsdb::{Appender, Compression, Db, FloatChunks, History, Options};
 use super::reading::{Content, all, fingerprint};
 
 /// SplitMix64.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,19 +28,19 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    fn one_in(&mut self, chance: u64) -> bool {
+    pub(super) fn one_in(&mut self, chance: u64) -> bool {
         self.below(chance) == 0
     }
 }
 
 type Model = BTreeMap<String, BTreeMap<i64, u64>>;
 
-const DIR: &str = "/data";
-const SERIES: u64 = 12;
+pub(super) const DIR: &str = "/data";
+pub(super) const SERIES: u64 = 12;
 
 struct Simulation {
     dice: Dice,
@@ -66,7 +66,7 @@ struct Simulation {
 }
 
 /// What the simulator found wrong.
-type Wrong = String;
+pub(super) type Wrong = String;
 
 /// What of the acknowledged samples must be there.
 #[derive(Clone, Copy, PartialEq)]
@@ -466,7 +466,13 @@ impl Simulation {
 }
 
 /// Appends a float or, for some series, a histogram; returns its bits if it was accepted.
-fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u64, ts: i64) -> Option<u64> {
+pub(super) fn append(
+    batch: &mut Appender<'_>,
+    dice: &mut Dice,
+    labels: &Labels,
+    number: u64,
+    ts: i64,
+) -> Option<u64> {
     let series = batch.series(labels).ok()?;
     let start = if number.is_multiple_of(2) { 0 } else { ts / 1_000 * 1_000 };
     if number % 4 == 3 {
@@ -487,7 +493,7 @@ fn append(batch: &mut Appender<'_>, dice: &mut Dice, labels: &Labels, number: u6
     batch.append_started(series, (ts, start), f64::from_bits(bits)).is_ok().then_some(bits)
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub(super) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
