@@ -225,6 +225,17 @@ impl Discoverer {
         matches!(self.kind, Kind::Kubernetes(_))
     }
 
+    /// Whether its sources are the pods of a cluster, all of them: one that is gone is no more then. What a selector
+    /// leaves out may have changed only its labels.
+    pub(crate) fn tells_of_pods(&self) -> bool {
+        matches!(&self.kind, Kind::Kubernetes(cluster) if cluster.tells_of_pods())
+    }
+
+    /// Whether it finds nodes, and so pages that speak of their pods.
+    pub(crate) fn finds_nodes(&self) -> bool {
+        matches!(&self.kind, Kind::Kubernetes(cluster) if cluster.finds_nodes())
+    }
+
     /// Tells `mailbox` of changes from now on; what is there is to be asked for.
     pub(crate) fn subscribe(&self, place: usize, mailbox: &Arc<PoolMailbox>) {
         self.subscribers.pools.lock().push((place, Arc::downgrade(mailbox)));

@@ -185,6 +185,14 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn tells_of_pods(&self) -> bool {
+        self.options.role == KubernetesRole::Pod && self.options.selectors.is_empty()
+    }
+
+    pub(crate) fn finds_nodes(&self) -> bool {
+        self.options.role == KubernetesRole::Node
+    }
+
     /// The group of an object, by its key.
     pub(crate) fn group(&self, key: &str) -> Option<TargetGroup> {
         let stores = self.stores.get()?;
