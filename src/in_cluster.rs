@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use k8s::{Access, Origin};
 use scraper::ScrapeJob;
 use scraper::config::{
-    Auth, Discovery, Identity, KubernetesDiscovery, KubernetesRole, NameScheme, Scheme, Secret,
+    Attach, Auth, Discovery, Identity, KubernetesDiscovery, KubernetesRole, NameScheme, Scheme, Secret,
 };
 use scraper::relabel::{Action, Rule, RuleError, RuleSpec};
 
@@ -69,8 +69,8 @@ fn discovery(access: &Access, role: KubernetesRole) -> Vec<Discovery> {
         namespaces: Vec::new(),
         own_namespace: false,
         selectors: Vec::new(),
-        attach_node: false,
-        attach_namespace: false,
+        attach: Attach::default(),
+        http: None,
     }))]
 }
 
@@ -234,7 +234,7 @@ mod tests {
     async fn kubelets_and_what_is_annotated_are_scraped() {
         let fake = Fake::start().await;
         populate(&fake);
-        let access = Access { origin: Origin::Given(k8s::Credentials::default()), server: fake.server() };
+        let access = Access { origin: Origin::Given, server: fake.server() };
         let dir = tempfile::tempdir().unwrap();
         let db = Arc::new(tsdb::Db::open(dir.path(), tsdb::Options::default()).unwrap());
         let config = scraper::Config {

@@ -1,112 +1,21 @@
 //! Clients for requests that leave this process, from HTTP client options of the configuration.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use base64::Engine as _;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use remote::send::{MetadataOptions, MetadataSource};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Identity, Proxy};
-use scraper::config::{Auth, HttpOptions, Secret};
 
 use crate::config::{RemoteReadOptions, RemoteWriteOptions};
+use crate::jobs::system_roots;
 
-/// A client with the TLS settings and the proxy of `options`.
-fn client(options: &HttpOptions) -> anyhow::Result<Client> {
-    // The first call installs it; later ones find it installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder();
-    let tls = &options.tls;
-    if let Some(ca) = &tls.ca {
-        // These, and not those of the machine beside them.
-        let authorities = Certificate::from_pem_bundle(read(ca)?.as_bytes()).context("tls_config.ca")?;
-        builder = builder.tls_certs_only(authorities);
-    }
-    if let Some((cert, key)) = tls.cert.as_ref().zip(tls.key.as_ref()) {
-        let pem = format!("{}\n{}", read(cert)?, read(key)?);
-        builder = builder.identity(Identity::from_pem(pem.as_bytes()).context("tls_config.cert")?);
-    }
-    if tls.insecure_skip_verify {
-        builder = builder.danger_accept_invalid_certs(true);
-    }
-    if !options.http2 {
-        builder = builder.http1_only();
-    }
-    if !options.follow_redirects {
-        builder = builder.redirect(reqwest::redirect::Policy::none());
-    }
-    let except = || reqwest::NoProxy::from_string(&options.proxy.no_proxy);
-    builder = builder.no_proxy();
-    if let Some(url) = &options.proxy.http {
-        builder = builder.proxy(Proxy::http(url)?.no_proxy(except()));
-    }
-    if let Some(url) = &options.proxy.https {
-        builder = builder.proxy(Proxy::https(url)?.no_proxy(except()));
-    }
-    Ok(builder.build()?)
-}
-
-/// The same for one request after the other: made anew when a file with a certificate or key has changed.
-fn clients(options: &HttpOptions) -> anyhow::Result<remote::send::Client> {
-    let made = Mutex::new((seen(options), client(options)?));
-    let options = options.clone();
-    Ok(Arc::new(move || {
-        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = seen(&options);
-        if made.0 != now {
-            *made = (now, client(&options).map_err(|error| format!("{error:#}"))?);
-        }
-        Ok(made.1.clone())
-    }))
-}
-
-/// When the files of the TLS settings were last changed, and their sizes.
-fn seen(options: &HttpOptions) -> [Option<(SystemTime, u64)>; 3] {
-    let tls = &options.tls;
-    [&tls.ca, &tls.cert, &tls.key].map(|secret| {
-        let Some(Secret::File(path)) = secret else { return None };
-        let about = std::fs::metadata(path).ok()?;
-        Some((about.modified().ok()?, about.len()))
-    })
-}
-
-fn read(secret: &Secret) -> anyhow::Result<String> {
-    match secret {
-        Secret::Inline(text) => Ok(text.clone()),
-        Secret::File(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            Ok(text.trim().to_owned())
-        }
-    }
-}
-
-/// The headers of a request, files read anew.
-fn headers(options: &HttpOptions, more: &[(String, String)]) -> anyhow::Result<HeaderMap> {
+/// Headers of a section.
+fn headers(pairs: &[(String, String)]) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let authorization = match &options.auth {
-        Auth::Basic { username, password } => {
-            let pair = format!("{}:{}", read(username)?, read(password)?);
-            Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
-        }
-        Auth::Authorization { kind, credentials } => Some(format!("{kind} {}", read(credentials)?)),
-        _ => None,
-    };
-    if let Some(text) = authorization {
-        let mut value = HeaderValue::from_str(&text).context("authorization")?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    }
-    for (name, value) in more {
+    for (name, value) in pairs {
         headers.insert(
             HeaderName::try_from(name.as_str())?,
-            HeaderValue::from_str(value).context(name.clone())?,
-        );
-    }
-    for (name, secret) in &options.headers {
-        headers.append(
-            HeaderName::try_from(name.as_str())?,
-            HeaderValue::from_str(&read(secret)?).context(name.clone())?,
+            HeaderValue::from_str(value).with_context(|| name.clone())?,
         );
     }
     Ok(headers)
@@ -120,9 +29,6 @@ pub(crate) fn destination(
     metadata: &MetadataSource,
 ) -> anyhow::Result<remote::send::Destination> {
     let context = || format!("remote_write {:?}", options.name);
-    let client = clients(&options.http).with_context(context)?;
-    headers(&options.http, &options.headers).with_context(context)?;
-    let (http, more) = (options.http.clone(), options.headers.clone());
     let steps = options.relabel.clone();
     let change = move |labels: &model::Labels| {
         let mut builder = labels.to_builder();
@@ -135,8 +41,8 @@ pub(crate) fn destination(
         name: options.name.clone(),
         url: options.url.clone(),
         protocol: options.protocol,
-        client,
-        headers: Arc::new(move || headers(&http, &more).map_err(|error| format!("{error:#}"))),
+        transport: scraper::transport(&options.http, system_roots()),
+        headers: headers(&options.headers).with_context(context)?,
         timeout: options.timeout,
         external_labels: external_labels.clone(),
         relabel: relabels.then(|| Arc::new(change) as remote::send::Relabel),
@@ -159,16 +65,13 @@ pub(crate) fn endpoint(
     external_labels: &model::Labels,
 ) -> anyhow::Result<remote::read::Endpoint> {
     let context = || format!("remote_read {:?}", options.name);
-    let client = clients(&options.http).with_context(context)?;
-    headers(&options.http, &options.headers).with_context(context)?;
-    let (http, more) = (options.http.clone(), options.headers.clone());
     let external_labels =
         if options.with_external_labels { external_labels } else { &model::Labels::empty() };
     Ok(remote::read::Endpoint {
         name: options.name.clone(),
         url: options.url.clone(),
-        client,
-        headers: Arc::new(move || headers(&http, &more).map_err(|error| format!("{error:#}"))),
+        transport: scraper::transport(&options.http, system_roots()),
+        headers: headers(&options.headers).with_context(context)?,
         timeout: options.timeout,
         required: options.required.clone(),
         recent: options.recent,

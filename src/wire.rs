@@ -44,6 +44,15 @@ pub(crate) fn now() -> Timestamp {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Reads and checks the configuration file for what this process is.
+fn load(path: &Path, is_agent: bool) -> anyhow::Result<Loaded> {
+    let loaded = config::load(path)?;
+    if is_agent {
+        loaded.check_agent(path)?;
+    }
+    Ok(loaded)
+}
+
 /// Runs until a signal or `/-/quit`.
 pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     let CommandLine { cli, flags, without_effect } = line;
@@ -51,7 +60,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
         tracing::info!("--{name} has no effect: {why}");
     }
     let loaded = match &cli.config_file {
-        Some(path) => config::load(path)?,
+        Some(path) => load(path, cli.cluster.has(Role::Agent))?,
         None => Loaded::default(),
     };
     cli.cluster.check(&loaded)?;
@@ -186,6 +195,7 @@ async fn start(
 
     let reload = Arc::new(Reload {
         path: cli.config_file.clone(),
+        is_agent: cli.cluster.has(Role::Agent),
         apis,
         jobs,
         scraper: Arc::clone(&scraper),
@@ -484,6 +494,7 @@ fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std:
 /// How a new configuration comes into force.
 struct Reload {
     path: Option<PathBuf>,
+    is_agent: bool,
     apis: Arc<MetricsApis>,
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
@@ -520,7 +531,7 @@ impl Reload {
     }
 
     async fn apply(&self, path: &Path) -> anyhow::Result<()> {
-        let loaded = config::load(path)?;
+        let loaded = load(path, self.is_agent)?;
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;

@@ -3,10 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use crate::client::Client;
 
@@ -50,35 +47,8 @@ pub enum Origin {
         /// The context.
         context: String,
     },
-    /// Configured by hand.
-    Given(Credentials),
-}
-
-/// How an API server that is configured by hand is talked to. Files are read again as they change.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub struct Credentials {
-    /// A bearer token.
-    pub token: Option<String>,
-    /// The file of a bearer token.
-    pub token_file: Option<PathBuf>,
-    /// A user's name and password.
-    pub basic: Option<(String, String)>,
-    /// PEM of the certificate authorities to trust; those of the system if none is given.
-    pub ca_pem: Option<Vec<u8>>,
-    /// The file of such PEM.
-    pub ca_file: Option<PathBuf>,
-    /// PEM of a client certificate and of its key.
-    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
-    /// The name to verify instead of the server's.
-    pub server_name: Option<String>,
-    /// Takes any certificate.
-    pub insecure_skip_verify: bool,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<secret>")
-    }
+    /// By its URL alone: without credentials, or with those of whoever carries the requests ([`Client::over`]).
+    Given,
 }
 
 /// A cluster that may be talked to.
@@ -204,7 +174,7 @@ impl Access {
                 let made = kube::Config::from_custom_kubeconfig(file, &options).await;
                 config = made.map_err(|error| error.to_string())?;
             }
-            Origin::Given(credentials) => credentials.put_into(&mut config)?,
+            Origin::Given => {}
         }
         // Lists and watches are retried by those who ask; nobody waits behind a hidden loop.
         config.default_retry = false;
@@ -230,33 +200,6 @@ impl Access {
             Ok(Err(error)) => Err(unreachable(error.to_string())),
             Err(_) => Err(unreachable(format!("no answer within {} ms", patience.as_millis()))),
         }
-    }
-}
-
-impl Credentials {
-    fn put_into(&self, config: &mut kube::Config) -> Result<(), String> {
-        let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
-        let auth = &mut config.auth_info;
-        auth.token = self.token.clone().map(Into::into);
-        auth.token_file = self.token_file.as_ref().map(|path| path.display().to_string());
-        if let Some((name, password)) = &self.basic {
-            auth.username = Some(name.clone());
-            auth.password = Some(password.clone().into());
-        }
-        if let Some((certificate, key)) = &self.identity_pem {
-            auth.client_certificate_data = Some(encode(certificate));
-            auth.client_key_data = Some(encode(key).into());
-        }
-        config.root_cert_file.clone_from(&self.ca_file);
-        if let Some(pem) = &self.ca_pem {
-            let certificates = CertificateDer::pem_slice_iter(pem);
-            let certificates: Result<Vec<_>, _> =
-                certificates.map(|der| der.map(|der| der.to_vec())).collect();
-            config.root_cert = Some(certificates.map_err(|error| format!("ca: {error}"))?);
-        }
-        config.tls_server_name.clone_from(&self.server_name);
-        config.accept_invalid_certs = self.insecure_skip_verify;
-        Ok(())
     }
 }
 

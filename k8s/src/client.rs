@@ -4,7 +4,10 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use http::{Method, Request, header};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, header};
+use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -14,7 +17,7 @@ use crate::meta::Meta;
 use crate::store::Store;
 
 /// A kind of object, reduced to what is needed of it. Unknown fields are skipped while it is read.
-pub trait Object: DeserializeOwned + Send + Sync + 'static {
+pub trait Object: DeserializeOwned + PartialEq + Send + Sync + 'static {
     /// Group and version as they stand in a path: `/api/v1`, `/apis/discovery.k8s.io/v1`.
     const API: &'static str;
     /// The resource: `pods`.
@@ -103,6 +106,11 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// An answer under way.
+pub type Answering = BoxFuture<'static, Result<Response<UnsyncBoxBody<Bytes, std::io::Error>>, String>>;
+/// Carries a request, whose URL is whole, to an API server.
+pub type Transport = Arc<dyn Fn(Request<Bytes>) -> Answering + Send + Sync>;
+
 /// A connection to an API server; copies share it.
 #[derive(Clone)]
 pub struct Client {
@@ -117,6 +125,33 @@ impl Client {
     pub(crate) fn new(config: kube::Config, namespace: Option<String>) -> kube::Result<Self> {
         let inner = kube::Client::try_from(config)?;
         Ok(Self { inner, namespace: namespace.map(Arc::from), stores: Arc::default() })
+    }
+
+    /// A client of the API server at a URL, whose requests are carried by somebody else. To be called on a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub fn over(server: &str, transport: Transport) -> Result<Self, String> {
+        let server: http::Uri = server.parse().map_err(|error| format!("{server:?}: {error}"))?;
+        let (scheme, authority) = (server.scheme().cloned(), server.authority().cloned());
+        let prefix = server.path().trim_end_matches('/').to_owned();
+        let carry = move |request: Request<Body>| {
+            let (transport, scheme, authority) = (Arc::clone(&transport), scheme.clone(), authority.clone());
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let path = format!("{prefix}{path}");
+            async move {
+                let (mut parts, body) = request.into_parts();
+                let mut uri = http::uri::Parts::default();
+                (uri.scheme, uri.authority) = (scheme, authority);
+                uri.path_and_query = Some(path.parse()?);
+                parts.uri = http::Uri::from_parts(uri)?;
+                let body = body.collect_bytes().await?;
+                Ok::<_, tower::BoxError>(transport(Request::from_parts(parts, body)).await?)
+            }
+        };
+        let inner = kube::Client::new(tower::service_fn(carry), "default");
+        Ok(Self { inner, namespace: None, stores: Arc::default() })
     }
 
     /// The namespace this process runs in, if it runs in a cluster.

@@ -41,8 +41,8 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, AccessError, Credentials, Environment, Mode, Origin, find};
-pub use client::{Client, Error, Object, Query};
+pub use access::{Access, AccessError, Environment, Mode, Origin, find};
+pub use client::{Answering, Client, Error, Object, Query, Transport};
 pub use config_map::ConfigMap;
 pub use kinds::ResourceKind;
 pub use lease::{Lease, LeaseState};
@@ -51,6 +51,7 @@ pub use meta::{Meta, Owner, Pairs};
 pub use objects::endpoints::{Endpoint, EndpointSlice, Endpoints, Port, Reference, Subset};
 pub use objects::ingress::{Ingress, IngressRule};
 pub use objects::node::{Namespace, Node};
+pub use objects::owned::{Job, ReplicaSet};
 pub use objects::pod::{Container, ContainerPort, Pod, PodLabels};
 pub use objects::service::{Service, ServicePort};
 pub use review::{AccessRequest, User, Verdict};

@@ -145,7 +145,7 @@ pub(crate) fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     Ok(time.map_or(0, jiff::Timestamp::as_millisecond))
 }
 
-fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Owner>>, D::Error> {
+pub(crate) fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Owner>>, D::Error> {
     #[derive(Deserialize)]
     struct Reference {
         #[serde(default)]

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 
 use crate::fake::Fake;
 use crate::{
-    Access, AccessRequest, Changed, Client, ConfigMap, Credentials, EndpointSlice, Ingress, Lease,
-    LeaseState, Mailbox, Node, Origin, Pod, Query, Service, Store, User,
+    Access, AccessRequest, Changed, Client, ConfigMap, EndpointSlice, Ingress, Lease, LeaseState, Mailbox,
+    Node, Origin, Pod, Query, Service, Store, User,
 };
 
 async fn client_of(fake: &Fake) -> Client {
-    let origin = Origin::Given(Credentials::default());
-    Access { origin, server: fake.server() }.connect().await.unwrap()
+    Access { origin: Origin::Given, server: fake.server() }.connect().await.unwrap()
 }
 
 fn pod(namespace: &str, name: &str) -> Value {
@@ -137,8 +136,15 @@ async fn a_token_file_is_read_and_refusals_are_retried() {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     std::fs::write(&token, "old").unwrap();
-    let origin = Origin::Given(Credentials { token_file: Some(token), ..Credentials::default() });
-    let client = Access { origin, server: fake.server() }.connect().await.unwrap();
+    let path = dir.path().join("config");
+    let file = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": fake.server()}}],
+        "users": [{"name": "u", "user": {"tokenFile": token}}],
+    });
+    std::fs::write(&path, file.to_string()).unwrap();
+    let client = Access::of_kubeconfig(&path).unwrap().connect().await.unwrap();
     let error = client.version().await.unwrap_err().to_string();
     assert!(error.contains("401"), "{error}");
     let store: Arc<Store<Pod>> = client.store(Query::default());

@@ -11,6 +11,8 @@
 //! (4 bytes an entry at a load of at most 7/8, and one control byte, rounded to a power of two: up to 12
 //! bytes) and one bit a series that tells which were seen.
 
+use std::collections::HashSet;
+
 use hashbrown::HashTable;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use tsdb::SeriesRef;
@@ -189,6 +191,17 @@ impl Cache {
     pub fn live(&self) -> impl Iterator<Item = SeriesRef> {
         let live = if self.is_stale { &[][..] } else { &self.entries[..] };
         live.iter().filter(|entry| !entry.is_timed()).filter_map(Entry::series)
+    }
+
+    /// Forgets those of `ended` that are here and live, and returns them.
+    pub fn forget(&mut self, ended: &HashSet<SeriesRef>) -> Vec<SeriesRef> {
+        if self.is_stale {
+            return Vec::new();
+        }
+        let is_ended = |entry: &Entry| entry.series().is_some_and(|series| ended.contains(&series));
+        let found = self.entries.iter().filter(|entry| is_ended(entry)).filter_map(Entry::series).collect();
+        self.entries.retain(|entry| !is_ended(entry));
+        found
     }
 
     /// Notes that all series were marked stale.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use model::{Labels, Timestamp};
 
 pub use crate::discovery::{
-    ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery, HttpDiscovery, KubernetesDiscovery,
-    KubernetesRole, KubernetesSelector,
+    Attach, ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery, HttpDiscovery,
+    KubernetesDiscovery, KubernetesRole, KubernetesSelector,
 };
 use crate::exposition::Format;
 pub use crate::http::Pins;
@@ -163,6 +163,8 @@ pub struct ScrapeJob {
     pub histograms: HistogramOptions,
     /// `metric_name_validation_scheme`
     pub names: NameScheme,
+    /// `metric_name_escaping_scheme`
+    pub escaping: Escaping,
     /// The job's limits.
     pub limits: Limits,
     /// `relabel_configs`
@@ -199,6 +201,7 @@ impl ScrapeJob {
             extra_metrics: false,
             histograms: HistogramOptions::default(),
             names: NameScheme::Utf8,
+            escaping: Escaping::AllowUtf8,
             limits: Limits::default(),
             relabel: Vec::new(),
             metric_relabel: Vec::new(),
@@ -239,6 +242,33 @@ pub enum NameScheme {
     Utf8,
     /// `[a-zA-Z_:][a-zA-Z0-9_:]*`; a page with any other name fails.
     Legacy,
+}
+
+/// How targets are asked to write names that are not of the legacy form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Escaping {
+    /// As they are.
+    #[default]
+    AllowUtf8,
+    /// With underscores in place of what is not allowed.
+    Underscores,
+    /// With dots told apart from underscores.
+    Dots,
+    /// With the code points of what is not allowed.
+    Values,
+}
+
+impl Escaping {
+    /// Its word in the configuration file and in the `Accept` header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AllowUtf8 => "allow-utf-8",
+            Self::Underscores => "underscores",
+            Self::Dots => "dots",
+            Self::Values => "values",
+        }
+    }
 }
 
 /// How histograms are taken.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Uri};
 
-use crate::config::{NameScheme, ScrapeJob};
+use crate::config::{Escaping, ScrapeJob};
 use crate::exposition::Format;
 use crate::http::{Answer, Authorizer, Dialer, ExchangeError, Outgoing, Peer, Roots, Session};
 use crate::target::Target;
@@ -16,7 +16,7 @@ use crate::target::Target;
 const BODY_BYTES_DEFAULT: u64 = 256 << 20;
 /// A page larger than this is refused whatever the job says.
 const BODY_BYTES_MAX: u64 = 4 << 30;
-const REDIRECTS_MAX: usize = 10;
+pub(crate) const REDIRECTS_MAX: usize = 10;
 
 /// Why a page could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -102,8 +102,9 @@ impl Access {
                 headers.insert(name, value);
             }
         };
-        set(header::ACCEPT, &accept(&job.formats, job.names));
-        set(header::ACCEPT_ENCODING, if job.compression { "gzip" } else { "identity" });
+        set(header::ACCEPT, &accept(&job.formats, job.escaping));
+        // Zstd takes a third of the time that gzip does, on both sides.
+        set(header::ACCEPT_ENCODING, if job.compression { "zstd,gzip;q=0.9" } else { "identity" });
         set(header::USER_AGENT, user_agent);
         Self {
             dialer: Dialer::new(job.http.clone(), Arc::clone(roots)),
@@ -198,7 +199,7 @@ pub(crate) async fn follow(
     for _ in 0..=REDIRECTS_MAX {
         request.headers = plain.clone();
         let is_origin = request.uri.authority() == origin.authority();
-        if is_origin && request.uri.scheme() == origin.scheme() {
+        if is_same_server(&request.uri, &origin) {
             request.headers.extend(secret.clone());
         }
         // The name of a node says nothing about another host.
@@ -216,12 +217,16 @@ pub(crate) async fn follow(
     Err(request_error(&url, "stopped after 10 redirects"))
 }
 
+pub(crate) fn is_same_server(one: &Uri, other: &Uri) -> bool {
+    (one.scheme(), one.authority()) == (other.scheme(), other.authority())
+}
+
 fn request_error(url: &str, what: impl std::fmt::Display) -> FetchError {
     FetchError::Request { url: url.to_owned(), what: what.to_string() }
 }
 
 /// Where a redirecting answer points.
-fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Uri> {
+pub(crate) fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Uri> {
     let redirects = [301, 302, 303, 307, 308];
     if !redirects.contains(&response.status().as_u16()) {
         return None;
@@ -236,14 +241,11 @@ fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Uri> {
     (matches!(to.scheme_str(), Some("http" | "https")) && to.authority().is_some()).then_some(to)
 }
 /// The formats in order of preference, then anything.
-fn accept(formats: &[Format], names: NameScheme) -> String {
+fn accept(formats: &[Format], escaping: Escaping) -> String {
     const FIRST_TENTHS: usize = 6;
     let mut out = String::new();
     for (at, format) in formats.iter().enumerate() {
-        let mut media = format.accept().to_owned();
-        if names == NameScheme::Legacy {
-            media = media.replace("escaping=allow-utf-8", "escaping=underscores");
-        }
+        let media = format.accept().replace("allow-utf-8", escaping.as_str());
         out.push_str(&format!("{media};q=0.{},", FIRST_TENTHS.saturating_sub(at).max(1)));
     }
     out.push_str(&format!("*/*;q=0.{}", FIRST_TENTHS.saturating_sub(formats.len()).max(1)));
@@ -257,13 +259,13 @@ mod tests {
     #[test]
     fn accept_names_formats_by_falling_preference() {
         assert_eq!(
-            accept(&Format::DEFAULT_ORDER, NameScheme::Utf8),
+            accept(&Format::DEFAULT_ORDER, Escaping::AllowUtf8),
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
              application/openmetrics-text;version=0.0.1;q=0.5,\
              text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
              text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
         );
-        assert!(accept(&[Format::Text100], NameScheme::Legacy).contains("escaping=underscores;q=0.6"));
+        assert!(accept(&[Format::Text100], Escaping::Dots).contains("escaping=dots;q=0.6"));
     }
 
     #[test]

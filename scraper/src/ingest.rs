@@ -417,6 +417,21 @@ impl Ingest {
         Ok(())
     }
 
+    /// Ends some of the series, as far as they are live here, because what they are about is no more: those that bring
+    /// their own timestamps too. If a later page shows one nevertheless, it goes on. Blocks.
+    pub(crate) fn end_series(&mut self, ended: &[Labels], at: Timestamp) -> Result<(), CommitError> {
+        let store = Arc::clone(&self.store);
+        let mut appender = store.db.appender();
+        let ended = ended.iter().filter_map(|labels| appender.series(labels).ok()).collect();
+        let found = self.cache.forget(&ended);
+        for series in &found {
+            let _ = appender.append(*series, at, stale_nan());
+        }
+        appender.commit()?;
+        store.db.seal(&found);
+        Ok(())
+    }
+
     fn append_stale(&self, appender: &mut Appender<'_>, at: Timestamp) {
         for series in self.cache.live() {
             let _ = appender.append(series, at, stale_nan());

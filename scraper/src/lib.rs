@@ -55,7 +55,7 @@ use parking_lot::Mutex;
 
 pub use config::{Config, ConfigError, ScrapeJob};
 pub use finder::{Finder, Judged, judge};
-pub use http::Client;
+pub use http::{Client, transport};
 pub use status::{Health, PoolStatus, Stats, TargetMetadata, TargetStatus, Targets};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 

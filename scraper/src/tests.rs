@@ -209,7 +209,7 @@ async fn samples_are_stored_with_the_target_s_labels() {
     assert_eq!(exporter.connections.load(Ordering::Relaxed), 1);
     let headers = exporter.requests.lock()[0].clone();
     assert_eq!(headers["x-prometheus-scrape-timeout-seconds"], "0.15");
-    assert_eq!(headers["accept-encoding"], "gzip");
+    assert_eq!(headers["accept-encoding"], "zstd,gzip;q=0.9");
     assert!(headers["accept"].to_str().unwrap().starts_with("application/openmetrics-text;version=1.0.0"));
     bench.handle.stop().await;
     let requests = exporter.requests();

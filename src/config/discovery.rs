@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use scraper::config::{
-    ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery, HttpDiscovery, KubernetesDiscovery,
-    KubernetesRole, KubernetesSelector, Secret,
+    Attach as KubernetesAttach, ConsulDiscovery, Discovery, DnsDiscovery, DnsRecord, FileDiscovery,
+    HttpDiscovery, KubernetesDiscovery, KubernetesRole, KubernetesSelector, Secret,
 };
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -97,9 +97,9 @@ pub(crate) struct Selector {
 pub(crate) struct Attach {
     node: bool,
     namespace: bool,
-    deployment: Option<Spanned<bool>>,
-    job: Option<Spanned<bool>>,
-    cronjob: Option<Spanned<bool>>,
+    deployment: bool,
+    job: bool,
+    cronjob: bool,
 }
 
 /// The discoveries of one job.
@@ -301,22 +301,21 @@ fn kubernetes(sd: &KubernetesSd, folder: &Path, at: Location) -> Result<Kubernet
         return fault(at, what);
     }
     let attach = &sd.attach_metadata;
-    for (key, flag) in
-        [("deployment", &attach.deployment), ("job", &attach.job), ("cronjob", &attach.cronjob)]
-    {
-        if let Some(flag) = flag.as_ref().filter(|flag| flag.value) {
-            return fault(flag.referenced, format!("attach_metadata.{key} is not supported"));
-        }
-    }
     Ok(KubernetesDiscovery {
         role: own_role,
-        access: super::cluster::access(api_server, kubeconfig.map(|path| folder.join(path)), &options)
+        access: super::cluster::access(api_server, kubeconfig.map(|path| folder.join(path)))
             .map_err(|what| Fault { location: Some(at), what })?,
         namespaces: sd.namespaces.names.clone(),
         own_namespace: sd.namespaces.own_namespace,
         selectors: selectors(&sd.selectors, own_role, &name.value)?,
-        attach_node: attach.node,
-        attach_namespace: attach.namespace,
+        attach: KubernetesAttach {
+            node: attach.node,
+            namespace: attach.namespace,
+            deployment: attach.deployment,
+            job: attach.job,
+            cronjob: attach.cronjob,
+        },
+        http: api_server.map(|_| Box::new(options)),
     })
 }
 
@@ -328,8 +327,8 @@ fn selectors(
     use KubernetesRole as Role;
     let allowed: &[Role] = match own {
         Role::Pod => &[Role::Pod, Role::Node],
-        Role::Endpoints => &[Role::Pod, Role::Service, Role::Endpoints, Role::Node],
-        Role::EndpointSlice => &[Role::Pod, Role::Service, Role::EndpointSlice, Role::Node],
+        Role::Endpoints => &[Role::Pod, Role::Service, Role::Endpoints],
+        Role::EndpointSlice => &[Role::Pod, Role::Service, Role::EndpointSlice],
         Role::Node => &[Role::Node],
         Role::Service => &[Role::Service],
         Role::Ingress => &[Role::Ingress],

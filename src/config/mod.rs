@@ -56,6 +56,20 @@ pub(crate) struct Loaded {
     pub(crate) redacted: redact::Shown,
     /// Of the files, before they were read.
     pub(crate) fingerprint: Option<u64>,
+    /// Why an agent cannot use the file: the first section that is for a server only, and where it is.
+    pub(crate) server_only: Option<(Location, &'static str)>,
+}
+
+impl Loaded {
+    /// Whether an agent, which keeps nothing to ask for, can use the file at `path`.
+    ///
+    /// # Errors
+    /// The section that it cannot.
+    pub(crate) fn check_agent(&self, path: &Path) -> Result<(), ConfigError> {
+        let Some((location, key)) = self.server_only else { return Ok(()) };
+        let what = format!("field {key} is not allowed in agent mode");
+        Err(ConfigError::Invalid { path: path.to_owned(), location: Some(location), what })
+    }
 }
 
 impl Default for Loaded {
@@ -74,6 +88,7 @@ impl Default for Loaded {
             otlp: remote::otlp::Options::default(),
             redacted: redact::Shown::default(),
             fingerprint: None,
+            server_only: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration as StdDuration;
 
 use model::Labels;
-use scraper::config::{Auth, HttpOptions};
+use scraper::config::HttpOptions;
 use serde_saphyr::{Location, Spanned};
 
 use super::http::with_http;
@@ -76,12 +76,6 @@ impl RemoteRead {
             return fault(limit.referenced, what);
         }
         let http = self.http().options(folder, at)?;
-        if matches!(http.auth, Auth::OAuth2(_)) {
-            return fault(at, "remote_read: oauth2 is not supported");
-        }
-        if http.tls.server_name.is_some() {
-            return fault(at, "remote_read: tls_config.server_name is not supported");
-        }
         super::remote_write::check_headers(&self.headers, at)?;
         Ok(RemoteReadOptions {
             name: self.name.clone().unwrap_or_else(|| super::remote_write::short_name(&url)),

@@ -6,7 +6,7 @@ use std::time::Duration as StdDuration;
 
 use remote::receive::Protocol;
 use remote::send::QueueOptions;
-use scraper::config::{Auth, HttpOptions, NameScheme};
+use scraper::config::{HttpOptions, NameScheme};
 use scraper::relabel::Rule;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -135,12 +135,6 @@ impl RemoteWrite {
         let mut client = self.http();
         client.enable_http2 = Some(self.enable_http2.unwrap_or(false));
         let http = client.options(folder, at)?;
-        if matches!(http.auth, Auth::OAuth2(_)) {
-            return fault(at, "remote_write: oauth2 is not supported");
-        }
-        if http.tls.server_name.is_some() {
-            return fault(at, "remote_write: tls_config.server_name is not supported");
-        }
         check_headers(&self.headers, at)?;
         let empty = "empty or null relabeling rule in remote write config";
         Ok(RemoteWriteOptions {

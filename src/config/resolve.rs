@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use model::Labels;
 use scraper::ScrapeJob;
-use scraper::config::{Limits, TargetGroup};
+use scraper::config::{Escaping, Limits, TargetGroup};
 use scraper::exposition::Format;
 use serde_saphyr::{Location, Spanned};
 
@@ -55,6 +55,7 @@ fn global_interval(global: &Global) -> i64 {
 /// Everything but the jobs.
 fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
     refuse("", file.refused())?;
+    let server_only = server_only(&file);
     let global = file.global.unwrap_or_default();
     refuse("global.", global.refused())?;
     let timeout = global.scrape_timeout.as_ref();
@@ -79,8 +80,22 @@ fn resolve_main(file: File, folder: &Path) -> Result<(Loaded, Global), Fault> {
         query_log_file: global.query_log_file.clone().filter(|path| !path.as_os_str().is_empty()),
         redacted: super::redact::Shown::default(),
         fingerprint: None,
+        server_only,
     };
     Ok((loaded, global))
+}
+
+/// The first section that is not for agents, in Prometheus' order.
+fn server_only(file: &File) -> Option<(Location, &'static str)> {
+    let alerting = file.alerting.as_ref().and_then(|alerting| {
+        let servers = alerting.alertmanagers.first().map(|section| section.referenced);
+        servers.or_else(|| Some(alerting.alert_relabel_configs.first()?.as_ref()?.referenced))
+    });
+    let rules = file.rule_files.first().map(|pattern| pattern.referenced);
+    let others = file.remote_read.iter().flatten().next().map(|section| section.referenced);
+    [(alerting, "alerting"), (rules, "rule_files"), (others, "remote_read")]
+        .into_iter()
+        .find_map(|(at, key)| Some((at?, key)))
 }
 
 /// Says of the first section that is there and not carried, where it stands.
@@ -173,7 +188,7 @@ impl Defaults<'_> {
         job.names = names.map_or(job.names, |NameScheme(names)| names);
         let escaping =
             scrape.metric_name_escaping_scheme.as_ref().or(global.metric_name_escaping_scheme.as_ref());
-        check_escaping(escaping, job.names, at)?;
+        job.escaping = escaping_of(escaping, job.names, at)?;
         job.limits = self.limits(scrape);
         job.relabel = relabel(&scrape.relabel_configs, "empty or null target relabeling rule", job.names)?;
         job.metric_relabel =
@@ -220,18 +235,21 @@ impl Defaults<'_> {
 }
 
 /// How names that the scheme does not allow are to be asked for.
-fn check_escaping(
+fn escaping_of(
     escaping: Option<&Spanned<String>>,
     names: scraper::config::NameScheme,
     job: Location,
-) -> Result<(), Fault> {
-    let Some(escaping) = escaping else { return Ok(()) };
-    match escaping.value.as_str() {
-        "allow-utf-8" if names == scraper::config::NameScheme::Legacy => {
+) -> Result<Escaping, Fault> {
+    let is_legacy = names == scraper::config::NameScheme::Legacy;
+    let default = if is_legacy { Escaping::Underscores } else { Escaping::AllowUtf8 };
+    let Some(escaping) = escaping.filter(|escaping| !escaping.value.is_empty()) else { return Ok(default) };
+    let all = [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Dots, Escaping::Values];
+    match all.into_iter().find(|one| one.as_str() == escaping.value) {
+        Some(Escaping::AllowUtf8) if is_legacy => {
             fault(job, "utf8 metric names requested but validation scheme is not set to UTF8")
         }
-        "" | "allow-utf-8" | "underscores" | "dots" | "values" => Ok(()),
-        other => fault(escaping.referenced, format!("unknown escaping scheme {other:?}")),
+        Some(escaping) => Ok(escaping),
+        None => fault(escaping.referenced, format!("unknown escaping scheme {:?}", escaping.value)),
     }
 }
 

@@ -51,8 +51,9 @@ pub(super) fn config(
         let unknown = Unknown::new(lint.ignore_unknown_fields);
         let outcome = if syntax_only { config::load_syntax(path) } else { config::load_with(path, unknown) };
         let outcome = outcome.map_err(anyhow::Error::from).and_then(|loaded| {
-            ensure!(!agent || loaded.rules.is_empty(), "field rule_files is not allowed in agent mode");
-            ensure!(!agent || loaded.alertmanagers.is_empty(), "field alerting is not allowed in agent mode");
+            if agent {
+                loaded.check_agent(path)?;
+            }
             Ok(loaded)
         });
         match outcome {

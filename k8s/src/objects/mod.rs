@@ -3,6 +3,7 @@
 pub(crate) mod endpoints;
 pub(crate) mod ingress;
 pub(crate) mod node;
+pub(crate) mod owned;
 pub(crate) mod pod;
 pub(crate) mod service;
 

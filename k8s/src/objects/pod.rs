@@ -19,7 +19,7 @@ pub struct Pod {
     pub ip: Box<str>,
     /// Its node's address.
     pub host_ip: Box<str>,
-    /// `true`, `false`, `unknown`; empty if that is not known.
+    /// `true`, `false`, `unknown`
     pub ready: Box<str>,
     /// Its containers, in the order of the object, those that initialise it last.
     pub containers: Box<[Container]>,
@@ -158,7 +158,7 @@ impl From<Wire> for Pod {
     fn from(wire: Wire) -> Self {
         let Wire { metadata, spec, status } = wire;
         let ready = status.conditions.iter().find(|condition| &*condition.kind == "Ready");
-        let ready = ready.map(|condition| condition.status.to_lowercase().into()).unwrap_or_default();
+        let ready = ready.map(|condition| condition.status.to_lowercase().into()).unwrap_or("unknown".into());
         let of = |containers: Vec<SpecContainer>, statuses: &[ContainerStatus], is_init| {
             let container = |spec: SpecContainer| {
                 let status = statuses.iter().find(|status| status.name == spec.name);

@@ -5,17 +5,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use model::{
     FloatHistogram, HistogramValue, Labels, MatchOp, Matcher, QueryCancelled, Samples, TimeRange, Timestamp,
 };
-use reqwest::header::CONTENT_TYPE;
 use tsdb::MalformedChunk;
 
 use super::frames::{ChunkedSeries, Frames};
 use super::{ReadError, ReadQuery, ReadRequest, request};
 use crate::receive::histogram;
 use crate::receive::request::{Fault, Item, TimeSeries, Version};
-use crate::send::{Client, Headers, with_causes};
+use crate::send::{Transport, add_headers, text_of, with_causes};
 use crate::wire::{Fields, WireError};
 
 /// What one answer may have, as it comes and decompressed.
@@ -31,10 +35,10 @@ pub struct Endpoint {
     pub name: String,
     /// Where it takes requests.
     pub url: String,
-    /// Speaks TLS, proxies and the rest as configured.
-    pub client: Client,
+    /// What carries requests.
+    pub transport: Transport,
     /// Headers beside those of the protocol.
-    pub headers: Headers,
+    pub headers: HeaderMap,
     /// An answer that takes longer is none.
     pub timeout: Duration,
     /// It is asked only for what has all of these as conditions.
@@ -133,21 +137,17 @@ impl Endpoint {
 
     async fn ask(&self, query: ReadQuery) -> Result<Vec<Fetched>, String> {
         let body = request(&ReadRequest { queries: vec![query], streamed: true });
-        let answer = (self.client)()?
-            .post(&self.url)
+        let request = Request::post(&self.url)
             .header("Content-Type", "application/x-protobuf")
             .header("Content-Encoding", "snappy")
             .header("Accept-Encoding", "snappy")
             .header("X-Prometheus-Remote-Read-Version", "0.1.0")
-            .header("User-Agent", concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
-            .headers((self.headers)()?)
-            .body(body)
-            .send()
-            .await;
-        let mut answer = answer.map_err(|error| with_causes(&error.without_url()))?;
+            .header("User-Agent", concat!("Pyrometer/", env!("CARGO_PKG_VERSION")));
+        let request = add_headers(request, &self.headers).body(body.into());
+        let mut answer = (self.transport)(request.map_err(|error| error.to_string())?).await?;
         let status = answer.status();
         if !status.is_success() {
-            let text = answer.text().await.unwrap_or_default();
+            let text = text_of(answer.into_body()).await;
             return Err(format!("{status}: {}", text.lines().next().unwrap_or_default()));
         }
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -179,12 +179,20 @@ fn too_long() -> String {
     format!("an answer of more than {ANSWER_BYTES_MAX} bytes")
 }
 
-async fn next(answer: &mut reqwest::Response) -> Result<Option<bytes::Bytes>, String> {
-    answer.chunk().await.map_err(|error| with_causes(&error.without_url()))
+/// The body of an answer under way.
+type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
+
+async fn next(answer: &mut Answer) -> Result<Option<Bytes>, String> {
+    while let Some(frame) = answer.body_mut().frame().await {
+        if let Ok(data) = frame.map_err(|error| with_causes(&error))?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }
 
 /// Frames of chunks, until the end.
-async fn streamed(answer: &mut reqwest::Response) -> Result<Vec<Fetched>, String> {
+async fn streamed(answer: &mut Answer) -> Result<Vec<Fetched>, String> {
     let (mut frames, mut all, mut bytes) = (Frames::default(), Vec::<ChunkedSeries>::new(), 0);
     while let Some(piece) = next(answer).await? {
         bytes += piece.len();

@@ -44,8 +44,8 @@ fn endpoint(url: &str) -> Endpoint {
     Endpoint {
         name: "other".into(),
         url: url.into(),
-        client: Arc::new(move || Ok(client.clone())),
-        headers: Arc::new(|| Ok(HeaderMap::new())),
+        transport: crate::send::carry_by(client),
+        headers: HeaderMap::new(),
         timeout: Duration::from_secs(20),
         required: Labels::empty(),
         recent: true,

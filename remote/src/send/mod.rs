@@ -34,26 +34,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::header::HeaderMap;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
 use model::{Labels, Timestamp};
 use parking_lot::Mutex;
-use reqwest::header::HeaderMap;
 use tokio::task::AbortHandle;
 use tsdb::{CommitError, Db, Position};
 
 pub use batch::request;
 pub use metadata::{FamilyMetadata, MetadataOptions, MetadataSource};
-pub(crate) use post::with_causes;
+pub use post::carry_by;
+pub(crate) use post::{add_headers, text_of, with_causes};
 
 use crate::receive::Protocol;
 
 /// Changes the labels of a series on its way out, or keeps it back.
 pub type Relabel = Arc<dyn Fn(&Labels) -> Option<Labels> + Send + Sync>;
 
-/// Gives the headers of each request, credentials among them; files behind them are read anew.
-pub type Headers = Arc<dyn Fn() -> Result<HeaderMap, String> + Send + Sync>;
+/// An answer under way.
+pub type Answering = BoxFuture<'static, Result<Response<UnsyncBoxBody<Bytes, std::io::Error>>, String>>;
 
-/// Gives the client of each request: another one when the files of its certificates have changed.
-pub type Client = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync>;
+/// Carries a request to where it belongs: speaks TLS, proxies and the rest as configured, and adds credentials.
+pub type Transport = Arc<dyn Fn(Request<Bytes>) -> Answering + Send + Sync>;
 
 /// Where to send, and how.
 #[derive(Clone)]
@@ -64,10 +69,10 @@ pub struct Destination {
     pub url: String,
     /// Which message it is sent. Nothing else is tried if that is refused.
     pub protocol: Protocol,
-    /// Speaks TLS, proxies and the rest as configured.
-    pub client: Client,
+    /// What carries requests.
+    pub transport: Transport,
     /// Headers beside those of the protocol.
-    pub headers: Headers,
+    pub headers: HeaderMap,
     /// A request that takes longer has failed.
     pub timeout: Duration,
     /// Labels added to series that lack them.

@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::{HeaderMap, RETRY_AFTER};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use model::Timestamp;
 use parking_lot::Mutex;
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::sync::mpsc;
 use tsdb::Position;
 
 use super::batch::{Batch, Press};
-use super::{Counters, Destination};
+use super::{Answering, Counters, Destination, Transport};
 use crate::receive::{Protocol, Written};
 
 /// Requests that are not done, by number, each with the place in the log before it.
@@ -126,36 +128,34 @@ impl Shard {
 
     async fn post(&self, body: Bytes, attempt: u32) -> Attempt {
         let destination = &self.destination;
-        let (client, headers) =
-            match (destination.client)().and_then(|client| Ok((client, (destination.headers)()?))) {
-                Ok(both) => both,
-                Err(error) => return Attempt::Failed(error, None),
-            };
         let (content_type, version) = match destination.protocol {
             Protocol::V1 => ("application/x-protobuf", "0.1.0"),
             Protocol::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
         };
-        let mut request = client
-            .post(&destination.url)
-            .timeout(destination.timeout)
+        let mut request = Request::post(&destination.url)
             .header("Content-Type", content_type)
             .header("Content-Encoding", "snappy")
             .header("X-Prometheus-Remote-Write-Version", version)
-            .header("User-Agent", concat!("Pyrometer/", env!("CARGO_PKG_VERSION")))
-            .headers(headers);
+            .header("User-Agent", concat!("Pyrometer/", env!("CARGO_PKG_VERSION")));
         if attempt > 0 {
             request = request.header("Retry-Attempt", attempt);
         }
-        let answer = match request.body(body).send().await {
-            Ok(answer) => answer,
-            Err(error) => return Attempt::Failed(with_causes(&error.without_url()), None),
+        request = add_headers(request, &destination.headers);
+        let exchange = async {
+            let request = request.body(body).map_err(|error| error.to_string())?;
+            let (head, body) = (destination.transport)(request).await?.into_parts();
+            Ok::<_, String>((head, text_of(body).await))
         };
-        let (status, written) = (answer.status(), Written::of_headers(answer.headers()));
+        let (head, text) = match tokio::time::timeout(destination.timeout, exchange).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Attempt::Failed(error, None),
+            Err(_) => return Attempt::Failed(format!("no answer within {:?}", destination.timeout), None),
+        };
+        let (status, written) = (head.status, Written::of_headers(&head.headers));
         if status.is_success() {
             return Attempt::Done(Outcome::Taken(written));
         }
-        let wait = retry_after(answer.headers(), (destination.now)());
-        let text = answer.text().await.unwrap_or_default();
+        let wait = retry_after(&head.headers, (destination.now)());
         let why = format!("{status}: {}", text.lines().next().unwrap_or_default());
         let passes = status.is_server_error()
             || status == StatusCode::TOO_MANY_REQUESTS && destination.queue.retry_on_429;
@@ -172,6 +172,43 @@ fn confirmed(all: Written, written: Option<Written>) -> (Written, Option<String>
         return (Written::default(), Some(why.to_owned()));
     };
     (written, Some("the receiver has stored fewer".to_owned()))
+}
+
+/// Requests carried by a client as it is.
+#[must_use]
+pub fn carry_by(client: reqwest::Client) -> Transport {
+    Arc::new(move |request| {
+        let client = client.clone();
+        Box::pin(async move {
+            let request = request.try_into().map_err(|error: reqwest::Error| error.to_string())?;
+            let answer = client.execute(request).await.map_err(|error| with_causes(&error.without_url()))?;
+            let answer = Response::<reqwest::Body>::from(answer);
+            Ok(answer.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
+        }) as Answering
+    })
+}
+
+/// Adds headers to those of a request.
+pub(crate) fn add_headers(
+    mut request: http::request::Builder,
+    headers: &HeaderMap,
+) -> http::request::Builder {
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request
+}
+
+/// An answer's text, as far as it is of use in a message.
+pub(crate) async fn text_of(mut body: UnsyncBoxBody<Bytes, std::io::Error>) -> String {
+    const BYTES_MAX: usize = 64 << 10;
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref().filter(|data| text.len() + data.len() <= BYTES_MAX) {
+            text.extend_from_slice(data);
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// An error with what lies behind it.

@@ -28,7 +28,7 @@ use crate::http::{Client, Roots};
 use feed::Feed;
 
 pub use dns::DnsRecord;
-pub use kubernetes::{KubernetesDiscovery, KubernetesRole, KubernetesSelector};
+pub use kubernetes::{Attach, KubernetesDiscovery, KubernetesRole, KubernetesSelector};
 
 /// One entry of a `*_sd_configs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,12 @@ impl Discoverer {
         let subscribers = Arc::<Subscribers>::default();
         if let Discovery::Kubernetes(options) = discovery {
             let cluster = kubernetes::Cluster::new(options, Arc::clone(&subscribers));
-            let task = tokio::spawn(Arc::clone(&cluster).run(Arc::clone(&shared.clients)));
+            let reach = kubernetes::Reach {
+                clients: Arc::clone(&shared.clients),
+                roots: Arc::clone(&shared.roots),
+                user_agent: shared.user_agent.clone(),
+            };
+            let task = tokio::spawn(Arc::clone(&cluster).run(reach));
             let mechanism = Some("kubernetes");
             return Self { kind: Kind::Kubernetes(cluster), mechanism, subscribers, tasks: vec![task] };
         }
@@ -218,6 +223,17 @@ impl Discoverer {
     /// Whether a source that is gone stands for something that no longer exists, so that its series end now.
     pub(crate) fn ends_at_once(&self) -> bool {
         matches!(self.kind, Kind::Kubernetes(_))
+    }
+
+    /// Whether its sources are the pods of a cluster, all of them: one that is gone is no more then. What a selector
+    /// leaves out may have changed only its labels.
+    pub(crate) fn tells_of_pods(&self) -> bool {
+        matches!(&self.kind, Kind::Kubernetes(cluster) if cluster.tells_of_pods())
+    }
+
+    /// Whether it finds nodes, and so pages that speak of their pods.
+    pub(crate) fn finds_nodes(&self) -> bool {
+        matches!(&self.kind, Kind::Kubernetes(cluster) if cluster.finds_nodes())
     }
 
     /// Tells `mailbox` of changes from now on; what is there is to be asked for.

@@ -278,15 +278,14 @@ async fn consul_is_followed() {
 }
 
 fn kubernetes(fake: &Fake, role: KubernetesRole) -> KubernetesDiscovery {
-    let origin = k8s::Origin::Given(k8s::Credentials::default());
     KubernetesDiscovery {
         role,
-        access: Ok(k8s::Access { origin, server: fake.server() }),
+        access: Ok(k8s::Access { origin: k8s::Origin::Given, server: fake.server() }),
         namespaces: Vec::new(),
         own_namespace: false,
         selectors: Vec::new(),
-        attach_node: true,
-        attach_namespace: true,
+        attach: crate::config::Attach { node: true, namespace: true, ..Default::default() },
+        http: None,
     }
 }
 
@@ -341,6 +340,91 @@ fn populate(fake: &Fake) {
         "spec": {"ingressClassName": "nginx", "tls": [{"hosts": ["*.example.com"]}],
                  "rules": [{"host": "a.example.com", "http": {"paths": [{"path": "/x"}]}}, {"host": "b.org"}]},
     }));
+}
+
+/// Names of what pods were made for, beyond what is in the pod itself.
+#[tokio::test]
+async fn pods_are_named_after_their_deployments_and_cron_jobs() {
+    let fake = Fake::start().await;
+    populate(&fake);
+    let mut of_job = pod("backup-7-x", "10.0.0.2", 9090);
+    of_job["metadata"]["ownerReferences"] = json!([{"kind": "Job", "name": "backup-7", "controller": true}]);
+    fake.world.put("pods", of_job);
+    let owned = |name: &str, kind: &str, owner: &str| {
+        let owner = json!([{"kind": kind, "name": owner, "controller": true}]);
+        json!({"metadata": {"namespace": "ns", "name": name, "ownerReferences": owner}})
+    };
+    fake.world.put("replicasets", owned("web-5", "Deployment", "web"));
+    let label = |name: &str| format!("__meta_kubernetes_pod_{name}_name");
+    let attach = crate::config::Attach { deployment: true, cronjob: true, ..Default::default() };
+    let discoverer = start(KubernetesDiscovery { attach, ..kubernetes(&fake, KubernetesRole::Pod) });
+    let (web, bare) = ("10.0.0.1:8080", "10.0.0.1");
+    let (backup, bare_backup) = ("10.0.0.2:9090", "10.0.0.2");
+    let all =
+        |of_web, of_backup| [(web, of_web), (bare, of_web), (backup, of_backup), (bare_backup, of_backup)];
+    until(&discoverer, &label("deployment"), &all("web", "-")).await;
+    // One that is seen later is told of, too.
+    until(&discoverer, &label("cronjob"), &all("-", "-")).await;
+    fake.world.put("jobs", owned("backup-7", "CronJob", "backup"));
+    until(&discoverer, &label("cronjob"), &all("-", "backup")).await;
+    until(&discoverer, &label("job"), &all("-", "-")).await;
+    let attach = crate::config::Attach { job: true, ..Default::default() };
+    let discoverer = start(KubernetesDiscovery { attach, ..kubernetes(&fake, KubernetesRole::Pod) });
+    until(&discoverer, &label("job"), &all("-", "backup-7")).await;
+    until(&discoverer, &label("deployment"), &all("-", "-")).await;
+    // What stands behind a service is named alike, and a pod on an unknown node is no target of its own.
+    let attach = crate::config::Attach { deployment: true, node: true, ..Default::default() };
+    let behind = KubernetesDiscovery { attach, ..kubernetes(&fake, KubernetesRole::EndpointSlice) };
+    until(&start(behind), &label("deployment"), &[("10.0.0.1:9000", "web"), (web, "web")]).await;
+    let mut elsewhere = pod("web-5-y", "10.0.0.3", 8080);
+    elsewhere["spec"]["nodeName"] = json!("n2");
+    fake.world.put("pods", elsewhere);
+    let discoverer = start(KubernetesDiscovery { attach, ..kubernetes(&fake, KubernetesRole::Pod) });
+    until(&discoverer, &label("deployment"), &all("web", "-")).await;
+    fake.world.put("nodes", json!({"metadata": {"name": "n2"}}));
+    let more = [("10.0.0.3:8080", "web"), ("10.0.0.3", "web")];
+    until(&discoverer, &label("deployment"), &[&all("web", "-")[..], &more].concat()).await;
+}
+
+/// An API server is reached as any other server may be: here through a proxy, with a token that is asked for.
+#[tokio::test]
+async fn an_api_server_is_reached_with_every_option() {
+    use crate::config::{Grant, OAuth2, Proxy};
+    let fake = Fake::start().await;
+    populate(&fake);
+    fake.world.accept_tokens(&["t0k3n"]);
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
+    let behind = fake.address;
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = proxy.accept().await {
+            let mut to = tokio::net::TcpStream::connect(behind).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    let token = || async { Json(json!({"access_token": "t0k3n", "token_type": "bearer"})) };
+    let server = serve(Router::new().route("/token", axum::routing::post(token))).await;
+    let oauth2 = OAuth2 {
+        client_id: "me".into(),
+        grant: Grant::Credentials(Some(Secret::Inline("s".into()))),
+        token_url: format!("http://{server}/token"),
+        scopes: Vec::new(),
+        endpoint_params: Vec::new(),
+        http: HttpOptions::default(),
+    };
+    let http = HttpOptions {
+        auth: Auth::OAuth2(Box::new(oauth2)),
+        proxy: Proxy { http: Some(proxy_url), ..Proxy::default() },
+        ..HttpOptions::default()
+    };
+    let mut options = kubernetes(&fake, KubernetesRole::Node);
+    // Nobody but the proxy knows where that is.
+    options.access = Ok(k8s::Access { origin: k8s::Origin::Given, server: "http://api.test:1".to_owned() });
+    options.http = Some(Box::new(http));
+    let discoverer = start(options);
+    until(&discoverer, "instance", &[("192.168.0.1:10250", "n1")]).await;
+    fake.world.delete("nodes", "n1");
+    until(&discoverer, "instance", &[]).await;
 }
 
 async fn check(fake: &Fake, role: KubernetesRole, expected: &[(&str, &[(&str, &str)])]) {

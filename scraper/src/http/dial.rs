@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::SystemTime;
 
 use http::Uri;
 use http::header::HeaderMap;
@@ -18,7 +18,7 @@ use super::pins::Pins;
 use super::proxy;
 use super::stream::Stream;
 use super::tls;
-use crate::config::{HttpOptions, Identity};
+use crate::config::{HttpOptions, Identity, Secret, TlsOptions};
 
 /// Whom a connection is expected to reach, beyond its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,14 +44,22 @@ pub(crate) struct Dialer {
     tls: Mutex<Option<Made>>,
 }
 
-/// A TLS configuration with the time at which its files were read.
+/// A TLS configuration with the state of its files when they were read.
 struct Made {
     config: Arc<ClientConfig>,
-    at: Instant,
+    seen: Seen,
 }
 
-/// After a failure certificates and keys are read again, but no more often than this.
-const REREAD_AFTER: Duration = Duration::from_secs(10);
+/// When the files of the TLS settings were last changed, and their sizes.
+type Seen = [Option<(SystemTime, u64)>; 3];
+
+fn seen(options: &TlsOptions) -> Seen {
+    [&options.ca, &options.cert, &options.key].map(|secret| {
+        let Some(Secret::File(path)) = secret else { return None };
+        let about = std::fs::metadata(path).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    })
+}
 
 /// A new connection.
 pub(crate) struct Dialed {
@@ -134,28 +142,22 @@ impl Dialer {
         let config = self.config().await.map_err(ExchangeError::Config)?;
         match TlsConnector::from(config).connect(name, stream).await {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-            Err(error) => {
-                self.distrust();
-                Err(ExchangeError::Failed(tls::explain(&chain(&error))))
-            }
+            Err(error) => Err(ExchangeError::Failed(tls::explain(&chain(&error)))),
         }
     }
 
-    /// The TLS configuration; its files are read if they have not been.
+    /// The TLS configuration; its files are read if they have not been as they are now. Connections are rare, so
+    /// looking costs nothing.
     async fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        if let Some(made) = &*self.tls.lock() {
+        let seen = seen(&self.options.tls);
+        if let Some(made) = self.tls.lock().as_ref().filter(|made| made.seen == seen) {
             return Ok(Arc::clone(&made.config));
         }
         let (options, roots, http2) = (self.options.tls.clone(), Arc::clone(&self.roots), self.options.http2);
         let made = tokio::task::spawn_blocking(move || tls::client_config(&options, &roots, http2));
         let config = Arc::new(made.await.map_err(|error| error.to_string())??);
-        *self.tls.lock() = Some(Made { config: Arc::clone(&config), at: Instant::now() });
+        *self.tls.lock() = Some(Made { config: Arc::clone(&config), seen });
         Ok(config)
-    }
-
-    /// To be called when a connection could not be made: the files may have changed.
-    fn distrust(&self) {
-        self.tls.lock().take_if(|made| made.at.elapsed() >= REREAD_AFTER);
     }
 }
 

@@ -15,12 +15,16 @@ mod pins;
 mod proxy;
 mod stream;
 mod tls;
+mod transport;
 
 pub(crate) use auth::Authorizer;
 pub use client::Client;
 pub(crate) use dial::{Dialer, Peer, Roots};
 pub(crate) use exchange::{Answer, ExchangeError, Outgoing, Session};
 pub use pins::Pins;
+use stream::Stream;
+pub use transport::transport;
+pub(crate) use transport::transport_with;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Scrape pools: the targets of each job, as discovery finds them.
 
+mod departed;
 mod task;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -159,6 +160,18 @@ impl Pools {
         self.discovery.clone().unwrap_or_else(new)
     }
 
+    /// The targets of nodes.
+    fn nodes(&self) -> departed::Nodes {
+        let of_nodes = |pool: &&Pool| pool.discoverers.iter().any(|discoverer| discoverer.finds_nodes());
+        let tasks = self.pools.iter().filter(of_nodes).flat_map(|pool| pool.tasks.values());
+        let named = |(task, _): &(Task, usize)| {
+            let target = task.target();
+            let label = |name: &str| target.labels.get(name).unwrap_or_default().to_owned();
+            ((label("job"), label("instance")), task.inbox())
+        };
+        tasks.map(named).collect()
+    }
+
     pub(crate) fn metadata(&self) -> Vec<TargetMetadata> {
         let of = |pool: &Pool, task: &Task| TargetMetadata {
             pool: pool.common.job.name.clone(),
@@ -230,7 +243,7 @@ impl Pool {
             tasks = std::mem::take(&mut old.tasks);
             let is_same = old.common.job.http == job.http
                 && old.common.job.formats == job.formats
-                && old.common.job.names == job.names
+                && old.common.job.escaping == job.escaping
                 && old.common.job.compression == job.compression
                 && old.common.access.is_of(&discovery.roots, &discovery.user_agent);
             access = is_same.then(|| Arc::clone(&old.common.access));
@@ -379,6 +392,13 @@ impl Pool {
         }
     }
 
+    /// The pods of which the API server says that they are no more.
+    fn departed(&self, changes: &HashMap<(usize, Source), Changed>) -> Vec<Source> {
+        let gone = changes.iter().filter(|(_, changed)| **changed == Changed::Gone);
+        let pods = gone.filter(|((place, _), _)| self.discoverers[*place].tells_of_pods());
+        pods.map(|((_, source), _)| Arc::clone(source)).collect()
+    }
+
     /// Keeps the pool up to date until it is dropped.
     fn follow(&self, at: usize, pools: &Arc<Mutex<Pools>>, shared: &Arc<Shared>) {
         let mailbox = Arc::clone(&self.mailbox);
@@ -397,8 +417,13 @@ impl Pool {
                     if following.is_cancelled() {
                         return;
                     }
+                    let departed = pools.pools.get(at).map(|pool| pool.departed(&changes));
                     if let Some(pool) = pools.pools.get_mut(at) {
                         pool.update(changes, &shared);
+                    }
+                    if let Some(departed) = departed.filter(|departed| !departed.is_empty()) {
+                        let (nodes, shared) = (pools.nodes(), Arc::clone(&shared));
+                        tokio::task::spawn_blocking(move || departed::end_series(&departed, &nodes, &shared));
                     }
                 }
                 drop(pools);

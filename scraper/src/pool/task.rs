@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::Timestamp;
+use model::{Labels, Timestamp};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -87,7 +87,7 @@ impl Shared {
         self.shutdown.child_token()
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
@@ -126,6 +126,22 @@ struct Live {
     body_bytes: u64,
     series: u64,
     families: Option<Arc<[FamilyMetadata]>>,
+    /// Series to be ended before the next scrape.
+    ended: Vec<Labels>,
+}
+
+/// Where a task is told of series that end.
+pub(super) struct Inbox {
+    orders: watch::Sender<Arc<Order>>,
+    live: Arc<Mutex<Live>>,
+}
+
+impl Inbox {
+    pub(super) fn end(&self, series: Vec<Labels>) {
+        self.live.lock().ended.extend(series);
+        // The same order once more makes the task look.
+        self.orders.send_modify(|_| {});
+    }
 }
 
 /// A running task.
@@ -171,6 +187,10 @@ impl Task {
     pub(super) fn end(self) {
         self.gone.cancel();
         self.removed.cancel();
+    }
+
+    pub(super) fn inbox(&self) -> Inbox {
+        Inbox { orders: self.orders.clone(), live: Arc::clone(&self.live) }
     }
 
     pub(super) fn order(&self) -> Order {
@@ -260,6 +280,7 @@ impl Scraping {
                         schedule = schedule_of(&new, self.shared.now(), 0);
                     }
                     order = new;
+                    self.end_series(last).await;
                     continue;
                 }
                 () = tokio::time::sleep(wait) => {}
@@ -282,6 +303,31 @@ impl Scraping {
         }
         if let Some(last) = last {
             self.end(last, order.target.interval_ms).await;
+        }
+    }
+
+    /// Ends the series that are to be ended.
+    async fn end_series(&mut self, last: Option<Timestamp>) {
+        let ended = std::mem::take(&mut self.live.lock().ended);
+        let Some(mut ingest) = self.ingest.take_if(|_| !ended.is_empty()) else { return };
+        let at = last.map_or(self.shared.now(), |last| self.shared.now().max(last + 1));
+        let ending = tokio::task::spawn_blocking(move || {
+            let outcome = ingest.end_series(&ended, at);
+            (ingest, outcome)
+        });
+        match ending.await {
+            Ok((ingest, outcome)) => {
+                self.ingest = Some(ingest);
+                if let Err(error) = outcome {
+                    self.shared.store.counters.commits_failed.add(1);
+                    tracing::error!(%error, "the end of a pod's series could not be recorded");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "ending a pod's series panicked");
+                let labels = self.orders.borrow().target.labels.clone();
+                self.ingest = Some(Box::new(Ingest::new(Arc::clone(&self.shared.store), labels)));
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! The labels that a Kubernetes object gives its targets.
 
-use k8s::{Container, ContainerPort, Meta, Pod};
+use k8s::{Container, ContainerPort, Meta, Owner, Pod};
 use model::{Labels, LabelsBuilder};
 
 use super::super::label_name;
+use super::Stores;
 
 const PREFIX: &str = "__meta_kubernetes_";
 
@@ -60,7 +61,7 @@ impl Builder {
         self
     }
 
-    pub(super) fn pod(&mut self, pod: &Pod) -> &mut Self {
+    pub(super) fn pod(&mut self, pod: &Pod, stores: &Stores) -> &mut Self {
         self.meta("pod", &pod.meta);
         for (name, value) in [
             ("pod_ip", &pod.ip),
@@ -74,8 +75,37 @@ impl Builder {
         }
         if let Some(owner) = &pod.meta.controller {
             self.set("pod_controller_kind", &owner.kind).set("pod_controller_name", &owner.name);
+            self.owners(owner, &pod.meta.namespace, stores);
         }
         self
+    }
+
+    /// What a pod's replica set or job was made for, as far as that is wanted.
+    fn owners(&mut self, owner: &Owner, namespace: &str, stores: &Stores) {
+        let key = format!("{namespace}/{}", owner.name);
+        let set = |label: &str, kind: &str, above: Option<&Owner>| {
+            let above = above.filter(|above| &*above.kind == kind);
+            above.map(|above| (label.to_owned(), above.name.clone()))
+        };
+        let found = match &*owner.kind {
+            "ReplicaSet" if stores.attach.deployment => {
+                let found = stores.replica_sets.get(&key);
+                let above = found.as_ref().and_then(|it| it.meta.controller.as_deref());
+                set("pod_deployment_name", "Deployment", above)
+            }
+            "Job" => {
+                if stores.attach.job {
+                    self.set("pod_job_name", &owner.name);
+                }
+                let found = stores.jobs.get(&key).filter(|_| stores.attach.cronjob);
+                let above = found.as_ref().and_then(|it| it.meta.controller.as_deref());
+                set("pod_cronjob_name", "CronJob", above)
+            }
+            _ => None,
+        };
+        if let Some((label, name)) = found {
+            self.set(&label, &name);
+        }
     }
 
     pub(super) fn container(&mut self, container: &Container, port: Option<&ContainerPort>) -> &mut Self {

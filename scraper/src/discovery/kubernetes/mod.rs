@@ -4,17 +4,18 @@
 mod labels;
 mod roles;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s::{
-    Access, Changed, Client, EndpointSlice, Endpoints, Ingress, Mailbox, Namespace, Node, Object, Pod, Query,
-    Service, Store,
+    Access, Changed, Client, EndpointSlice, Endpoints, Ingress, Job, Mailbox, Namespace, Node, Object, Pod,
+    Query, ReplicaSet, Service, Store,
 };
 
 use super::{Source, Subscribers};
-use crate::config::TargetGroup;
+use crate::config::{HttpOptions, TargetGroup};
+use crate::http::{Roots, transport_with};
 
 /// Targets in a Kubernetes cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +30,25 @@ pub struct KubernetesDiscovery {
     pub own_namespace: bool,
     /// Which objects are wanted.
     pub selectors: Vec<KubernetesSelector>,
-    /// Whether targets carry the labels and annotations of their node.
-    pub attach_node: bool,
-    /// Whether targets carry the labels and annotations of their namespace.
-    pub attach_namespace: bool,
+    /// What targets carry of other objects.
+    pub attach: Attach,
+    /// How requests are sent, instead of as `access` says. For a server that is given by its URL.
+    pub http: Option<Box<HttpOptions>>,
+}
+
+/// `attach_metadata`: of which other objects targets carry something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attach {
+    /// Labels and annotations of the node. Pods on nodes that the selectors leave out are no targets then.
+    pub node: bool,
+    /// Labels and annotations of the namespace.
+    pub namespace: bool,
+    /// The name of the deployment that a pod's replica set belongs to.
+    pub deployment: bool,
+    /// The name of a pod's job.
+    pub job: bool,
+    /// The name of the cron job that a pod's job belongs to.
+    pub cronjob: bool,
 }
 
 /// What the targets are.
@@ -65,16 +81,24 @@ pub struct KubernetesSelector {
 
 /// Connections to clusters. Jobs that talk to the same one share it.
 #[derive(Default)]
-pub(crate) struct Clients(tokio::sync::Mutex<HashMap<Access, Client>>);
+pub(crate) struct Clients(tokio::sync::Mutex<Vec<(Way, Client)>>);
+
+/// Where a server is, and how it is reached if not as the place says.
+type Way = (Access, Option<Box<HttpOptions>>);
 
 impl Clients {
-    async fn client(&self, access: &Access) -> Result<Client, String> {
+    async fn client(&self, way: &Way, roots: &Arc<Roots>, user_agent: &str) -> Result<Client, String> {
         let mut clients = self.0.lock().await;
-        if let Some(client) = clients.get(access) {
+        if let Some((_, client)) = clients.iter().find(|(known, _)| known == way) {
             return Ok(client.clone());
         }
-        let client = access.connect().await.map_err(|error| error.to_string())?;
-        clients.insert(access.clone(), client.clone());
+        let client = match way {
+            (access, None) => access.connect().await.map_err(|error| error.to_string())?,
+            (access, Some(options)) => {
+                Client::over(&access.server, transport_with(options, roots, user_agent))?
+            }
+        };
+        clients.push((way.clone(), client.clone()));
         Ok(client)
     }
 }
@@ -89,6 +113,13 @@ pub(crate) struct Cluster {
     options: KubernetesDiscovery,
     subscribers: Arc<Subscribers>,
     stores: OnceLock<Stores>,
+}
+
+/// How clusters are reached.
+pub(crate) struct Reach {
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) roots: Arc<Roots>,
+    pub(crate) user_agent: String,
 }
 
 /// The stores of one kind, one for each namespace or one for all.
@@ -132,6 +163,9 @@ pub(crate) struct Stores {
     pub(crate) endpoints: Kind<Endpoints>,
     pub(crate) slices: Kind<EndpointSlice>,
     pub(crate) ingresses: Kind<Ingress>,
+    pub(crate) replica_sets: Kind<ReplicaSet>,
+    pub(crate) jobs: Kind<Job>,
+    pub(crate) attach: Attach,
 }
 
 impl Cluster {
@@ -151,6 +185,14 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn tells_of_pods(&self) -> bool {
+        self.options.role == KubernetesRole::Pod && self.options.selectors.is_empty()
+    }
+
+    pub(crate) fn finds_nodes(&self) -> bool {
+        self.options.role == KubernetesRole::Node
+    }
+
     /// The group of an object, by its key.
     pub(crate) fn group(&self, key: &str) -> Option<TargetGroup> {
         let stores = self.stores.get()?;
@@ -165,16 +207,16 @@ impl Cluster {
         Some(TargetGroup { source: key.to_owned(), ..made })
     }
 
-    pub(crate) async fn run(self: Arc<Self>, clients: Arc<Clients>) {
-        let access = match &self.options.access {
-            Ok(access) => access,
+    pub(crate) async fn run(self: Arc<Self>, reach: Reach) {
+        let way = match &self.options.access {
+            Ok(access) => (access.clone(), self.options.http.clone()),
             Err(error) => {
                 self.subscribers.fail("kubernetes", "", &error);
                 return;
             }
         };
         let client = loop {
-            match clients.client(access).await {
+            match reach.clients.client(&way, &reach.roots, &reach.user_agent).await {
                 Ok(client) => break client,
                 Err(error) => self.subscribers.fail("kubernetes", "", &error),
             }
@@ -188,15 +230,22 @@ impl Cluster {
         use KubernetesRole as Role;
         let role = self.options.role;
         let behind_services = matches!(role, Role::Endpoints | Role::EndpointSlice);
-        let mut stores = Stores::default();
-        if role == Role::Node || self.options.attach_node {
+        let attach = self.options.attach;
+        let mut stores = Stores { attach, ..Stores::default() };
+        if role == Role::Node || attach.node {
             stores.nodes = Kind(vec![client.store(self.query(Role::Node, None))]);
         }
-        if self.options.attach_namespace && role != Role::Node {
+        if attach.namespace && role != Role::Node {
             stores.namespaces = Kind(vec![client.store(Query::default())]);
         }
         if role == Role::Pod || behind_services {
             stores.pods = self.kind(client, Role::Pod);
+            if attach.deployment {
+                stores.replica_sets = self.unselected(client);
+            }
+            if attach.cronjob {
+                stores.jobs = self.unselected(client);
+            }
         }
         if role == Role::Service || behind_services {
             stores.services = self.kind(client, Role::Service);
@@ -211,6 +260,18 @@ impl Cluster {
     }
 
     fn kind<T: Object>(&self, client: &Client, role: KubernetesRole) -> Kind<T> {
+        let namespaces = self.namespaces(client).into_iter();
+        Kind(namespaces.map(|namespace| client.store(self.query(role, namespace))).collect())
+    }
+
+    /// All objects of a kind that no selector speaks of.
+    fn unselected<T: Object>(&self, client: &Client) -> Kind<T> {
+        let namespaces = self.namespaces(client).into_iter();
+        Kind(namespaces.map(|namespace| client.store(Query { namespace, ..Query::default() })).collect())
+    }
+
+    /// The namespaces that are looked at; `None` for all of them.
+    fn namespaces(&self, client: &Client) -> Vec<Option<String>> {
         let mut names: Vec<Option<String>> = self.options.namespaces.iter().cloned().map(Some).collect();
         if self.options.own_namespace {
             names.push(Some(client.own_namespace().unwrap_or("default").to_owned()));
@@ -219,7 +280,7 @@ impl Cluster {
             names.push(None);
         }
         names.dedup();
-        Kind(names.into_iter().map(|namespace| client.store(self.query(role, namespace))).collect())
+        names
     }
 
     fn query(&self, role: KubernetesRole, namespace: Option<String>) -> Query {
@@ -247,12 +308,15 @@ impl Cluster {
             services: (!is_own(KubernetesRole::Service)).then(|| stores.services.subscribe()),
             nodes: (!is_own(KubernetesRole::Node)).then(|| stores.nodes.subscribe()),
             namespaces: Some(stores.namespaces.subscribe()),
+            replica_sets: Some(stores.replica_sets.subscribe()),
+            jobs: Some(stores.jobs.subscribe()),
         };
         loop {
             let mut sources: BTreeMap<Source, Changed> = BTreeMap::new();
             tokio::select! {
                 changes = own.take() => sources.extend(changes),
-                touched = others.take() => {
+                mut touched = others.take() => {
+                    touched.add_owned(stores);
                     let found = self.affected(stores, &touched);
                     sources.extend(found.into_iter().map(|source| (source, Changed::Put)));
                 }
@@ -280,7 +344,11 @@ impl Cluster {
             KubernetesRole::Node => HashSet::new(),
             KubernetesRole::Pod => {
                 let all = stores.pods.all();
-                let wanted = all.filter(|pod| is_in(&pod.meta.namespace) || on_node(Some(&pod.node_name)));
+                let wanted = all.filter(|pod| {
+                    is_in(&pod.meta.namespace)
+                        || on_node(Some(&pod.node_name))
+                        || (!touched.pods.is_empty() && touched.pods.contains(pod.meta.key().as_str()))
+                });
                 wanted.map(|pod| key(&pod.meta)).collect()
             }
             KubernetesRole::Service => {
@@ -321,6 +389,8 @@ struct Others {
     services: Option<Arc<Mailbox<Arc<str>>>>,
     nodes: Option<Arc<Mailbox<Arc<str>>>>,
     namespaces: Option<Arc<Mailbox<Arc<str>>>>,
+    replica_sets: Option<Arc<Mailbox<Arc<str>>>>,
+    jobs: Option<Arc<Mailbox<Arc<str>>>>,
 }
 
 #[derive(Default)]
@@ -329,6 +399,28 @@ struct Touched {
     services: HashSet<Arc<str>>,
     nodes: HashSet<Arc<str>>,
     namespaces: HashSet<Arc<str>>,
+    replica_sets: HashSet<Arc<str>>,
+    jobs: HashSet<Arc<str>>,
+}
+
+impl Touched {
+    /// Adds the pods of the replica sets and jobs.
+    fn add_owned(&mut self, stores: &Stores) {
+        if self.replica_sets.is_empty() && self.jobs.is_empty() {
+            return;
+        }
+        for pod in stores.pods.all() {
+            let Some(owner) = &pod.meta.controller else { continue };
+            let touched = match &*owner.kind {
+                "ReplicaSet" => &self.replica_sets,
+                "Job" => &self.jobs,
+                _ => continue,
+            };
+            if touched.contains(format!("{}/{}", pod.meta.namespace, owner.name).as_str()) {
+                self.pods.insert(pod.meta.key().into());
+            }
+        }
+    }
 }
 
 impl Others {
@@ -346,6 +438,8 @@ impl Others {
             services = keys(self.services.as_ref()) => touched.services = services,
             nodes = keys(self.nodes.as_ref()) => touched.nodes = nodes,
             namespaces = keys(self.namespaces.as_ref()) => touched.namespaces = namespaces,
+            sets = keys(self.replica_sets.as_ref()) => touched.replica_sets = sets,
+            jobs = keys(self.jobs.as_ref()) => touched.jobs = jobs,
         }
         touched
     }

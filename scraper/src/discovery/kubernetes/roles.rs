@@ -53,10 +53,11 @@ fn attach(labels: &mut Builder, stores: &Stores, namespace: &str, node: Option<&
 
 pub(super) fn pod(pod: &Pod, stores: &Stores) -> TargetGroup {
     let mut labels = Builder::default();
-    labels.set("namespace", &pod.meta.namespace).pod(pod);
+    labels.set("namespace", &pod.meta.namespace).pod(pod, stores);
     attach(&mut labels, stores, &pod.meta.namespace, Some(&pod.node_name));
-    // Without an address it cannot be scraped yet.
-    if pod.ip.is_empty() {
+    // Without an address it cannot be scraped yet; on a node that is not wanted, or not yet known, it is not.
+    let is_elsewhere = stores.attach.node && stores.nodes.get(&pod.node_name).is_none();
+    if pod.ip.is_empty() || is_elsewhere {
         return group(Vec::new(), &labels);
     }
     let mut targets = Vec::new();
@@ -181,7 +182,7 @@ impl<'a> Behind<'a> {
         let reference = endpoint.target.as_ref().filter(|reference| &*reference.kind == "Pod");
         let pod = reference.and_then(|it| self.stores.pods.get(&reference_key(it, self.namespace)));
         if let Some(pod) = pod {
-            target.pod(&pod);
+            target.pod(&pod, self.stores);
             let found = pod.containers.iter().find_map(|container| {
                 let fits = |it: &&k8s::ContainerPort| Some(it.container_port) == number;
                 Some((container, container.ports.iter().find(fits)?))
@@ -208,7 +209,7 @@ impl<'a> Behind<'a> {
             for container in &pod.containers {
                 for port in container.ports.iter().filter(|port| !is_listed(port)) {
                     let mut target = Builder::default();
-                    target.address(&join_address(&pod.ip, port.container_port)).pod(&pod);
+                    target.address(&join_address(&pod.ip, port.container_port)).pod(&pod, self.stores);
                     target.container(container, Some(port));
                     if let Some(node) = self.stores.nodes.get(&pod.node_name) {
                         target.meta("node", &node.meta);
