@@ -10,6 +10,7 @@ use http::{Response, StatusCode, Uri};
 use crate::config::{Escaping, ScrapeJob};
 use crate::exposition::Format;
 use crate::http::{Answer, Authorizer, Dialer, ExchangeError, Outgoing, Peer, Roots, Session};
+use crate::inflate::{self, InflateError};
 use crate::target::Target;
 
 /// A page larger than this is refused if the job sets no limit.
@@ -61,20 +62,19 @@ impl Page {
         if self.coding == Coding::Plain {
             return Ok((self.body, buffer));
         }
-        buffer.clear();
         let limit = body_limit(job);
-        let failed =
-            |error: std::io::Error| FetchError::Config(format!("{:?}: {error}", self.coding).to_lowercase());
         let packed = self.body.as_slice();
-        let length = if self.coding == Coding::Gzip {
-            flate2::bufread::MultiGzDecoder::new(packed)
-                .take(limit + 1)
-                .read_to_end(&mut buffer)
-                .map_err(failed)?
-        } else {
-            let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?;
-            decoder.take(limit + 1).read_to_end(&mut buffer).map_err(failed)?
-        };
+        if self.coding == Coding::Gzip {
+            inflate::gunzip(packed, &mut buffer, limit).map_err(|error| match error {
+                InflateError::TooLarge => FetchError::BodyTooLarge,
+                malformed => FetchError::Config(malformed.to_string()),
+            })?;
+            return Ok((buffer, self.body));
+        }
+        buffer.clear();
+        let failed = |error: std::io::Error| FetchError::Config(format!("zstd: {error}"));
+        let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?;
+        let length = decoder.take(limit + 1).read_to_end(&mut buffer).map_err(failed)?;
         if length as u64 > limit { Err(FetchError::BodyTooLarge) } else { Ok((buffer, self.body)) }
     }
 }

@@ -30,6 +30,7 @@ mod finder;
 #[doc(hidden)]
 pub mod hostile;
 mod http;
+mod inflate;
 mod ingest;
 mod page;
 mod pool;

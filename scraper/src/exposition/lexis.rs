@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::protobuf::raw;
+use super::wire::Malformed;
 use super::{MetricType, ParseError};
 
 /// One label of a series, unescaped.
@@ -180,17 +182,23 @@ impl<'a> Sink<'a> for Collect<'a, '_> {
 
     fn label(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), &'static str> {
         let name = unquote(name).ok_or("invalid UTF-8 label name")?;
-        let mut value = unquote(value).ok_or("invalid UTF-8 label value")?;
-        let is_float = match self.metric_type {
-            MetricType::Histogram => name == "le",
-            MetricType::Summary => name == "quantile",
-            _ => false,
-        };
-        if is_float && let Some(number) = model::float::parse(&value) {
-            value = Cow::Owned(model::float::format_open_metrics(number));
-        }
+        let value = unquote(value).ok_or("invalid UTF-8 label value")?;
+        let value = canonical(&name, value, self.metric_type);
         self.out.push((name, value));
         Ok(())
+    }
+}
+
+/// The value of a label; `le` of a histogram and `quantile` of a summary in their one form.
+pub(super) fn canonical<'a>(name: &str, value: Cow<'a, str>, metric_type: MetricType) -> Cow<'a, str> {
+    let is_float = match metric_type {
+        MetricType::Histogram => name == "le",
+        MetricType::Summary => name == "quantile",
+        _ => false,
+    };
+    match is_float.then(|| model::float::parse(&value)).flatten() {
+        Some(number) => Cow::Owned(model::float::format_open_metrics(number)),
+        None => value,
     }
 }
 
@@ -206,6 +214,9 @@ pub fn series_labels<'a>(
     out: &mut Vec<LabelPair<'a>>,
 ) -> Result<(), ParseError> {
     let fail = |what| ParseError::at(series, 0, what);
+    if raw::is_raw(series) {
+        return raw::labels(series, metric_type, out).map_err(|Malformed| fail("malformed labels"));
+    }
     // Blanks in front of a bare name belong to it, as in Prometheus.
     let start = skip_blanks(series, 0);
     let name_end = bare_name(series, start, true);

@@ -6,8 +6,7 @@
 //! knows what bytes to expect may say so ([`Parser::next`]), and the parser then trusts that they are
 //! well-formed, since they were when they were first seen.
 //!
-//! Protobuf pages take the same road: their parser writes each series in the text form into a buffer
-//! of its own.
+//! Protobuf pages take the same road, with names in a form of their own: their labels as they are in the messages.
 
 use std::borrow::Cow;
 

@@ -221,6 +221,31 @@ fn content_types_are_read_strictly() {
     }
 }
 
+/// Encoders write labels in front of the value; others need not.
+#[test]
+fn labels_of_a_protobuf_series_may_stand_behind_its_value() {
+    let label = [0x0a, 8, 0x0a, 1, b'a', 0x12, 3, b'"', b'\n', b'\\'];
+    let value = [0x12, 9, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+    let mut seen = Vec::new();
+    for metric in [[&label[..], &value].concat(), [&value[..], &label].concat()] {
+        let length = u8::try_from(metric.len()).unwrap();
+        let family = [&[0x0a, 1, b'm', 0x22, length], &metric[..]].concat();
+        let body = [&[u8::try_from(family.len()).unwrap()], &family[..]].concat();
+        let mut parser = Parser::new(&body, Format::Protobuf, ParseOptions::default());
+        while let Some(event) = parser.next(&mut |_| None).unwrap() {
+            if let Event::Sample(sample) = event {
+                let mut pairs = Vec::new();
+                series_labels(sample.series, sample.metric_type, &mut pairs).unwrap();
+                let wanted = [(model::METRIC_NAME.into(), "m".into()), ("a".into(), "\"\n\\".into())];
+                assert_eq!((&pairs[..], sample.value), (&wanted[..], 1.0));
+                seen.push(sample.series.to_vec());
+            }
+        }
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert!(series_labels(&seen[0][..10], MetricType::Unknown, &mut Vec::new()).is_err());
+}
+
 #[test]
 fn a_predicted_series_is_not_looked_into() {
     let mut parser = Parser::new(b"# c\nnot!checked 1 5\nb 2\n", Format::Text004, ParseOptions::default());

@@ -19,7 +19,7 @@ use crate::target::Target;
 
 /// Page buffers kept for the next scrape. Few scrapes are under way at one moment, so few are needed, and
 /// an idle target holds none.
-const BUFFERS_MAX: usize = 8;
+const BUFFERS_MAX: usize = 4;
 /// A larger buffer is given back to the allocator.
 const BUFFER_BYTES_MAX: usize = 16 << 20;
 

@@ -1,15 +1,32 @@
 //! One metric of a family.
 
+use std::borrow::Cow;
+
 use model::{FloatHistogram, HistogramValue, IntHistogram, ResetHint, Span};
 
 use super::super::wire::{Field, Malformed, Reader};
 use super::{number, zigzag};
 use crate::resolution::SCHEMA_READ_MAX;
 
-/// A metric. Its labels are still in `labels`, the message itself.
+/// The key of a label in a metric: field 1, with a length.
+const LABEL: u8 = 1 << 3 | 2;
+
+/// Appends a label as it stands in a message.
+fn push_field(out: &mut Vec<u8>, label: &[u8]) {
+    out.push(LABEL);
+    let mut length = label.len();
+    while length >= 0x80 {
+        out.push(length.to_le_bytes()[0] | 0x80);
+        length >>= 7;
+    }
+    out.push(length.to_le_bytes()[0]);
+    out.extend_from_slice(label);
+}
+
+/// A metric. Its labels are the fields 1 of `labels`.
 #[derive(Debug)]
 pub(super) struct Metric<'a> {
-    pub(super) labels: &'a [u8],
+    pub(super) labels: Cow<'a, [u8]>,
     pub(super) ts: Option<i64>,
     pub(super) start_ts: Option<i64>,
     pub(super) points: Points<'a>,
@@ -69,10 +86,18 @@ struct Side {
 
 impl<'a> Metric<'a> {
     pub(super) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut metric = Self { labels: message, ts: None, start_ts: None, points: Points::None };
         let mut reader = Reader(message);
+        while let Some((&LABEL, rest)) = reader.0.split_first() {
+            reader = Reader(rest);
+            let length = reader.varint()?;
+            reader.take(length)?;
+        }
+        let labels = Cow::Borrowed(&message[..message.len() - reader.0.len()]);
+        let mut metric = Self { labels, ts: None, start_ts: None, points: Points::None };
         while let Some((number, field)) = reader.field()? {
             match number {
+                // One that stands behind the value.
+                1 => push_field(metric.labels.to_mut(), field.bytes()?),
                 2 | 3 | 5 => metric.points = metric.single(field.bytes()?)?,
                 4 => metric.points = metric.summary(field.bytes()?)?,
                 6 => metric.ts = Some(field.unsigned()?.cast_signed()).filter(|&ts| ts != 0),
