@@ -179,7 +179,7 @@ async fn start(
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
-    let rules = start_rules(&jobs, (cli, &loaded), (&state, &db), attached, &stop)?;
+    let rules = start_rules(&jobs, (cli, &loaded), (&state, &db, &others), attached, &stop)?;
     let alertmanagers = Alertmanagers::new(Arc::clone(&scraper), Arc::clone(&rules), stop.child_token());
     alertmanagers.apply(&loaded.alertmanagers);
     state.attach(api::Running {
@@ -218,13 +218,23 @@ async fn start(
 fn start_rules(
     jobs: &Jobs,
     (cli, loaded): (&Cli, &Loaded),
-    (state, db): (&api::State, &Arc<Db>),
+    (state, db, others): (&api::State, &Arc<Db>, &Arc<remote::read::Endpoints>),
     attached: Shutdown,
     stop: &Shutdown,
 ) -> anyhow::Result<Arc<rules::Handle>> {
+    let (store, others) = (Arc::clone(db), Arc::clone(others));
+    let beyond: rules::Beyond = Arc::new(move |snapshot, read| {
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let merged = others.beside(snapshot, remote::read::covered_from(&store, now()), false);
+        read(&merged);
+        merged.warnings()
+    });
     let options = rules::Options {
         begin: Some(attached),
         observer: Some(Arc::new(state.clone())),
+        beyond: Some(beyond),
         ..jobs.rules(loaded, cli, Arc::clone(state.engine()), db)
     };
     Ok(Arc::new(rules::start(options, stop.child_token())?))

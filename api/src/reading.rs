@@ -16,9 +16,6 @@ use crate::{Running, State};
 /// Looking labels up in shards may take so long.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The first two blocks may lack what was scraped before the first start was over.
-const COVERED_AFTER_MS: i64 = 2 * 7_200_000;
-
 /// Where a query reads.
 #[derive(Clone)]
 pub(crate) struct Reading {
@@ -104,11 +101,8 @@ impl Reading {
         Ok(outcome)
     }
 
-    /// From when on the store is taken to have everything: as Prometheus has it, some time after its oldest block
-    /// begins, or after now if there is none.
     fn covered_from(&self) -> Timestamp {
-        let oldest = self.store.blocks().first().map_or(self.now, |block| block.min_time);
-        oldest.saturating_add(COVERED_AFTER_MS)
+        remote::read::covered_from(&self.store, self.now)
     }
 
     /// Runs `read` on all samples, off the asynchronous threads; gives what they lack, in words, besides.

@@ -20,7 +20,7 @@ use crate::wire::{Fields, WireError, Writer, packed};
 
 pub use client::Endpoint;
 pub use frames::{ChunkedSeries, FrameError, Frames};
-pub use merged::{Endpoints, Merged};
+pub use merged::{Endpoints, Merged, covered_from};
 pub use stream::stream;
 
 /// A decompressed request may have this many bytes.

@@ -57,7 +57,7 @@ use tokio_util::task::TaskTracker;
 pub use file::{FileError, Unknown, parse, parse_with};
 pub use handle::Handle;
 pub use notifier::{Alertmanager, Delivery, Post, Posting, QueueOptions, Relabel};
-pub use query::{EndedQuery, Observer};
+pub use query::{Beyond, EndedQuery, Observer};
 pub use rule::{Group, Rule, RuleKind};
 pub use status::{
     AlertState, AlertStatus, AlertingStatus, AlertmanagerStats, GroupStatus, Health, RuleStatus, Stats,
@@ -107,6 +107,8 @@ pub struct Options {
     pub beside_max: usize,
     /// Is told of each query.
     pub observer: Option<Arc<dyn Observer>>,
+    /// What queries read besides the store. Alerts are restored from the store alone, as in Prometheus.
+    pub beyond: Option<Beyond>,
 }
 
 impl Options {
@@ -129,6 +131,7 @@ impl Options {
             begin: None,
             beside_max: 0,
             observer: None,
+            beyond: None,
         }
     }
 }
@@ -199,6 +202,7 @@ fn environment(options: &Options) -> Environment {
         cancelled: Arc::new(QueryCancelled::new()),
         counters: Counters::default(),
         observer: options.observer.clone(),
+        beyond: options.beyond.clone(),
         beside: Permits::new(options.beside_max),
     }
 }

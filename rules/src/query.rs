@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use model::{HistogramValue, Labels, QueryCancelled, Timestamp, Value};
+use model::{HistogramValue, Labels, Querier, QueryCancelled, Timestamp, Value};
 use promql::{Engine, Expr, Outcome, ParseOptions, QueryError, QueryOptions, QueryValue, VectorSample};
-use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
+use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef, Snapshot};
 
 use crate::rule::Group;
 use crate::template::{Found, Lookup};
@@ -25,9 +25,15 @@ pub(crate) struct Environment {
     pub(crate) counters: Counters,
     /// Is told of each query that has ended.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// What queries read besides.
+    pub(crate) beyond: Option<Beyond>,
     /// Rules that may be evaluated beside those of the groups' own threads; none if groups keep their order.
     pub(crate) beside: Permits,
 }
+
+/// Hands a querier that has what the store has, and more, to whoever is to read it; and says in words what it lacks.
+/// Called on a thread that may wait.
+pub type Beyond = Arc<dyn Fn(&Snapshot, &mut dyn FnMut(&dyn Querier)) -> Vec<String> + Send + Sync>;
 
 /// Is told of the queries of rules, for a log.
 pub trait Observer: Send + Sync {
@@ -112,6 +118,27 @@ pub(crate) enum RuleError {
 /// The samples of a rule's last evaluation, which say whose series end with the next.
 pub(crate) type Written = HashMap<Labels, SeriesRef>;
 
+/// What rules and templates read.
+struct Reading {
+    engine: Arc<Engine>,
+    db: Arc<Db>,
+    beyond: Option<Beyond>,
+}
+
+impl Reading {
+    fn instant(&self, expr: &Expr, at: Timestamp, options: &QueryOptions<'_>) -> Result<Outcome, QueryError> {
+        let snapshot = self.db.snapshot();
+        let run = |querier: &dyn Querier| self.engine.instant(querier, expr, at, options);
+        let Some(beyond) = &self.beyond else { return run(&snapshot) };
+        let mut result = None;
+        let warnings = beyond(&snapshot, &mut |querier| result = Some(run(querier)));
+        // Whoever does not read at all has nothing beyond the store.
+        let mut outcome = result.unwrap_or_else(|| run(&snapshot))?;
+        outcome.warnings.extend(warnings);
+        Ok(outcome)
+    }
+}
+
 impl Environment {
     /// Evaluates an expression of a group on what is stored now.
     pub(crate) fn query(
@@ -120,11 +147,10 @@ impl Environment {
         expr: &Expr,
         at: Timestamp,
     ) -> Result<Vec<VectorSample>, RuleError> {
-        let snapshot = self.db.snapshot();
         let with_costs = self.observer.as_ref().is_some_and(|observer| observer.wants_costs());
         let options =
             QueryOptions { cancelled: Some(&self.cancelled), with_costs, ..QueryOptions::default() };
-        let result = self.engine.instant(&snapshot, expr, at, &options);
+        let result = self.reading().instant(expr, at, &options);
         if let Some(observer) = &self.observer {
             observer.ended(&EndedQuery { group, expr, at, result: result.as_ref() });
         }
@@ -137,14 +163,19 @@ impl Environment {
         }
     }
 
+    fn reading(&self) -> Reading {
+        let (engine, db) = (Arc::clone(&self.engine), Arc::clone(&self.db));
+        Reading { engine, db, beyond: self.beyond.clone() }
+    }
+
     /// The `query` function of templates at one time.
     pub(crate) fn lookup(&self, at: Timestamp) -> Lookup {
-        let (engine, db) = (Arc::clone(&self.engine), Arc::clone(&self.db));
+        let reading = self.reading();
         let cancelled = Arc::clone(&self.cancelled);
         Arc::new(move |text| {
             let options = QueryOptions { cancelled: Some(&cancelled), ..QueryOptions::default() };
             let expr = promql::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
-            let outcome = engine.instant(&db.snapshot(), &expr, at, &options);
+            let outcome = reading.instant(&expr, at, &options);
             match outcome.map_err(|error| error.to_string())?.value {
                 QueryValue::Vector(samples) => Ok(samples
                     .into_iter()

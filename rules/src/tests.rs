@@ -36,6 +36,7 @@ impl Bench {
             cancelled: Arc::new(QueryCancelled::new()),
             counters: Counters::default(),
             observer: None,
+            beyond: None,
             beside: Permits::new(3),
         };
         Self { env, _dir: dir }

@@ -34,7 +34,9 @@ fn reader(dir: &Path, url: &str, more: &str) -> Server {
         format!("global: {{external_labels: {{dc: there}}}}\nremote_read:\n- url: {url}/api/v1/read\n{more}");
     std::fs::write(&config, text).unwrap();
     let flag = format!("--config.file={}", config.display());
-    Server::start(dir, &["--kubernetes=off", "--web.enable-lifecycle", &flag])
+    let reader = Server::start(dir, &["--kubernetes=off", "--web.enable-lifecycle", &flag]);
+    reader.wait_for_history();
+    reader
 }
 
 /// `json` gives an answer of the server that is read from, itself.
@@ -102,8 +104,17 @@ fn one_of_ours_over_another() {
     assert_eq!(count(&narrow, "requests_total"), "0", "only what has the condition is asked for");
     assert_eq!(count(&narrow, "requests_total{job=\"j1\"}"), "3");
 
-    let reader = reader(&dir.path().join("reader"), &other.url, "");
+    let rules = dir.path().join("rules.yml");
+    let text = format!(
+        "groups:\n- name: g\n  interval: 1s\n  rules: [{{record: \"level:count\", expr: count(level @ {at})}}]\n"
+    );
+    std::fs::write(&rules, text).unwrap();
+    let rules = format!("rule_files: [{}]\n", rules.display());
+    let reader = reader(&dir.path().join("reader"), &other.url, &rules);
     compare(&reader, |path| other.json(path), end);
+    // Rules read there, too, and write here.
+    let written = reader.wait_for_rows("level:count");
+    assert_eq!(written[0]["value"][1], count(&other, "level"));
 
     // Away, it is named; and who wants all or nothing gets nothing.
     other.kill();

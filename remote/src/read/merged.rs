@@ -9,6 +9,17 @@ use tokio::runtime::Handle;
 
 use super::client::{Endpoint, Fetched};
 
+/// The first two blocks may lack what was scraped before the first start was over.
+const COVERED_AFTER_MS: i64 = 2 * 7_200_000;
+
+/// From when on a store is taken to have everything: as Prometheus has it, some time after its oldest block begins, or
+/// after `now` if there is none.
+#[must_use]
+pub fn covered_from(db: &tsdb::Db, now: Timestamp) -> Timestamp {
+    let oldest = db.blocks().first().map_or(now, |block| block.min_time);
+    oldest.saturating_add(COVERED_AFTER_MS)
+}
+
 /// The servers that are asked beside the local store.
 pub struct Endpoints {
     all: RwLock<Vec<Endpoint>>,
