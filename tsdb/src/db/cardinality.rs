@@ -1,10 +1,13 @@
 //! Where the series come from.
 
 use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
+use model::Timestamp;
 
-use super::Db;
+use super::maintain::Pending;
+use super::{Db, Inner};
 
 /// The largest contributors to the head, each list descending by its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +37,42 @@ impl Db {
     /// The labels and metrics with the most series, at most `limit` of each list.
     #[must_use]
     pub fn cardinality(&self, limit: usize) -> Cardinality {
-        let catalog = self.inner.head.catalog.read_recursive();
+        self.inner.cardinality(limit)
+    }
+}
+
+/// Refused series are told of this often.
+const TOLD_EVERY_MS: i64 = 60_000;
+
+impl Cardinality {
+    /// What there is most of: the label that explodes, where one does.
+    fn blame(&self) -> String {
+        let label = self.values_by_label.iter().find(|(name, _)| name != model::METRIC_NAME);
+        let label = label.map(|(name, values)| format!("label {name:?} has {values} values"));
+        let metric = self.series_by_metric.first();
+        let metric = metric.map(|(name, series)| format!("metric {name:?} has {series} series"));
+        label.into_iter().chain(metric).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Inner {
+    /// Says that new series are refused, and which label has so many values.
+    pub(super) fn tell_of_limit(&self, pending: &mut Pending, now: Timestamp) {
+        let (refused, (known, at)) = (self.head.refused.load(Ordering::Relaxed), pending.told);
+        let is_due = known == 0 || now < at || now.saturating_sub(at) >= TOLD_EVERY_MS;
+        if refused > known && is_due {
+            pending.told = (refused, now);
+            let found = self.cardinality(2);
+            let (times, series) = (refused - known, found.series);
+            tracing::warn!(
+                "of {series} series, as many as there may be: a new one was refused {times} times; {}",
+                found.blame()
+            );
+        }
+    }
+
+    fn cardinality(&self, limit: usize) -> Cardinality {
+        let catalog = self.head.catalog.read_recursive();
         let mut found = Cardinality { series: catalog.len() as u64, ..Cardinality::default() };
         let (mut values, mut bytes) = (HashMap::<&str, u64>::new(), HashMap::<&str, u64>::new());
         let (mut metrics, mut pairs) = (Vec::new(), Vec::new());
@@ -63,5 +101,22 @@ impl Db {
         found.bytes_by_label = largest(owned(bytes), limit);
         found.series_by_pair = largest(pairs, limit);
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_label_with_most_values_is_blamed() {
+        let owned = |pairs: &[(&str, u64)]| pairs.iter().map(|&(name, n)| (name.to_owned(), n)).collect();
+        let found = Cardinality {
+            values_by_label: owned(&[("__name__", 9), ("id", 7)]),
+            series_by_metric: owned(&[("m", 5)]),
+            ..Cardinality::default()
+        };
+        assert_eq!(found.blame(), "label \"id\" has 7 values, metric \"m\" has 5 series");
+        assert_eq!(Cardinality::default().blame(), "");
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Pending {
     /// Names of series that have a newer one since the start, and the newest sample that the log may have under one: as
     /// long as any of them is kept, its name is.
     renamed: (HashSet<u64>, Option<Timestamp>),
+    /// How many refused series have been told of, and when.
+    pub(super) told: (u64, Timestamp),
     /// What a log that is all there is remembers.
     pub(super) log_only: log_only::State,
     /// The history of the head is there. Before, nothing may be cut from it, and nothing of the log may go.
@@ -59,6 +61,7 @@ pub(super) fn step(inner: &Inner, now: Timestamp) -> Result<Maintained, CommitEr
     let Some(mut pending) = inner.maintenance.try_lock().filter(|pending| pending.ready) else {
         return Ok(Maintained::default());
     };
+    inner.tell_of_limit(&mut pending, now);
     if let Some(rules) = inner.options.log_only {
         return inner.maintain_log(rules, &mut pending, now).map(|()| Maintained::default());
     }

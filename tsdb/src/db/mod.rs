@@ -144,6 +144,8 @@ pub struct Stats {
     pub samples_duplicate: u64,
     /// Samples refused as out of bounds.
     pub samples_out_of_bounds: u64,
+    /// How often a new series was refused because of [`Options::series_max`].
+    pub series_refused: u64,
     /// Samples committed that a crash would lose, since the disk is full: see [`Options::backlog_bytes_max`].
     pub samples_not_durable: u64,
     /// The log's current segment.
@@ -338,6 +340,7 @@ impl Db {
             samples_out_of_order: count(&inner.counters.out_of_order),
             samples_duplicate: count(&inner.counters.duplicate),
             samples_out_of_bounds: count(&inner.counters.out_of_bounds),
+            series_refused: count(&inner.head.refused),
             samples_not_durable,
             wal_segment,
             wal_bytes: directory_bytes(&*inner.disk, &inner.dir.join(WAL_DIR)),

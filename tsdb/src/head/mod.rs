@@ -201,6 +201,8 @@ pub(crate) struct Head {
     /// How late a sample of history may have come.
     late_window_ms: i64,
     series_max: u64,
+    /// How often a new series was refused, as there are as many as there may be.
+    pub(crate) refused: AtomicU64,
     files: MappedChunks,
     pub(crate) late: Late,
     pub(crate) metadata: AllMetadata,
@@ -229,6 +231,7 @@ impl Head {
             rules,
             late_window_ms,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
+            refused: AtomicU64::new(0),
             files,
             late: Late::default(),
             metadata: AllMetadata::default(),
@@ -286,6 +289,7 @@ impl Head {
             return Ok(SeriesRef::new(id, catalog.generation(id)));
         }
         if catalog.len() as u64 >= self.series_max {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(AppendError::SeriesLimit);
         }
         let wal_ref = self.names.next();

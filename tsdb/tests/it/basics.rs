@@ -580,6 +580,7 @@ fn the_limit_refuses_only_new_series() {
     let mut batch = db.appender();
     assert_eq!(batch.series(&labels("m", 2)), Err(AppendError::SeriesLimit));
     assert!(batch.series(&labels("m", 1)).is_ok());
+    assert_eq!(db.stats().series_refused, 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod concurrency;
 mod early;
 mod extras;
 mod faults;
+mod kill;
 mod log_only;
 mod log_simulation;
 mod model;
