@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use model::Labels;
 use remote::send::{FamilyMetadata, MetadataSource, Sender, SenderStats};
 use scraper::exposition::MetricType;
-use tsdb::{Db, Metadata, MetricKind};
+use tsdb::{Db, Metadata, MetricKind, Position};
 
 use crate::config::{Loaded, RemoteWriteOptions};
 use crate::outgoing;
@@ -78,6 +78,11 @@ impl Senders {
     pub(crate) fn stats(&self) -> Vec<SenderStats> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.iter().map(|(_, sender)| sender.stats()).collect()
+    }
+
+    /// The place in the log before which all destinations have everything; none if there are no destinations.
+    pub(crate) fn done(&self) -> Option<Position> {
+        self.stats().iter().map(|stats| stats.done).min()
     }
 
     /// Sends what is under way, as far as it is taken in time, and ends. Blocks.

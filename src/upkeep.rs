@@ -8,6 +8,7 @@ use remote::receive::Receiver;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tsdb::Db;
 
+use crate::senders::Senders;
 use crate::wire::now;
 
 /// How often the store is looked after.
@@ -20,10 +21,11 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    pub(crate) fn start(db: Arc<Db>, receiver: Option<Arc<Receiver>>) -> Self {
+    pub(crate) fn start(db: Arc<Db>, receiver: Option<Arc<Receiver>>, senders: Arc<Senders>) -> Self {
         let (stop, stopped) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(MAINTENANCE_INTERVAL) {
+                db.keep_log_from(senders.done());
                 match db.maintain(now()) {
                     Ok(done) if done == tsdb::Maintained::default() => {}
                     Ok(done) => {

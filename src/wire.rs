@@ -173,8 +173,8 @@ async fn start(
     let history = attach_history(&db, &state, &attached);
     let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
     servers.extend(store_api);
-    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone());
     let senders = start_senders(cli, &loaded, &db)?;
+    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders));
     let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
@@ -426,7 +426,14 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         (None, None) => Some(DEFAULT_RETENTION_MS),
     };
     let defaults = tsdb::Options::default();
+    let agent = &cli.agent_storage;
+    let log_only = tsdb::LogOnly {
+        min_ms: agent.min_time.0,
+        max_ms: agent.max_time.0,
+        truncate_every_ms: agent.truncate_every.0,
+    };
     let options = tsdb::Options {
+        log_only: cli.cluster.has(Role::Agent).then_some(log_only),
         wal_compression: match (cli.storage.wal_compression, cli.storage.wal_compression_type) {
             (false, _) => tsdb::Compression::None,
             (true, cli::Compression::Snappy) => tsdb::Compression::Snappy,
@@ -462,7 +469,8 @@ async fn open_store(cli: &Cli, file: &config::StorageOptions, state: &api::State
         let mut line = ProgressLine::new();
         Db::open_at_once(&dir, options, &mut |progress| show_progress(&state, &mut line, progress))
     });
-    opening.await?.with_context(|| format!("cannot open --storage.tsdb.path={}", cli.storage.path.display()))
+    let flag = if cli.cluster.has(Role::Agent) { "storage.agent.path" } else { "storage.tsdb.path" };
+    opening.await?.with_context(|| format!("cannot open --{flag}={}", cli.storage.path.display()))
 }
 
 fn show_progress(state: &api::State, line: &mut ProgressLine, progress: tsdb::Progress) {

@@ -17,7 +17,7 @@ use crate::meta::Meta;
 use crate::store::Store;
 
 /// A kind of object, reduced to what is needed of it. Unknown fields are skipped while it is read.
-pub trait Object: DeserializeOwned + Send + Sync + 'static {
+pub trait Object: DeserializeOwned + PartialEq + Send + Sync + 'static {
     /// Group and version as they stand in a path: `/api/v1`, `/apis/discovery.k8s.io/v1`.
     const API: &'static str;
     /// The resource: `pods`.

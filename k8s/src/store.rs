@@ -29,12 +29,13 @@ struct Entry<T> {
 struct State<T> {
     objects: HashMap<Arc<str>, Entry<T>>,
     listing: u32,
+    revision: u64,
     subscribers: Vec<Weak<Mailbox<Arc<str>>>>,
 }
 
 impl<T: Object> Store<T> {
     pub(crate) fn start(client: Client, query: Query) -> Arc<Self> {
-        let state = State { objects: HashMap::new(), listing: 0, subscribers: Vec::new() };
+        let state = State { objects: HashMap::new(), listing: 0, revision: 0, subscribers: Vec::new() };
         let store = Arc::new(Self { state: Mutex::new(state), is_synced: watch::Sender::new(false) });
         let weak = Arc::downgrade(&store);
         tokio::spawn(async move {
@@ -86,6 +87,12 @@ impl<T: Object> Store<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.state.lock().objects.len()
+    }
+
+    /// A number that changes whenever an object does.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.state.lock().revision
     }
 
     /// Whether there is no object.
@@ -146,12 +153,17 @@ impl<T: Object> State<T> {
             Some((key, _)) => Arc::clone(key),
             None => Arc::from(name),
         };
+        let before = self.objects.get(&key);
+        if before.is_none_or(|entry| *entry.object != object) {
+            self.revision += 1;
+        }
         self.objects.insert(Arc::clone(&key), Entry { object: Arc::new(object), listing });
         self.each_subscriber(|mailbox| mailbox.put(Arc::clone(&key), Changed::Put));
     }
 
     fn remove(&mut self, key: &str) {
         if let Some((key, _)) = self.objects.remove_entry(key) {
+            self.revision += 1;
             self.each_subscriber(|mailbox| mailbox.put(Arc::clone(&key), Changed::Gone));
         }
     }

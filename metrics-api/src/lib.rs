@@ -40,11 +40,12 @@ mod openapi;
 mod pod_list;
 mod protobuf;
 mod quantity;
+mod roster;
 mod selector;
 mod usage;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -56,6 +57,7 @@ use model::{Matcher, Querier, Timestamp};
 pub use access::{Gatekeeper, PeerCertificates, Trust};
 pub use adapter::Adapter;
 pub use health::{Check, Health};
+use pod_list::LabelTexts;
 pub use selector::{LabelSelector, SelectorError};
 pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
 
@@ -154,6 +156,11 @@ pub trait Source: Send + Sync {
         }
     }
 
+    /// A number that changes whenever a running pod comes, goes or gets other labels; none where that is not known.
+    fn pods_revision(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether there is such a running pod.
     fn has_pod(&self, namespace: &str, name: &str) -> bool {
         let mut found = false;
@@ -207,11 +214,19 @@ pub fn known_names<S: Source + ?Sized>(
     Ok(names)
 }
 
+/// The labels of the pods of the last list of all.
+#[derive(Default)]
+struct KeptLabels {
+    json: Mutex<Option<Arc<LabelTexts>>>,
+    protobuf: Mutex<Option<Arc<LabelTexts>>>,
+}
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct State {
     source: Arc<dyn Source>,
     reader: Arc<UsageReader>,
+    labels: Arc<KeptLabels>,
     adapter: Option<Arc<Adapter>>,
     serves_core: bool,
 }
@@ -224,6 +239,7 @@ impl State {
         Self {
             source,
             reader: Arc::new(UsageReader::new(matchers, POINT_AGE_MAX_MS)),
+            labels: Arc::default(),
             adapter: None,
             serves_core: false,
         }
@@ -242,7 +258,7 @@ impl State {
         let (Ok(querier), now) = (self.source.querier(), self.source.now()) else { return false };
         let nodes = self.reader.nodes(&*querier, now, None).is_ok_and(|nodes| !nodes.is_empty());
         let scope = usage::PodScope::default();
-        nodes && self.reader.pods(&*querier, now, scope).is_ok_and(|pods| !pods.is_empty())
+        nodes && self.reader.pods(&*querier, now, scope).is_ok_and(|pods| pods.len() > 0)
     }
 
     /// Also serves the sliver of the core API (`/api/v1/nodes`, `/api/v1/pods`) that `kubectl top`

@@ -1,7 +1,9 @@
 //! `nodes` and `pods` of `metrics.k8s.io/v1beta1`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
 
+use axum::body::Body;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -12,9 +14,9 @@ use crate::adapter::Resolved;
 use crate::adapter::values::{Missing, View};
 use crate::errors::ApiError;
 use crate::objects::{GROUP_VERSION, List, ListMeta, Metrics, PartialObjectMetadata, Table};
-use crate::pod_list::PodList;
+use crate::pod_list::{Form, LabelTexts, PodList};
 use crate::selector::{FieldSelector, LabelSelector};
-use crate::usage::{PodScope, PodUsage};
+use crate::usage::{PodScope, PodTable, PodUsage};
 use crate::{PodInfo, Source, State, protobuf};
 
 /// Parameters that every list and get understands.
@@ -206,19 +208,18 @@ fn by_rules(missing: Missing) -> ApiError {
     crate::custom::missing(missing, "cpu or memory", "resourceRules")
 }
 
-/// Adds the usage of pods that no kubelet has told us of, where rules say where else it is found.
-fn add_pods_by_rules(
+/// The usage of pods that no kubelet has told us of, where rules say where else it is found.
+fn pods_by_rules(
     resolved: &Resolved,
     view: View<'_>,
     scope: PodScope<'_>,
     source: &dyn Source,
-    usage: &mut Vec<PodUsage>,
-) -> Result<(), ApiError> {
+    table: &PodTable,
+) -> Result<Vec<PodUsage>, ApiError> {
     if resolved.rules.resource.is_none() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let known: HashSet<(&str, &str)> =
-        usage.iter().map(|pod| (pod.namespace.as_str(), pod.name.as_str())).collect();
+    let known: HashSet<(&str, &str)> = table.iter().map(|pod| (pod.namespace, pod.name)).collect();
     let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
     source.visit_pods(scope.namespace, &mut |pod| {
         let wanted = scope.name.is_none_or(|name| name == pod.name);
@@ -226,11 +227,11 @@ fn add_pods_by_rules(
             others.entry(pod.namespace.to_owned()).or_default().push(pod.name.to_owned());
         }
     });
+    let mut usage = Vec::new();
     for (namespace, names) in others {
         usage.extend(resolved.pod_usage(view, &namespace, &names).map_err(by_rules)?);
     }
-    usage.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Ok(())
+    Ok(usage)
 }
 
 pub(crate) async fn list_all_pods(
@@ -259,8 +260,10 @@ async fn pod_list(
     let request = Request::new(headers, parameters, "pods")?;
     blocking(move || {
         let scope = PodScope { namespace: namespace.as_deref(), name: None };
-        if request.shape == Shape::Object && !request.pretty {
-            return plain_list(&state, scope, &request);
+        match request.shape {
+            Shape::Object if !request.pretty => return plain_list(&state, scope, &request, Form::Json),
+            Shape::Protobuf => return plain_list(&state, scope, &request, Form::Protobuf),
+            _ => {}
         }
         let items = pods(&state, scope, |namespace, name, labels| {
             request.fields.matches(namespace, name) && request.labels.matches_pairs(labels)
@@ -270,17 +273,50 @@ async fn pod_list(
     .await
 }
 
-/// The list as JSON, written at once.
-fn plain_list(state: &State, scope: PodScope<'_>, request: &Request) -> Result<Response, ApiError> {
-    let (now, usage) = pod_usage(state, scope)?;
-    let mut list = PodList::new(&usage);
-    state.source.visit_pods(scope.namespace, &mut |pod| {
-        if request.fields.matches(pod.namespace, pod.name) && request.labels.matches_pairs(pod.labels) {
-            list.choose(pod.namespace, pod.name, pod.labels);
-        }
-    });
-    let body = list.write(now, request.after.as_ref(), request.limit);
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+/// The list without objects in between; as JSON it is written while it is sent.
+fn plain_list(
+    state: &State,
+    scope: PodScope<'_>,
+    request: &Request,
+    form: Form,
+) -> Result<Response, ApiError> {
+    let (now, table) = pod_table(state, scope)?;
+    let labels = labels(state, &table, (scope.namespace, form), request);
+    let list = PodList::new(table, labels, now, request.after.as_ref(), request.limit);
+    Ok(match form {
+        Form::Json => streamed("application/json", list.json()),
+        Form::Protobuf => streamed(accept::PROTOBUF, list.protobuf()),
+    })
+}
+
+fn streamed(media_type: &'static str, pieces: impl Iterator<Item = Vec<u8>> + Send + 'static) -> Response {
+    let pieces = futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>));
+    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(pieces)).into_response()
+}
+
+/// The labels of the pods that are listed: those of the last list of all, if they still are what they were.
+fn labels(
+    state: &State,
+    table: &PodTable,
+    (namespace, form): (Option<&str>, Form),
+    request: &Request,
+) -> Arc<LabelTexts> {
+    let source = &*state.source;
+    if !request.fields.is_empty() || !request.labels.is_empty() || namespace.is_some() {
+        return Arc::new(LabelTexts::new(table, source, (namespace, form), |namespace, name, labels| {
+            request.fields.matches(namespace, name) && request.labels.matches_pairs(labels)
+        }));
+    }
+    let last = || match form {
+        Form::Json => state.labels.json.lock().unwrap_or_else(PoisonError::into_inner),
+        Form::Protobuf => state.labels.protobuf.lock().unwrap_or_else(PoisonError::into_inner),
+    };
+    if let Some(labels) = last().clone().filter(|labels| labels.fit(table, source)) {
+        return labels;
+    }
+    let labels = Arc::new(LabelTexts::new(table, source, (None, form), |_, _, _| true));
+    *last() = Some(Arc::clone(&labels));
+    labels
 }
 
 pub(crate) async fn get_pod(
@@ -304,15 +340,20 @@ pub(crate) async fn get_pod(
 }
 
 /// The time of the request, and the usage of the pods in `scope` in the order of lists.
-fn pod_usage(state: &State, scope: PodScope<'_>) -> Result<(model::Timestamp, Vec<PodUsage>), ApiError> {
+fn pod_table(state: &State, scope: PodScope<'_>) -> Result<(model::Timestamp, PodTable), ApiError> {
     let now = state.source.now();
     let querier = state.source.querier()?;
-    let mut usage = state.reader.pods(&*querier, now, scope)?;
-    if let Some(adapter) = &state.adapter {
-        let view = View { engine: adapter.engine(), querier: &*querier, now };
-        add_pods_by_rules(&adapter.current(), view, scope, &*state.source, &mut usage)?;
+    let table = state.reader.pods(&*querier, now, scope)?;
+    let Some(adapter) = &state.adapter else { return Ok((now, table)) };
+    let view = View { engine: adapter.engine(), querier: &*querier, now };
+    let added = pods_by_rules(&adapter.current(), view, scope, &*state.source, &table)?;
+    if added.is_empty() {
+        return Ok((now, table));
     }
-    Ok((now, usage))
+    let mut usage = table.to_usage();
+    usage.extend(added);
+    usage.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Ok((now, PodTable::of(&usage)))
 }
 
 fn pods(
@@ -320,7 +361,8 @@ fn pods(
     scope: PodScope<'_>,
     keep: impl Fn(&str, &str, &[(&str, &str)]) -> bool,
 ) -> Result<Vec<Metrics>, ApiError> {
-    let (now, usage) = pod_usage(state, scope)?;
+    let (now, table) = pod_table(state, scope)?;
+    let usage = table.to_usage();
     let by_name: HashMap<(&str, &str), usize> =
         usage.iter().enumerate().map(|(at, pod)| ((pod.namespace.as_str(), pod.name.as_str()), at)).collect();
     let mut kept: Vec<Option<Metrics>> = usage.iter().map(|_| None).collect();

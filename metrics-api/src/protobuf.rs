@@ -5,6 +5,8 @@
 //! Absent fields are left out; readers take them for empty.
 
 use crate::objects::{GROUP_VERSION, ListMeta, Metrics, ObjectMeta};
+use crate::quantity;
+use crate::usage::ListedPod;
 
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -58,10 +60,15 @@ fn push_object_meta(out: &mut Vec<u8>, field: u8, meta: &ObjectMeta, created_s: 
         push_text(message, 3, &meta.namespace);
         push_text(message, 5, &meta.uid);
         push_time(message, 8, created_s);
-        for (key, value) in &meta.labels {
-            push_entry(message, 11, key, |entry| push_bytes(entry, 2, value.as_bytes()));
-        }
+        push_labels(message, meta.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     });
+}
+
+/// Labels as they stand in an object's metadata.
+pub(crate) fn push_labels<'a>(out: &mut Vec<u8>, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+    for (key, value) in labels {
+        push_entry(out, 11, key, |entry| push_bytes(entry, 2, value.as_bytes()));
+    }
 }
 
 /// A resource list: quantities are messages with their text in field 1.
@@ -92,14 +99,109 @@ fn push_metrics(out: &mut Vec<u8>, metrics: &Metrics) {
 }
 
 fn envelope(kind: &str, object: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(object.len() + 64);
+    let mut out = prefix(kind, object.len());
+    out.extend_from_slice(object);
+    out
+}
+
+/// What stands before an object of so many bytes.
+pub(crate) fn prefix(kind: &str, bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
     out.extend_from_slice(MAGIC);
     push_message(&mut out, 1, |meta| {
         push_text(meta, 1, GROUP_VERSION);
         push_text(meta, 2, kind);
     });
-    push_bytes(&mut out, 2, object);
+    out.push(2 << 3 | 2);
+    push_varint(&mut out, bytes as u64);
     out
+}
+
+fn push_list_meta(out: &mut Vec<u8>, metadata: &ListMeta) {
+    push_message(out, 1, |meta| {
+        push_text(meta, 3, &metadata.continue_token);
+        if let Some(count) = metadata.remaining_item_count {
+            push_number(meta, 4, i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    });
+}
+
+/// Writes a list of pods without objects in between, and with no allocation for a pod: a message is written behind what it
+/// belongs to, and moved when its length is known.
+pub(crate) struct PodListWriter {
+    out: Vec<u8>,
+    created_s: i64,
+    quantity: Vec<u8>,
+}
+
+impl PodListWriter {
+    /// A list that is made at `now`.
+    pub(crate) fn new(metadata: &ListMeta, now: i64) -> Self {
+        let mut out = Vec::new();
+        push_list_meta(&mut out, metadata);
+        Self { out, created_s: now.div_euclid(1000), quantity: Vec::with_capacity(32) }
+    }
+
+    /// Bytes since the last piece was taken.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes what is written so far.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let capacity = self.out.capacity();
+        std::mem::replace(&mut self.out, Vec::with_capacity(capacity))
+    }
+
+    /// Adds a pod with its labels, which are in [`push_labels`]' form.
+    pub(crate) fn push(&mut self, pod: ListedPod<'_>, labels: &[u8]) {
+        let Self { out, created_s, quantity } = self;
+        nest(out, 2, |out| {
+            nest(out, 1, |out| {
+                push_text(out, 1, pod.name);
+                push_text(out, 3, pod.namespace);
+                nest(out, 8, |out| push_number(out, 1, *created_s));
+                out.extend_from_slice(labels);
+            });
+            let earliest = pod.earliest();
+            nest(out, 2, |out| push_number(out, 1, earliest.timestamp.div_euclid(1000)));
+            nest(out, 3, |out| push_number(out, 1, earliest.window_ms.saturating_mul(1_000_000)));
+            for (name, usage) in pod.containers() {
+                nest(out, 4, |out| {
+                    push_text(out, 1, name);
+                    quantity.clear();
+                    quantity::push_cpu(quantity, usage.cpu_nanocores);
+                    push_resource(out, b"cpu", quantity);
+                    quantity.clear();
+                    quantity::push_memory(quantity, usage.memory_bytes);
+                    push_resource(out, b"memory", quantity);
+                });
+            }
+        });
+    }
+}
+
+fn push_resource(out: &mut Vec<u8>, name: &[u8], quantity: &[u8]) {
+    nest(out, 2, |out| {
+        push_bytes(out, 1, name);
+        nest(out, 2, |out| push_bytes(out, 1, quantity));
+    });
+}
+
+/// Appends a message written by `fill` behind one byte, which is its length, or the first of it.
+fn nest(out: &mut Vec<u8>, field: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&[field << 3 | 2, 0]);
+    let from = out.len();
+    fill(out);
+    let length = out.len() - from;
+    match u8::try_from(length).ok().filter(|length| *length < 0x80) {
+        Some(length) => out[from - 1] = length,
+        None => {
+            let mut prefix = Vec::with_capacity(10);
+            push_varint(&mut prefix, length as u64);
+            out.splice(from - 1..from, prefix);
+        }
+    }
 }
 
 /// One object.
@@ -112,12 +214,7 @@ pub(crate) fn object(metrics: &Metrics) -> Vec<u8> {
 /// A list.
 pub(crate) fn list(kind: &str, metadata: &ListMeta, items: &[Metrics]) -> Vec<u8> {
     let mut list = Vec::with_capacity(items.len() * 200 + 32);
-    push_message(&mut list, 1, |meta| {
-        push_text(meta, 3, &metadata.continue_token);
-        if let Some(count) = metadata.remaining_item_count {
-            push_number(meta, 4, i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    });
+    push_list_meta(&mut list, metadata);
     for item in items {
         push_message(&mut list, 2, |message| push_metrics(message, item));
     }

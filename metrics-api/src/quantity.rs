@@ -79,28 +79,83 @@ pub(crate) fn push_memory(out: &mut Vec<u8>, bytes: u64) {
 
 /// A span of milliseconds in Go's form: `14.965s`, `1m30s`, `2h0m0s`.
 pub(crate) fn duration(ms: i64) -> String {
-    let sign = if ms < 0 { "-" } else { "" };
-    let ms = ms.unsigned_abs();
-    if ms == 0 {
-        return "0s".to_owned();
+    let mut out = Vec::with_capacity(16);
+    push_duration(&mut out, ms);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// The same at the end of a text.
+pub(crate) fn push_duration(out: &mut Vec<u8>, ms: i64) {
+    if ms < 0 {
+        out.push(b'-');
     }
+    let ms = ms.unsigned_abs();
+    let mut digits = itoa::Buffer::new();
+    let mut push = |value: u64, unit: &[u8]| {
+        out.extend_from_slice(digits.format(value).as_bytes());
+        out.extend_from_slice(unit);
+    };
     if ms < 1000 {
-        return format!("{sign}{ms}ms");
+        return push(ms, if ms == 0 { b"s" } else { b"ms" });
     }
     let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
-    let mut seconds = format!("{}.{:03}", rest / 1000, rest % 1000);
-    seconds.truncate(seconds.trim_end_matches('0').trim_end_matches('.').len());
-    match (hours, minutes) {
-        (0, 0) => format!("{sign}{seconds}s"),
-        (0, _) => format!("{sign}{minutes}m{seconds}s"),
-        _ => format!("{sign}{hours}h{minutes}m{seconds}s"),
+    if hours > 0 {
+        push(hours, b"h");
     }
+    if hours > 0 || minutes > 0 {
+        push(minutes, b"m");
+    }
+    push(rest / 1000, b"");
+    let mut fraction = rest % 1000;
+    if fraction > 0 {
+        out.push(b'.');
+        let mut unit = 100;
+        while fraction > 0 {
+            out.extend(u8::try_from(fraction / unit).map(|digit| b'0' + digit));
+            (fraction, unit) = (fraction % unit, unit / 10);
+        }
+    }
+    out.push(b's');
 }
 
 /// A time as API objects carry it: RFC 3339, whole seconds, UTC.
 pub(crate) fn time(ts: Timestamp) -> String {
     let seconds = jiff::Timestamp::from_second(ts.div_euclid(1000)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     seconds.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Times of one list as texts: all but the few of midnight have one date.
+pub(crate) struct Times {
+    now: String,
+    date: (i64, String),
+}
+
+impl Times {
+    /// Of a list that is made at `now`.
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { now: time(now), date: (i64::MIN, String::new()) }
+    }
+
+    /// Adds the time of the list.
+    pub(crate) fn push_now(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.now.as_bytes());
+    }
+
+    /// Adds a time as [`time`] writes it.
+    pub(crate) fn push(&mut self, out: &mut Vec<u8>, ts: Timestamp) {
+        let second = ts.div_euclid(1000);
+        let (day, second) = (second.div_euclid(86_400), second.rem_euclid(86_400));
+        if self.date.0 != day {
+            let mut text = time(ts);
+            text.truncate("2026-11-21T".len());
+            self.date = (day, text);
+        }
+        out.extend_from_slice(self.date.1.as_bytes());
+        for (part, end) in [(second / 3600, b':'), (second / 60 % 60, b':'), (second % 60, b'Z')] {
+            let part = u8::try_from(part).unwrap_or_default();
+            out.extend_from_slice(&[b'0' + part / 10, b'0' + part % 10, end]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +216,15 @@ mod tests {
         ] {
             assert_eq!(duration(ms), text);
         }
+        assert_eq!(duration(-90_250), "-1m30.25s");
+        assert_eq!(duration(3_600_007), "1h0m0.007s");
         assert_eq!(time(1_795_236_744_999), "2026-11-21T04:52:24Z");
+        let mut times = Times::new(0);
+        for ts in [0, 1_795_236_744_999, 1_795_236_744_999 + 3_600_000, -1, 951_782_399_999, 951_782_400_000]
+        {
+            let mut text = Vec::new();
+            times.push(&mut text, ts);
+            assert_eq!(String::from_utf8(text).unwrap(), time(ts), "{ts}");
+        }
     }
 }

@@ -246,6 +246,11 @@ enum Field {
 }
 
 impl FieldSelector {
+    /// Whether everything fulfils it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
     /// Reads a selector. `namespaced` objects also have `metadata.namespace`.
     pub(crate) fn parse(text: &str, namespaced: bool) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();

@@ -5,18 +5,20 @@
 //! of the newest. A container that started between them counts from zero at its start time, so a
 //! fresh container has a value after one scrape.
 //!
-//! Arithmetic of listing all pods, of which a large cluster asks for every few seconds: a container has three series, so
-//! 14,000 containers are 42,000. Per series that is 3 labels (60 ns) and one hash (10 ns); of the counter's also the
-//! decoding of one open chunk (some 500 ns). Texts go into one buffer for each metric, rows take 40 bytes, and the gauges
-//! are read beside the counters by a second thread: about 10 ms, and 4 MB while it lasts. `benches/src/bin/metrics-api.rs`
-//! measures it.
+//! Arithmetic of listing all pods, of which a large cluster is asked every few seconds: a container has three series, so
+//! 14,000 containers are 42,000, and [`crate::roster`] knows whose each is. The gauges are read beside the counters by a second
+//! thread: 5 ms, and 2.1 MB while it lasts (40 bytes of a counter, 16 of each gauge, 40 of the usage, per container; 12 per
+//! pod). `benches/src/bin/metrics-api.rs` measures it.
 //!
 //! Better than metrics-server on purpose: the last good point stays until [`crate::POINT_AGE_MAX_MS`]
 //! old; a container that has used no CPU yet is shown with 0 and does not hide its pod; containers are
 //! sorted by name.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use model::{Matcher, Querier, Samples, Selection, StorageError, TimeRange, Timestamp, is_stale_nan};
-use rapidhash::RapidHashMap;
+
+use crate::roster::{Counter, Gauge, Lane, Names, Point, Roster};
 
 /// A container must have run this long before a value computed from its start is shown.
 const CONTAINER_AGE_MIN_MS: i64 = 10_000;
@@ -67,10 +69,13 @@ impl PodUsage {
     /// The container with the earliest timestamp: its time and window stand for the whole pod.
     #[must_use]
     pub fn earliest(&self) -> Usage {
-        let earliest =
-            self.containers.iter().map(|container| container.usage).min_by_key(|usage| usage.timestamp);
-        earliest.unwrap_or(Usage { cpu_nanocores: 0, memory_bytes: 0, timestamp: 0, window_ms: 0 })
+        earliest(self.containers.iter().map(|container| container.usage))
     }
+}
+
+fn earliest(usages: impl Iterator<Item = Usage>) -> Usage {
+    let earliest = usages.min_by_key(|usage| usage.timestamp);
+    earliest.unwrap_or(Usage { cpu_nanocores: 0, memory_bytes: 0, timestamp: 0, window_ms: 0 })
 }
 
 /// Which pods to look at.
@@ -88,97 +93,144 @@ impl PodScope<'_> {
 }
 
 /// Computes usage from a store.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct UsageReader {
     /// What marks the series of the kubelets' resource endpoint.
     kubelet: Vec<Matcher>,
     age_max_ms: i64,
+    /// Whose each series is, as of the last list of all pods.
+    roster: Mutex<Roster>,
 }
 
-/// The newest points of a counter.
-#[derive(Clone, Copy, Debug)]
-struct Counter {
-    last: (Timestamp, f64),
-    previous: Option<(Timestamp, f64)>,
+/// The pods of a list with their usage, in ascending order of namespace and name.
+pub(crate) struct PodTable {
+    names: Arc<Names>,
+    pods: Vec<PodRow>,
+    containers: Vec<(u32, Usage)>,
 }
 
-/// Points of the series of one metric by the values of three labels.
-#[derive(Default)]
-struct Points {
-    /// The values of all rows, one after the other, each value ended by [`END`].
-    texts: String,
-    rows: Vec<Row>,
-    /// Rows by the texts of their labels.
-    by_key: RapidHashMap<u64, u32>,
+#[derive(Clone, Copy)]
+struct PodRow {
+    /// Which one of the pods of the names it is.
+    number: u32,
+    from: u32,
+    to: u32,
 }
 
-/// Stands in no name of an object, and so ends one.
-const END: char = '\u{1f}';
-
-struct Row {
-    start: u32,
-    /// Where each value ends, counted from `start`.
-    ends: [u16; 3],
-    counter: Counter,
+/// One pod of a table.
+#[derive(Clone, Copy)]
+pub(crate) struct ListedPod<'a> {
+    names: &'a Names,
+    /// Which one of the pods of the names it is.
+    pub(crate) number: usize,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    containers: &'a [(u32, Usage)],
 }
 
-impl Points {
-    fn key(&self, row: &Row) -> &str {
-        let start = row.start as usize;
-        &self.texts[start..=start + usize::from(row.ends[2])]
+impl<'a> ListedPod<'a> {
+    /// Names and usage of its containers, in ascending order of names.
+    pub(crate) fn containers(self) -> impl Iterator<Item = (&'a str, Usage)> {
+        self.containers.iter().map(move |(row, usage)| (self.names.values(*row)[0], *usage))
     }
 
-    /// The values of a row's labels in the order of their names.
-    fn values(&self, row: &Row) -> [&str; 3] {
-        let text = &self.texts[row.start as usize..];
-        let [first, second, third] = row.ends.map(usize::from);
-        [&text[..first], &text[first + 1..second], &text[second + 1..third]]
+    /// As [`PodUsage::earliest`].
+    pub(crate) fn earliest(self) -> Usage {
+        earliest(self.containers.iter().map(|(_, usage)| *usage))
     }
+}
 
-    /// The row of the same labels.
-    fn find(&self, key: &str) -> Option<&Row> {
-        let at = *self.by_key.get(&hash(key))?;
-        self.rows.get(at as usize).filter(|row| self.key(row) == key)
-    }
-
-    /// Adds a row whose texts have been put at the end of the buffer. Of two series of one container (it moved to another
-    /// node) the newer one counts.
-    fn add(&mut self, start: usize, counter: Counter) {
-        let text = &self.texts[start..];
-        let mut ends = [0_u16; 3];
-        for (slot, (end, _)) in ends.iter_mut().zip(text.match_indices(END)) {
-            *slot = u16::try_from(end).unwrap_or(u16::MAX);
-        }
-        let place = u32::try_from(start).ok().filter(|_| text.len() <= usize::from(u16::MAX));
-        let Some(place) = place else { return self.texts.truncate(start) };
-        let known = self.by_key.get(&hash(text)).copied();
-        let known = known.filter(|at| self.rows.get(*at as usize).is_some_and(|row| self.key(row) == text));
-        match known.and_then(|at| self.rows.get_mut(at as usize)) {
-            Some(row) => {
-                if counter.last.0 > row.counter.last.0 {
-                    row.counter = counter;
+impl PodTable {
+    /// Pods of their containers' points. A pod of which one container has no value yet is left out whole: the autoscaler
+    /// adds up the containers that it is shown, so half a pod would look like an idle one.
+    fn new(names: Arc<Names>, cpu: &Lane<Counter>, memory: &Lane<Gauge>, start: &Lane<Gauge>) -> Self {
+        let (mut pods, mut containers) = (Vec::new(), Vec::with_capacity(names.len()));
+        for (number, rows) in names.pods().enumerate() {
+            let from = containers.len();
+            let mut whole = true;
+            for row in rows {
+                let counter = cpu.point(*row);
+                if counter.time() == Timestamp::MIN {
+                    continue;
                 }
-                self.texts.truncate(start);
+                let started = start.point(*row).value().map(seconds_to_ms);
+                match usage(&counter, memory.point(*row).value(), started) {
+                    Some(usage) => containers.push((*row, usage)),
+                    None => whole = false,
+                }
             }
-            None => {
-                let at = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
-                self.by_key.insert(hash(text), at);
-                self.rows.push(Row { start: place, ends, counter });
+            if !whole {
+                containers.truncate(from);
             }
+            push_pod(&mut pods, number, from, containers.len());
         }
+        Self { names, pods, containers }
+    }
+
+    /// Of usage in ascending order of namespace and name.
+    pub(crate) fn of(usage: &[PodUsage]) -> Self {
+        let (mut names, mut pods, mut containers) = (Names::default(), Vec::new(), Vec::new());
+        for pod in usage {
+            let from = containers.len();
+            for container in &pod.containers {
+                let row = names.add([&container.name, &pod.namespace, &pod.name]);
+                containers.extend(row.map(|row| (row, container.usage)));
+            }
+            let number = pods.len();
+            push_pod(&mut pods, number, from, containers.len());
+        }
+        names.sort();
+        Self { names: Arc::new(names), pods, containers }
+    }
+
+    /// The names, of which the same ones are used as long as they are all that there are.
+    pub(crate) fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pods.len()
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<ListedPod<'_>> {
+        let pod = self.pods.get(at)?;
+        let containers = self.containers.get(pod.from as usize..pod.to as usize)?;
+        let [_, namespace, name] = self.names.values(containers.first()?.0);
+        Some(ListedPod { names: &self.names, number: pod.number as usize, namespace, name, containers })
+    }
+
+    /// All pods.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ListedPod<'_>> {
+        (0..self.len()).filter_map(|at| self.get(at))
+    }
+
+    /// The same with texts of its own.
+    pub(crate) fn to_usage(&self) -> Vec<PodUsage> {
+        let own = |pod: ListedPod<'_>| PodUsage {
+            namespace: pod.namespace.to_owned(),
+            name: pod.name.to_owned(),
+            containers: pod
+                .containers()
+                .map(|(name, usage)| ContainerUsage { name: name.to_owned(), usage })
+                .collect(),
+        };
+        self.iter().map(own).collect()
     }
 }
 
-/// Of two keys with one hash the later one is found, and the other one has no gauge: a container of 2^64.
-fn hash(key: &str) -> u64 {
-    rapidhash::v3::rapidhash_v3(key.as_bytes())
+/// Adds the pod of these containers, if there are any.
+fn push_pod(pods: &mut Vec<PodRow>, number: usize, from: usize, to: usize) {
+    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    if from < to {
+        pods.push(PodRow { number: small(number), from: small(from), to: small(to) });
+    }
 }
 
 impl UsageReader {
     /// Reads the series that fulfil `kubelet`; points older than `age_max_ms` do not count.
     #[must_use]
     pub fn new(kubelet: Vec<Matcher>, age_max_ms: i64) -> Self {
-        Self { kubelet, age_max_ms }
+        Self { kubelet, age_max_ms, roster: Mutex::default() }
     }
 
     /// Usage of all nodes, or of one, in ascending order of names.
@@ -193,71 +245,90 @@ impl UsageReader {
     ) -> Result<Vec<NodeUsage>, StorageError> {
         let only: Vec<Matcher> = name.map(|name| Matcher::equal("node", name)).into_iter().collect();
         let labels = ["node".to_owned()];
-        let read = |metric, depth| self.read(querier, now, (metric, depth), &only, &labels);
-        let cpu = read("node_cpu_usage_seconds_total", Depth::Two)?;
-        let memory = read("node_memory_working_set_bytes", Depth::One)?;
-        let mut nodes = Vec::with_capacity(cpu.rows.len());
-        for row in &cpu.rows {
-            let memory = memory.find(cpu.key(row)).map(|row| &row.counter);
-            if let Some(usage) = usage(&row.counter, memory, None) {
-                nodes.push(NodeUsage { name: cpu.values(row)[0].to_owned(), usage });
+        let mut roster = Roster::default();
+        let view = View { querier, now, only: &only, labels: &labels };
+        let mut cpu: Lane<Counter> = self.read(&view, &CPU_OF_NODES, &roster)?;
+        cpu.introduce(&mut roster.names);
+        let memory: Lane<Gauge> = self.read(&view, &MEMORY_OF_NODES, &roster)?;
+        let mut nodes = Vec::with_capacity(roster.names.len());
+        for row in (0_u32..).take(roster.names.len()) {
+            if let Some(usage) = usage(&cpu.point(row), memory.point(row).value(), None) {
+                nodes.push(NodeUsage { name: roster.names.values(row)[0].to_owned(), usage });
             }
         }
         nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(nodes)
     }
 
-    /// Usage of the pods in `scope`, in ascending order of namespace and name.
+    /// Usage of the pods in `scope`.
     pub(crate) fn pods(
         &self,
         querier: &dyn Querier,
         now: Timestamp,
         scope: PodScope<'_>,
-    ) -> Result<Vec<PodUsage>, StorageError> {
+    ) -> Result<PodTable, StorageError> {
         let only: Vec<Matcher> = scope.matchers().collect();
         let labels = ["container", "namespace", "pod"].map(str::to_owned);
-        let read = |metric, depth| self.read(querier, now, (metric, depth), &only, &labels);
+        let all = only.is_empty();
+        let known = || self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut roster = if all { known().clone() } else { Roster::default() };
+        let view = View { querier, now, only: &only, labels: &labels };
         let gauges = || {
-            let memory = read("container_memory_working_set_bytes", Depth::One)?;
-            Ok::<_, StorageError>((memory, read("container_start_time_seconds", Depth::Recent)?))
+            let memory: Lane<Gauge> = self.read(&view, &MEMORY, &roster)?;
+            Ok::<_, StorageError>((memory, self.read(&view, &START, &roster)?))
         };
-        let counters = || read("container_cpu_usage_seconds_total", Depth::Two);
-        let (cpu, (memory, start)) = if scope.namespace.is_some() {
-            (counters()?, gauges()?)
-        } else {
+        let counters = || self.read(&view, &CPU, &roster);
+        let (mut cpu, (mut memory, mut start)): (Lane<Counter>, (_, Lane<Gauge>)) = if all {
             std::thread::scope(|scope| {
                 let beside = scope.spawn(gauges);
                 let cpu = counters()?;
                 let gauges = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
                 Ok::<_, StorageError>((cpu, gauges))
             })?
+        } else {
+            (counters()?, gauges()?)
         };
-        Ok(together(&cpu, &memory, &start))
+        cpu.introduce(&mut roster.names);
+        memory.recognise(&roster.names);
+        start.recognise(&roster.names);
+        if all {
+            let seen = [
+                cpu.changed(&roster.lanes[CPU.lane]),
+                memory.changed(&roster.lanes[MEMORY.lane]),
+                start.changed(&roster.lanes[START.lane]),
+            ];
+            if seen.iter().any(Option::is_some) {
+                for (lane, seen) in roster.lanes.iter_mut().zip(seen) {
+                    *lane = seen.unwrap_or_else(|| Arc::clone(lane));
+                }
+                // Names of containers that are gone are forgotten all at once.
+                let crowded = roster.names.len() > 2 * cpu.alive() + GONE_MIN;
+                *known() = if crowded { Roster::default() } else { roster.clone() };
+            }
+        }
+        Ok(PodTable::new(roster.names, &cpu, &memory, &start))
     }
 
-    /// The newest points of every series of a metric, by the values of `labels`, of which there are one or three.
-    fn read(
+    /// The newest points of every series of a metric, by the values of one label or of three.
+    fn read<P: Point>(
         &self,
-        querier: &dyn Querier,
-        now: Timestamp,
-        (metric, depth): (&str, Depth),
-        only: &[Matcher],
-        labels: &[String],
-    ) -> Result<Points, StorageError> {
-        let mut matchers = vec![Matcher::equal(model::METRIC_NAME, metric)];
+        view: &View<'_>,
+        metric: &Metric,
+        roster: &Roster,
+    ) -> Result<Lane<P>, StorageError> {
+        let mut matchers = vec![Matcher::equal(model::METRIC_NAME, metric.name)];
         matchers.extend_from_slice(&self.kubelet);
-        matchers.extend_from_slice(only);
-        let range = TimeRange::new(now - self.age_max_ms, now);
-        let series = querier.select_unordered(&Selection::new(&matchers, range))?;
-        let mut points = Points::default();
-        points.rows.reserve(series.len());
-        points.by_key.reserve(series.len());
-        points.texts.reserve(series.len() * 64);
+        matchers.extend_from_slice(view.only);
+        let range = TimeRange::new(view.now - self.age_max_ms, view.now);
+        let series = view.querier.select_unordered(&Selection::new(&matchers, range))?;
+        let mut lane = Lane::new(&roster.names, series.len());
         let mut samples = Samples::default();
         for index in 0..series.len() {
-            let at_hand =
-                series.newest_float(index).filter(|(ts, _)| depth == Depth::One && range.contains(*ts));
-            let counter = match at_hand {
+            let at_hand = match metric.depth {
+                Depth::Two => None,
+                Depth::One | Depth::Recent => series.newest_float(index),
+            };
+            let counter = match at_hand.filter(|(ts, _)| range.contains(*ts)) {
                 Some((_, value)) if is_stale_nan(value) => None,
                 Some(last) => Some(Counter { last, previous: None }),
                 None => {
@@ -265,27 +336,44 @@ impl UsageReader {
                     newest(&samples)
                 }
             };
-            let Some(counter) = counter else { continue };
-            if depth == Depth::Recent && seconds_to_ms(counter.last.1) < range.start - self.age_max_ms {
-                continue;
+            let early = range.start - self.age_max_ms;
+            let counts = |it: &Counter| metric.depth != Depth::Recent || seconds_to_ms(it.last.1) >= early;
+            match counter.filter(counts) {
+                Some(counter) => lane.take(&*series, view.labels, counter, (roster, metric.lane)),
+                None => lane.pass(roster, metric.lane),
             }
-            let begin = points.texts.len();
-            let mut next = 0;
-            series.visit_some_labels(index, labels, &mut |name, value| {
-                while labels.get(next).is_some_and(|label| label != name) {
-                    points.texts.push(END);
-                    next += 1;
-                }
-                points.texts.push_str(value);
-                points.texts.push(END);
-                next += 1;
-            });
-            (next..3).for_each(|_| points.texts.push(END));
-            points.add(begin, counter);
         }
-        Ok(points)
+        Ok(lane)
     }
 }
+
+/// As many names of containers that are gone do no harm.
+const GONE_MIN: usize = 1024;
+
+/// What is read, and when.
+struct View<'a> {
+    querier: &'a dyn Querier,
+    now: Timestamp,
+    only: &'a [Matcher],
+    labels: &'a [String],
+}
+
+/// A metric, how much of it is needed, and its place in a [`Roster`].
+struct Metric {
+    name: &'static str,
+    depth: Depth,
+    lane: usize,
+}
+
+const fn metric(name: &'static str, depth: Depth, lane: usize) -> Metric {
+    Metric { name, depth, lane }
+}
+
+const CPU: Metric = metric("container_cpu_usage_seconds_total", Depth::Two, 0);
+const MEMORY: Metric = metric("container_memory_working_set_bytes", Depth::One, 1);
+const START: Metric = metric("container_start_time_seconds", Depth::Recent, 2);
+const CPU_OF_NODES: Metric = metric("node_cpu_usage_seconds_total", Depth::Two, 0);
+const MEMORY_OF_NODES: Metric = metric("node_memory_working_set_bytes", Depth::One, 1);
 
 /// Which points of a series are needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -299,34 +387,6 @@ enum Depth {
     Recent,
 }
 
-/// Pods of their containers' points. A pod of which one container has no value yet is left out whole: the autoscaler adds
-/// up the containers that it is shown, so half a pod would look like an idle one.
-fn together(cpu: &Points, memory: &Points, start: &Points) -> Vec<PodUsage> {
-    let mut places: RapidHashMap<(&str, &str), usize> = RapidHashMap::default();
-    let mut pods: Vec<(PodUsage, bool)> = Vec::new();
-    for row in &cpu.rows {
-        let (key, [container, namespace, pod]) = (cpu.key(row), cpu.values(row));
-        let at = *places.entry((namespace, pod)).or_insert_with(|| {
-            let usage =
-                PodUsage { namespace: namespace.to_owned(), name: pod.to_owned(), containers: Vec::new() };
-            pods.push((usage, true));
-            pods.len() - 1
-        });
-        let started = start.find(key).map(|row| seconds_to_ms(row.counter.last.1));
-        match usage(&row.counter, memory.find(key).map(|row| &row.counter), started) {
-            Some(usage) => pods[at].0.containers.push(ContainerUsage { name: container.to_owned(), usage }),
-            None => pods[at].1 = false,
-        }
-    }
-    let mut complete: Vec<PodUsage> =
-        pods.into_iter().filter(|(_, whole)| *whole).map(|(pod, _)| pod).collect();
-    for pod in &mut complete {
-        pod.containers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    }
-    complete.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    complete
-}
-
 fn newest(samples: &Samples) -> Option<Counter> {
     let mut points = samples.ts.iter().copied().zip(samples.values.iter().copied()).rev();
     // A staleness marker as the newest sample: the series has ended.
@@ -336,8 +396,8 @@ fn newest(samples: &Samples) -> Option<Counter> {
 }
 
 /// Usage from a CPU counter, a memory gauge and the start time, all of one container or node.
-fn usage(cpu: &Counter, memory: Option<&Counter>, started: Option<Timestamp>) -> Option<Usage> {
-    let memory_bytes = memory?.last.1;
+fn usage(cpu: &Counter, memory: Option<f64>, started: Option<Timestamp>) -> Option<Usage> {
+    let memory_bytes = memory?;
     let (ts, value) = cpu.last;
     let since = match (cpu.previous, started.filter(|started| *started > 0)) {
         (_, Some(started)) if started > ts => return None,
@@ -380,8 +440,7 @@ mod tests {
     }
 
     fn cpu(previous: Option<(i64, f64)>, last: (i64, f64), started: Option<i64>) -> Option<(u64, i64)> {
-        let memory = counter(None, (last.0, 4096.0));
-        let usage = usage(&counter(previous, last), Some(&memory), started)?;
+        let usage = usage(&counter(previous, last), Some(4096.0), started)?;
         assert_eq!(usage.timestamp, last.0);
         assert_eq!(usage.memory_bytes, 4096);
         Some((usage.cpu_nanocores, usage.window_ms))

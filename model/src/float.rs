@@ -69,11 +69,9 @@ fn push_plain(out: &mut String, value: f64) -> bool {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
-    let is_plain = !text.as_bytes().contains(&b'e');
-    if is_plain {
-        out.push_str(text.strip_suffix(".0").unwrap_or(text));
-    }
-    is_plain
+    debug_assert!(!text.contains('e'), "{text}");
+    out.push_str(text.strip_suffix(".0").unwrap_or(text));
+    true
 }
 
 /// Appends `value` in Go's `'f'` form.
@@ -285,6 +283,16 @@ mod tests {
         for bad in ["", "+", "x", "1 ", "++1", "+NaN"] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_short_way_ends_where_exponents_begin() {
+        for (value, text) in [(1e-5, "0.00001"), (1e15f64.next_down(), "999999999999999.9")] {
+            let mut short = String::new();
+            assert!(push_plain(&mut short, value), "{value}");
+            assert_eq!(short, text);
+        }
+        assert!(!push_plain(&mut String::new(), 1e-5f64.next_down()));
     }
 
     proptest! {

@@ -40,6 +40,11 @@ const ACCEPTED: &[Accepted] = &[
     value("storage.tsdb.samples-per-chunk", "120", "chunks end where they compress best"),
     value("storage.tsdb.wal-segment-size", "128MB", LOG),
     value("storage.agent.wal-segment-size", "128MB", LOG),
+    switch(
+        "storage.agent.checkpoint-from-in-memory-series",
+        "checkpoints are made from the series in memory",
+    ),
+    value("storage.agent.checkpoint-batch-size", "1000", "checkpoints are written as they are made"),
     switch("storage.agent.no-lockfile", "the lock is the kernel's and leaves nothing behind"),
     value("scrape.discovery-reload-interval", "5s", "updates of targets are taken at once"),
     switch("scrape.adjust-timestamps", "timestamps are always put on the schedule"),

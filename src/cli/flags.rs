@@ -169,6 +169,41 @@ pub(crate) struct Storage {
     pub(crate) flush_deadline: Milliseconds,
 }
 
+/// How an agent keeps what it sends on.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Storage of an agent")]
+pub(crate) struct AgentStorage {
+    /// Directory of the log; that of an agent of Prometheus.
+    #[arg(long = "storage.agent.path", value_name = "DIR", default_value = "data-agent")]
+    pub(crate) agent_path: PathBuf,
+
+    /// Compress the log.
+    #[arg(long = "storage.agent.wal-compression", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", default_value = "true", action = ArgAction::Set)]
+    pub(crate) agent_wal_compression: bool,
+
+    /// How the log is compressed.
+    #[arg(
+        long = "storage.agent.wal-compression-type",
+        value_enum,
+        value_name = "TYPE",
+        default_value = "snappy"
+    )]
+    pub(crate) agent_wal_compression_type: Compression,
+
+    /// A segment of the log is ended at the latest after this time; then, all that is older and sent goes.
+    #[arg(long = "storage.agent.wal-truncate-frequency", value_name = "DURATION", default_value = "2h", value_parser = duration_ms)]
+    pub(crate) truncate_every: Milliseconds,
+
+    /// Samples stay in the log at least this long.
+    #[arg(long = "storage.agent.retention.min-time", value_name = "DURATION", default_value = "5m", value_parser = duration_ms)]
+    pub(crate) min_time: Milliseconds,
+
+    /// Samples go after this time, also if they were not sent.
+    #[arg(long = "storage.agent.retention.max-time", value_name = "DURATION", default_value = "4h", value_parser = duration_ms)]
+    pub(crate) max_time: Milliseconds,
+}
+
 /// How the write-ahead log is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compression {

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use flags::{AgentStorage, Kubelet, Query, Storage, Web};
 pub(crate) use flags::{Compression, KubernetesApi, Rules};
-use flags::{Kubelet, Query, Storage, Web};
 
 use crate::tools::Features;
 
@@ -39,6 +39,10 @@ pub(crate) struct Cli {
     /// Where and how samples are kept.
     #[command(flatten)]
     pub(crate) storage: Storage,
+
+    /// How an agent keeps what it sends on.
+    #[command(flatten)]
+    pub(crate) agent_storage: AgentStorage,
 
     /// Rules and alerts.
     #[command(flatten)]
@@ -258,10 +262,43 @@ impl CommandLine {
         let command = command();
         let arguments = without_negations(arguments, &command);
         let matches = command.clone().try_get_matches_from(arguments)?;
-        let cli = Cli::from_arg_matches(&matches)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        check_mode(&cli, &command, &matches)?;
+        if cli.cluster.has(crate::roles::Role::Agent) {
+            let agent = &cli.agent_storage;
+            cli.storage = Storage {
+                path: agent.agent_path.clone(),
+                wal_compression: agent.agent_wal_compression,
+                wal_compression_type: agent.agent_wal_compression_type,
+                ..cli.storage
+            };
+        }
         let flags = values(&command, &matches);
         Ok(Self { cli, flags, without_effect: accepted::given(&matches) })
     }
+}
+
+/// Refuses flags of the store and what reads it in an agent, which has only a log, and the agent's elsewhere: an agent
+/// that was given the directory of a server would shorten its log.
+fn check_mode(cli: &Cli, command: &clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    const OF_SERVERS: [&str; 5] =
+        ["storage.tsdb.", "storage.remote.read-", "rules.", "query.", "alertmanager."];
+    let is_agent = cli.cluster.has(crate::roles::Role::Agent);
+    let misplaced = |name: &&str| match is_agent {
+        true => OF_SERVERS.iter().any(|prefix| name.starts_with(prefix)),
+        false => name.starts_with("storage.agent."),
+    };
+    let given = command.get_arguments().filter(|arg| {
+        matches.value_source(arg.get_id().as_str()) == Some(clap::parser::ValueSource::CommandLine)
+    });
+    let names: Vec<String> =
+        given.filter_map(Arg::get_long).filter(misplaced).map(|name| format!("--{name}")).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let how = if is_agent { "not be used in agent mode" } else { "only be used in agent mode" };
+    let what = format!("these flags can {how}: {}", names.join(", "));
+    Err(command.clone().error(clap::error::ErrorKind::ArgumentConflict, what))
 }
 
 /// Every flag with its value.
@@ -342,6 +379,23 @@ mod tests {
     fn read(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
         let all = std::iter::once("pyrometer").chain(arguments.iter().copied()).map(OsString::from);
         CommandLine::try_from_arguments(all)
+    }
+
+    #[test]
+    fn agents_have_a_log_of_their_own() {
+        let agent =
+            read(&["--agent", "--storage.agent.path=/agent", "--storage.agent.wal-compression-type=zstd"]);
+        let cli = agent.unwrap().cli;
+        assert_eq!(
+            (cli.storage.path, cli.storage.wal_compression_type),
+            ("/agent".into(), Compression::Zstd)
+        );
+        assert_eq!(read(&["--role=agent,router"]).unwrap().cli.storage.path, PathBuf::from("data-agent"));
+        let refused = |arguments: &[&str]| read(arguments).err().unwrap().to_string();
+        let told = refused(&["--agent", "--storage.tsdb.path=/prometheus", "--query.timeout=1m"]);
+        assert!(told.contains("agent mode: --storage.tsdb.path, --query.timeout"), "{told}");
+        let told = refused(&["--storage.agent.retention.max-time=1h"]);
+        assert!(told.contains("only be used in agent mode: --storage.agent.retention.max-time"), "{told}");
     }
 
     #[test]

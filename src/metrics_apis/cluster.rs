@@ -91,6 +91,10 @@ impl Source for Cluster {
         }
     }
 
+    fn pods_revision(&self) -> Option<u64> {
+        Some(self.pods.revision())
+    }
+
     fn has_pod(&self, namespace: &str, name: &str) -> bool {
         self.pods.get(&format!("{namespace}/{name}")).is_some()
     }

@@ -48,10 +48,12 @@ impl Server {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        let is_agent = arguments.iter().any(|argument| matches!(*argument, "--agent" | "--role=agent"));
+        let store = if is_agent { "agent" } else { "tsdb" };
         let mut child = command()
             .envs(environment.iter().copied())
             .arg(format!("--web.listen-address={address}"))
-            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+            .arg(format!("--storage.{store}.path={}", dir.join("data").display()))
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

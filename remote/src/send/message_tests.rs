@@ -198,7 +198,7 @@ proptest! {
             while let Some(logged) = tail.read().unwrap() {
                 match logged {
                     tsdb::Logged::Samples(samples) => found.0 += samples.len(),
-                    tsdb::Logged::Histograms(more) => found.1.extend(more.into_iter().map(|(_, ts, value)| (ts, value))),
+                    tsdb::Logged::Histograms(more) => found.1.extend(more.into_iter().map(|(_, (ts, _), value)| (ts, value))),
                     _ => {}
                 }
             }

@@ -42,7 +42,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use model::{Labels, Timestamp};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
-use tsdb::{CommitError, Db};
+use tsdb::{CommitError, Db, Position};
 
 pub use batch::request;
 pub use metadata::{FamilyMetadata, MetadataOptions, MetadataSource};
@@ -152,6 +152,7 @@ pub(crate) struct Counters {
     /// Nanoseconds that shards spent sending, and whether the last attempt failed.
     busy: AtomicU64,
     failing: AtomicBool,
+    done: Mutex<Position>,
 }
 
 /// Asks the reading thread to end.
@@ -203,6 +204,8 @@ pub struct SenderStats {
     pub newest_read: Timestamp,
     /// The newest sample taken.
     pub newest_sent: Timestamp,
+    /// The place in the log before which everything was taken or refused for good.
+    pub done: Position,
 }
 
 /// Sends what is appended to the store to another process. Dropping it ends the sending at once; what is
@@ -228,6 +231,7 @@ impl Sender {
         // From here on nothing may be missed, also if the process ends before the first second is over.
         cursor.keep(tail.position(), true);
         let (counters, stop) = (Arc::new(Counters::default()), Arc::new(Stop::default()));
+        *counters.done.lock() = tail.position();
         let (name, url) = (destination.name.clone(), destination.url.clone());
         let destination = Arc::new(destination);
         let runtime = tokio::runtime::Handle::current();
@@ -269,6 +273,7 @@ impl Sender {
             shards: load(&counters.shards),
             newest_read: counters.newest_read.load(Ordering::Relaxed),
             newest_sent: counters.newest_sent.load(Ordering::Relaxed),
+            done: *counters.done.lock(),
         }
     }
 

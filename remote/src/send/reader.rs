@@ -24,8 +24,6 @@ const RESHARD_EVERY: Duration = Duration::from_secs(10);
 const BUSY: f64 = 0.7;
 /// Shards that are busy for less than this share of the time are halved.
 const IDLE: f64 = 0.2;
-/// What the log is read with leaves start times out.
-const UNKNOWN_START: Timestamp = 0;
 
 pub(super) struct Reader {
     destination: Arc<Destination>,
@@ -78,7 +76,9 @@ impl Reader {
                 self.read(&mut tail, &mut shards, stop);
             }
             self.send_due(&mut shards, self.destination.queue.deadline);
-            self.cursor.keep(self.done(&shards, tail.position()), false);
+            let done = self.done(&shards, tail.position());
+            self.cursor.keep(done, false);
+            *self.counters.done.lock() = done;
             if shards.since.elapsed() >= RESHARD_EVERY {
                 shards = self.reshard(shards, runtime);
                 self.forget(db, &mut tail);
@@ -158,16 +158,16 @@ impl Reader {
         match logged {
             Logged::Series(all) => all.iter().for_each(|(number, labels)| self.names.learn(*number, labels)),
             Logged::Samples(all) => {
-                for (number, ts, value) in all {
-                    self.push(number, Some(ts), from, shards, |batch, name| {
-                        batch.push_float(name, (ts, UNKNOWN_START), value);
+                for (number, times, value) in all {
+                    self.push(number, Some(times.0), from, shards, |batch, name| {
+                        batch.push_float(name, times, value);
                     });
                 }
             }
             Logged::Histograms(all) if self.destination.histograms => {
-                for (number, ts, value) in all {
-                    self.push(number, Some(ts), from, shards, |batch, name| {
-                        batch.push_histogram(name, (ts, UNKNOWN_START), &value);
+                for (number, times, value) in all {
+                    self.push(number, Some(times.0), from, shards, |batch, name| {
+                        batch.push_histogram(name, times, &value);
                     });
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use croaring::Bitmap;
 use model::{Matcher, Selection, TimeRange};
 
 use super::snapshot::Snapshot;
@@ -51,15 +52,17 @@ impl Db {
 
 impl Inner {
     fn delete_from_head(&self, matchers: &[Matcher], range: TimeRange) -> Result<(), IoError> {
+        let mut late = Bitmap::new();
         if !self.head.late.is_empty() {
             let ids = self.head.catalog.read_recursive().select(matchers, None);
+            late.extend(ids.iter().filter(|&id| self.head.late.has(id)));
             self.delete_late(&ids, range)?;
         }
         // Under the commit lock, so that the log has the deletion after all samples it applies to.
         let mut log = self.log.lock();
         let catalog = self.head.catalog.read_recursive();
         let ids = catalog.select(matchers, None);
-        let spans = self.head.deletable(&ids, range);
+        let spans = self.head.deletable(&ids, range, &late);
         if spans.is_empty() {
             return Ok(());
         }

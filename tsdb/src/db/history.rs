@@ -89,8 +89,9 @@ impl Inner {
         let attached = self.read_history(first, &mut tell).and_then(|replayed| self.join(replayed));
         match attached {
             Ok((names, segments)) => {
+                self.head.names.end_unattached();
                 self.head.names.begin_segment(self.log.lock().wal.segment());
-                *pending = Pending::new(names, first.0, segments);
+                *pending = Pending::new(names, (first.0, self.head.max_ts()), segments);
                 self.history.set(History::Attached);
                 Ok(())
             }
@@ -111,7 +112,16 @@ impl Inner {
     ) -> Result<Replayed, OpenError> {
         let dir: &Path = &self.dir;
         let abandoned = &self.history.abandoned;
-        let source = Source { disk: &*self.disk, dir, until, abandoned, log_only: self.head.is_log_only() };
+        // Without a window what is not where it belongs is left out.
+        let early = self.head.names.unattached().filter(|_| self.options.late_window_ms() > 0);
+        let source = Source {
+            disk: &*self.disk,
+            dir,
+            until,
+            early_from: early.unwrap_or(u64::MAX),
+            abandoned,
+            log_only: self.head.is_log_only(),
+        };
         let found = if source.log_only { Found::new() } else { self.head.load_mapped()? };
         replay::replay(&source, &self.head, (found, self.options.exemplars_max), progress)
     }
@@ -120,7 +130,7 @@ impl Inner {
     /// ones, and its segments with their newest samples.
     fn join(&self, replayed: Replayed) -> Result<(Vec<u64>, BTreeMap<u64, Timestamp>), OpenError> {
         let Replayed { names, exemplars, late, metadata, deleted, segments } = replayed;
-        let _log = self.log.lock();
+        let mut logs = self.log.lock();
         let snapshot = self.head.snapshots.next();
         let misplaced = self
             .head
@@ -129,7 +139,16 @@ impl Inner {
         self.head.late.absorb(late, snapshot);
         self.head.metadata.absorb(metadata);
         self.exemplars.put_before(exemplars);
-        self.counters.out_of_order.fetch_add(misplaced, Ordering::Relaxed);
+        // What an earlier run has taken for new may be in the log of late samples already, or was counted then.
+        self.take_misplaced(&mut logs, misplaced.before, snapshot)?;
+        let refused = self.take_misplaced(&mut logs, misplaced.now, snapshot)?;
+        self.counters.out_of_order.fetch_add(refused, Ordering::Relaxed);
+        if refused > 0 {
+            tracing::warn!(
+                samples = refused,
+                "samples that came before history are older than it, and left out"
+            );
+        }
         Ok((names, segments))
     }
 }

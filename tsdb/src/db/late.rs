@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use model::{TimeRange, Timestamp};
 use ulid::Ulid;
 
 use super::cut::new_ulid;
+use super::logs::Logs;
 use super::{Inner, Maintained};
 use crate::block::meta::Meta;
 use crate::block::writer::Writer;
@@ -187,6 +189,49 @@ impl Inner {
     /// Whether a sample of this time may come out of order.
     pub(crate) fn accepts_late(&self, ts: Timestamp) -> bool {
         let window = self.options.late_window_ms();
-        window > 0 && self.head.max_ts().is_some_and(|max| ts >= max.saturating_sub(window))
+        // Before history is there, blocks tell what there is at least.
+        let cut = self.head.min_valid.load(Ordering::Acquire);
+        let newest = self.head.max_ts().max(Some(cut.saturating_sub(1)).filter(|_| cut > Timestamp::MIN));
+        window > 0 && newest.is_some_and(|newest| ts >= newest.saturating_sub(window))
+    }
+
+    /// Takes samples for late that turned out to be when history came. They are in the log of those in order, which will
+    /// not be believed: so they are written to the log of late ones before anything is cut. Returns how many are too old,
+    /// or contradict what is there.
+    pub(super) fn take_misplaced(
+        &self,
+        logs: &mut Logs,
+        misplaced: Vec<(u32, Sample)>,
+        from_snapshot: u64,
+    ) -> Result<u64, IoError> {
+        let mut records = SampleRecords::new(misplaced.iter().any(|(_, sample)| sample.start != 0));
+        let (mut taken, mut refused) = (0, 0);
+        for (id, sample) in misplaced {
+            let mut shard = self.head.shard(id);
+            let Some(series) = shard.get(id) else { continue };
+            let known = series.value_at(sample.ts, self.head.mapped());
+            let (same, wal_ref) = (known.map(|known| known.is_same(&sample.value)), series.wal_ref());
+            drop(shard);
+            match same.or_else(|| self.head.late.taken(id, sample.ts, &sample.value)) {
+                Some(true) => {}
+                None if self.accepts_late(sample.ts) => {
+                    records.push(wal_ref, &sample);
+                    self.head.late.add(id, sample, (from_snapshot, 0));
+                    taken += 1;
+                }
+                _ => refused += 1,
+            }
+        }
+        if taken == 0 {
+            return Ok(refused);
+        }
+        let written = logs.commit(&[], &records.finish(), taken).and_then(|_| logs.sync());
+        match written {
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, samples = taken, "late samples are not in their log yet");
+            }
+            written => written?,
+        }
+        Ok(refused)
     }
 }

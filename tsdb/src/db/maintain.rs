@@ -24,6 +24,9 @@ pub(crate) struct Pending {
     /// Names of series that left the head, or that it had before the start, with the segment that was
     /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
+    /// Names of series that have a newer one since the start, and the newest sample that the log may have under one: as
+    /// long as any of them is kept, its name is.
+    renamed: (HashSet<u64>, Option<Timestamp>),
     /// What a log that is all there is remembers.
     pub(super) log_only: log_only::State,
     /// The history of the head is there. Before, nothing may be cut from it, and nothing of the log may go.
@@ -31,10 +34,16 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// After replay: the log uses `names` up to segment `segment`; of `segments` the newest times are known.
-    pub(super) fn new(names: Vec<u64>, segment: u64, segments: BTreeMap<u64, Timestamp>) -> Self {
-        let dropped = names.into_iter().map(|name| (name, segment)).collect();
-        Self { dropped, log_only: log_only::State::new(segments), ready: true, ..Self::default() }
+    /// After replay: the log uses `names` up to segment `segment`, and for nothing after `newest`; of `segments` the
+    /// newest times are known.
+    pub(super) fn new(
+        names: Vec<u64>,
+        (segment, newest): (u64, Option<Timestamp>),
+        segments: BTreeMap<u64, Timestamp>,
+    ) -> Self {
+        let dropped = names.iter().map(|&name| (name, segment)).collect();
+        let renamed = (names.into_iter().collect(), newest);
+        Self { dropped, renamed, log_only: log_only::State::new(segments), ready: true, ..Self::default() }
     }
 
     /// Fails where history cannot be read.
@@ -183,10 +192,13 @@ impl Inner {
             live.insert(series.wal_ref());
         });
         pending.dropped.retain(|_, segment| *segment > last);
-        let keep = checkpoint::Keep {
-            series: &|series| live.contains(&series) || pending.dropped.contains_key(&series),
-            from,
-        };
+        if pending.renamed.1.is_none_or(|newest| newest < from) {
+            pending.renamed = (HashSet::new(), None);
+        }
+        let (dropped, renamed) = (&pending.dropped, &pending.renamed.0);
+        let is_used =
+            |series| live.contains(&series) || dropped.contains_key(&series) || renamed.contains(&series);
+        let keep = checkpoint::Keep { series: &is_used, from };
         checkpoint::write(&self.disk, &self.dir.join(WAL_DIR), last, &keep, self.options.wal_compression)
     }
 

@@ -206,10 +206,11 @@ impl Db {
     /// Opens or creates a data directory and returns at once: new samples are taken and shown, and blocks can
     /// be read, while the samples that were in no block yet come back by [`Db::attach_history`]. That is done
     /// here first where the log was written by another program last, as the names of its series must be
-    /// known, and where late samples are allowed, as those must be known when they come.
+    /// known.
     ///
-    /// Samples that are not newer than what history has of their series cannot be refused before that
-    /// is known. They are left out and counted as out of order when it is, as a restart would do.
+    /// Samples that are not newer than what history has of their series cannot be told from others before that
+    /// is known. When it is, they are late if the window allows that ([`Options::out_of_order_window_ms`]), and left out
+    /// and counted as out of order otherwise.
     ///
     /// # Errors
     /// See [`OpenError`].

@@ -66,10 +66,10 @@ pub(super) fn open(
     wal.limit_segments(options.wal_segment_bytes_max);
     wal.tell(Arc::clone(&names));
     if names.are_known() {
+        names.begin_unattached(wal.segment());
         names.begin_segment(wal.segment());
     }
-    // What is late can only be told by history, and must be in another log.
-    let takes_samples = names.are_known() && options.late_window_ms() == 0;
+    let takes_samples = names.are_known();
     let late_log = late::open_log(&disk, dir, newest_late, &options)?;
     disk.sync_dir(dir).map_err(|source| OpenError::io(dir, source))?;
     let first = (wal.segment(), late_log.as_ref().map_or(u64::MAX, Wal::segment));
@@ -79,7 +79,7 @@ pub(super) fn open(
         (None, false) => Chunks::Xor,
     };
     let rules = Rules { range_ms: options.block_range_ms, chunks };
-    let head = Head::new(rules, options.series_max, files, names);
+    let head = Head::new((rules, options.late_window_ms()), options.series_max, files, names);
     head.min_valid.store(head_from, Ordering::Release);
     let inner = Inner {
         disk,

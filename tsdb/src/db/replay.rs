@@ -59,6 +59,9 @@ pub(super) struct Source<'a> {
     pub(super) dir: &'a Path,
     /// Segments from these on, of the log and of that of late samples, are of this run.
     pub(super) until: (u64, u64),
+    /// Segments from this one on have samples that were taken before it was known what is before them: of a time that
+    /// mapped chunks have, perhaps, but not in those.
+    pub(super) early_from: u64,
     /// Nobody waits for history any more.
     pub(super) abandoned: &'a AtomicBool,
     /// Late samples are not read: there is no head that would have them.
@@ -296,6 +299,9 @@ impl Replay<'_> {
                 return damage::fill_gap(disk, &log_dir, before + 1..number).map_err(io_error);
             }
             self.newest = Timestamp::MIN;
+            if number >= source.early_from {
+                self.covered = NameTable::new(Timestamp::MIN);
+            }
             let damage = self.segment(source, &path)?;
             if source.log_only && self.newest > Timestamp::MIN {
                 self.replayed.segments.insert(number, self.newest);
@@ -420,8 +426,11 @@ impl Replay<'_> {
             }
             Record::Started(entries) => self.samples(entries.into_iter(), hands),
             Record::Tombstones(entries) => {
+                self.flush(hands);
+                hands.wait();
                 for (wal_ref, min, max) in entries {
                     if let Some(id) = self.names.get(wal_ref, &mut self.page) {
+                        self.head.delete_past_late(id, TimeRange::new(min, max));
                         self.replayed.deleted.push((id, TimeRange::new(min, max)));
                     }
                 }

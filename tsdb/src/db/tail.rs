@@ -28,15 +28,16 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// What the log says; start times are left out. Series have numbers there; the number of a series may change, but none is used twice.
+/// What the log says. Series have numbers there; the number of a series may change, but none is used twice. Samples have
+/// two times, their own and their start time, which is 0 where it is unknown or not kept ([`crate::Options::float_chunks`]).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logged {
     /// From here on these numbers mean these series.
     Series(Vec<(u64, Labels)>),
-    /// Floats: series, time, value.
-    Samples(Vec<(u64, Timestamp, f64)>),
-    /// Native histograms: series, time, value.
-    Histograms(Vec<(u64, Timestamp, HistogramValue)>),
+    /// Floats: series, times, value.
+    Samples(Vec<(u64, (Timestamp, Timestamp), f64)>),
+    /// Native histograms: series, times, value.
+    Histograms(Vec<(u64, (Timestamp, Timestamp), HistogramValue)>),
     /// Exemplars: series, time, value, labels.
     Exemplars(Vec<(u64, Timestamp, f64, Labels)>),
     /// What targets say about metrics.
@@ -252,19 +253,23 @@ impl Tail {
     }
 }
 
+fn without_starts<T>(entries: Vec<(u64, Timestamp, T)>) -> Vec<(u64, (Timestamp, Timestamp), T)> {
+    entries.into_iter().map(|(series, ts, value)| (series, (ts, 0), value)).collect()
+}
+
 /// What a reader is told of a record.
 fn logged(record: Record) -> Option<Logged> {
     let (is_empty, logged) = match record {
         Record::Series(entries) => (entries.is_empty(), Logged::Series(entries)),
         Record::Metadata(entries) => (entries.is_empty(), Logged::Metadata(entries)),
-        Record::Samples(entries) => (entries.is_empty(), Logged::Samples(entries)),
-        Record::Histograms(entries) => (entries.is_empty(), Logged::Histograms(entries)),
+        Record::Samples(entries) => (entries.is_empty(), Logged::Samples(without_starts(entries))),
+        Record::Histograms(entries) => (entries.is_empty(), Logged::Histograms(without_starts(entries))),
         Record::Started(entries) => {
             let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-            for (series, Sample { ts, value, .. }) in entries {
+            for (series, Sample { ts, start, value }) in entries {
                 match value {
-                    Value::Float(value) => floats.push((series, ts, value)),
-                    Value::Histogram(value) => histograms.push((series, ts, value)),
+                    Value::Float(value) => floats.push((series, (ts, start), value)),
+                    Value::Histogram(value) => histograms.push((series, (ts, start), value)),
                 }
             }
             // A record is of one kind.

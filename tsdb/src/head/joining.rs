@@ -91,16 +91,16 @@ impl Series<'_> {
         }
     }
 
-    /// Puts history before what the series has. Samples that are not newer than the newest of history are
-    /// left out: had it been known, they would have been refused. Returns how many those were.
+    /// Puts history before what the series has. Samples that are not newer than the newest of history are taken out:
+    /// had it been known, they would have come late. They go to `misplaced`, which is empty.
     pub(super) fn join(
         &mut self,
         (line, rest): (&mut Line, &mut Rest),
         rules: Rules,
-        files: &MappedChunks,
-    ) -> Result<u64, Malformed> {
+        (misplaced, files): (&mut Vec<Sample>, &MappedChunks),
+    ) -> Result<(), Malformed> {
         let past = Series::new(line, rest, self.store);
-        let Some(newest) = past.max_ts() else { return Ok(0) };
+        let Some(newest) = past.max_ts() else { return Ok(()) };
         if rules.chunks == Chunks::None {
             let value = past.newest_float();
             if self.max_ts().is_none_or(|own| own < newest) {
@@ -108,18 +108,14 @@ impl Series<'_> {
                 self.line.flags = self.line.flags & !VALUED | BEGUN;
                 value.into_iter().for_each(|(_, value)| self.line.set_value(value));
             }
-            return Ok(0);
+            return Ok(());
         }
-        let (young, appended) = (self.min_ts(), self.appended());
-        let (mut kept, mut misplaced) = (Vec::new(), 0);
+        let young = self.min_ts();
+        let mut kept = Vec::new();
         if young.is_some_and(|young| young <= newest) {
             for chunk in self.visible(TimeRange::ALL, Extent::ALL, files)? {
                 chunk::for_each(chunk.bytes.encoding(), chunk.bytes.data(), chunk.limit, &mut |sample| {
-                    if sample.ts > newest {
-                        kept.push(sample);
-                    } else {
-                        misplaced += 1;
-                    }
+                    if sample.ts > newest { &mut kept } else { &mut *misplaced }.push(sample);
                 })?;
             }
             self.drop_open();
@@ -127,14 +123,26 @@ impl Series<'_> {
                 self.rest.closed = self.store.remove_closed(self.rest.closed);
             }
         }
+        // As if they had never come: see [`Head::attach`](super::Head::attach), which corrects the marks.
+        let appended = self.appended().wrapping_sub(u32::try_from(misplaced.len()).unwrap_or(u32::MAX));
         if self.is_empty() {
             // History goes on where it was, under its name.
             let own = self.line.flags & (PENDING | SPARED);
+            let name = self.line.wal_ref;
+            let renamed = self.line.flags & LOGGED != 0 && name > line.wal_ref;
             let flags = line.flags & !(PENDING | SPARED) | own | LOGGED;
             let generation = self.line.generation;
             *self.line = Line { generation, flags, ..std::mem::take(line) };
             let before = appended.wrapping_sub(u32::from(self.line.count));
             *self.rest = Rest { before, ..std::mem::take(rest) };
+            if !kept.is_empty() {
+                // Older snapshots tell by chunks what they know.
+                self.close();
+            }
+            if renamed {
+                // The log has samples under the newer name already.
+                self.line.wal_ref = name;
+            }
         } else {
             let mut past = Series::new(line, rest, self.store);
             past.close();
@@ -152,6 +160,6 @@ impl Series<'_> {
             self.rest.before = self.rest.before.wrapping_sub(1);
             self.append_sample(&sample, rules);
         }
-        Ok(misplaced)
+        Ok(())
     }
 }

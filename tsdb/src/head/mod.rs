@@ -24,7 +24,7 @@ mod line;
 pub(crate) mod mapped;
 pub(crate) mod metadata;
 pub(crate) mod names;
-mod past;
+pub(crate) mod past;
 mod postings;
 pub(crate) mod series;
 mod slab;
@@ -198,6 +198,8 @@ pub(crate) struct Head {
     /// The first snapshot that sees what the log had at the start; `u64::MAX` as long as none does.
     attached: AtomicU64,
     rules: Rules,
+    /// How late a sample of history may have come.
+    late_window_ms: i64,
     series_max: u64,
     files: MappedChunks,
     pub(crate) late: Late,
@@ -209,7 +211,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(rules: Rules, series_max: Option<u64>, files: MappedChunks, names: Arc<Names>) -> Self {
+    pub(crate) fn new(
+        (rules, late_window_ms): (Rules, i64),
+        series_max: Option<u64>,
+        files: MappedChunks,
+        names: Arc<Names>,
+    ) -> Self {
         Self {
             catalog: RwLock::new(Catalog::new(rules.chunks != Chunks::None)),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -220,6 +227,7 @@ impl Head {
             names,
             attached: AtomicU64::new(u64::MAX),
             rules,
+            late_window_ms,
             series_max: series_max.unwrap_or(u64::from(u32::MAX) - 1),
             files,
             late: Late::default(),
@@ -576,14 +584,20 @@ impl Head {
     }
 
     /// What a deletion in `range` means for each of `ids` that has samples there: its number, its name in
-    /// the log, and the span.
-    pub(crate) fn deletable(&self, ids: &Bitmap, range: TimeRange) -> Vec<(u32, u64, TimeRange)> {
+    /// the log, and the span. Those of `late` have had late ones there, which the log may have, too.
+    pub(crate) fn deletable(
+        &self,
+        ids: &Bitmap,
+        range: TimeRange,
+        late: &Bitmap,
+    ) -> Vec<(u32, u64, TimeRange)> {
         let mut spans = Vec::new();
         for id in ids.iter() {
             let mut shard = self.shard(id);
             let Some(series) = shard.get(id) else { continue };
             let (Some(min), Some(max)) = (series.min_ts(), series.max_ts()) else { continue };
-            let span = TimeRange::new(range.start.max(min), range.end.min(max));
+            let start = if late.contains(id) { range.start } else { range.start.max(min) };
+            let span = TimeRange::new(start, range.end.min(max));
             if span.start <= span.end {
                 spans.push((id, series.wal_ref(), span));
             }

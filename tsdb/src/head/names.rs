@@ -26,6 +26,9 @@ pub(crate) struct Names {
     limit: AtomicU64,
     /// The newest segment; `None` until the names in use are known.
     segment: Mutex<Option<u64>>,
+    /// From this segment on, samples were taken before it was known what is before them: by this run or by an earlier one
+    /// that ended too soon.
+    unattached: Mutex<Option<u64>>,
 }
 
 impl Names {
@@ -33,13 +36,17 @@ impl Names {
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, newest: Option<u64>) -> Self {
         let path = dir.join(FILE);
         let text = disk.read(&path).ok().and_then(|data| String::from_utf8(data).ok());
+        let mut unattached = None;
         let reserved = match newest {
             // An empty log has used no name.
             None => Some(1),
             Some(newest) => text
                 .and_then(|text| decode(&text))
-                .filter(|&(segment, _)| segment == newest)
-                .map(|(_, limit)| limit),
+                .filter(|&(segment, ..)| segment == newest)
+                .map(|(_, limit, from)| {
+                    unattached = from;
+                    limit
+                }),
         };
         let first = reserved.unwrap_or(1);
         Self {
@@ -48,6 +55,7 @@ impl Names {
             next: AtomicU64::new(first),
             limit: AtomicU64::new(first),
             segment: Mutex::new(reserved.and(newest.or(Some(0)))),
+            unattached: Mutex::new(unattached),
         }
     }
 
@@ -70,6 +78,22 @@ impl Names {
         self.next.fetch_max(name.saturating_add(1), Ordering::Relaxed);
     }
 
+    /// From segment `segment` on, samples are taken before it is known what is before them. To be told before the
+    /// segment is begun.
+    pub(crate) fn begin_unattached(&self, segment: u64) {
+        self.unattached.lock().get_or_insert(segment);
+    }
+
+    /// All samples are where they belong. To be told before a segment is begun.
+    pub(crate) fn end_unattached(&self) {
+        *self.unattached.lock() = None;
+    }
+
+    /// The first segment with samples that may not be where they belong.
+    pub(crate) fn unattached(&self) -> Option<u64> {
+        *self.unattached.lock()
+    }
+
     /// The log has begun segment `segment`, and all names in use are known.
     pub(crate) fn begin_segment(&self, segment: u64) {
         *self.segment.lock() = Some(segment);
@@ -80,7 +104,10 @@ impl Names {
         let segment = self.segment.lock();
         let Some(segment) = *segment else { return };
         let limit = self.next.load(Ordering::Relaxed).saturating_add(RESERVED);
-        let text = format!("segment {segment}\nreserved {limit}\n");
+        let mut text = format!("segment {segment}\nreserved {limit}\n");
+        if let Some(from) = *self.unattached.lock() {
+            text += &format!("unattached {from}\n");
+        }
         if write_atomically(&*self.disk, &self.path, text.as_bytes()).is_err() {
             // Without the file the next start reads the log first; with an old one it might reuse names.
             let _ = self.disk.remove_file(&self.path);
@@ -89,12 +116,16 @@ impl Names {
     }
 }
 
-/// The segment, and the first name that is free.
-fn decode(text: &str) -> Option<(u64, u64)> {
+/// The segment, the first name that is free, and the first segment of samples that nobody has placed yet.
+fn decode(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let mut lines = text.lines();
     let segment = lines.next()?.strip_prefix("segment ")?.parse().ok()?;
     let reserved = lines.next()?.strip_prefix("reserved ")?.parse().ok()?;
-    text.ends_with('\n').then_some((segment, reserved))
+    let unattached = match lines.next() {
+        Some(line) => Some(line.strip_prefix("unattached ")?.parse().ok()?),
+        None => None,
+    };
+    text.ends_with('\n').then_some((segment, reserved, unattached))
 }
 
 #[cfg(test)]
@@ -119,5 +150,15 @@ mod tests {
         stale.begin_segment(3);
         assert_eq!(stale.next(), 500_001);
         assert_eq!(decode("segment 1\nreserved 2"), None);
+        assert_eq!(decode("segment 1\nreserved 2\n"), Some((1, 2, None)));
+        assert_eq!(decode("segment 1\nreserved 2\nunattached x\n"), None);
+        names.begin_unattached(7);
+        names.begin_segment(8);
+        let died = Names::open(Arc::<Memory>::clone(&disk), dir, Some(8));
+        died.begin_unattached(9);
+        assert_eq!(died.unattached(), Some(7));
+        died.end_unattached();
+        died.begin_segment(9);
+        assert_eq!(Names::open(Arc::<Memory>::clone(&disk), dir, Some(9)).unattached(), None);
     }
 }

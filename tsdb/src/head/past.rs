@@ -10,7 +10,7 @@ use model::{Labels, TimeRange, Timestamp};
 use super::catalog::Catalog;
 use super::line::Line;
 use super::mapped::MappedRef;
-use super::series::{Rest, Rules, Series};
+use super::series::{Refusal, Rest, Rules, Series};
 use super::slab::Slab;
 use super::{Head, SHARDS, SeriesRef, Shard, id_of, slot_of};
 use crate::chunk::Sample;
@@ -22,6 +22,17 @@ use crate::error::IoError;
 pub(super) struct Past {
     lines: Slab<Line>,
     rests: Slab<Rest>,
+    /// Samples that come late in the log of those in order: they were taken when it was not known yet what is before.
+    late: Vec<(u32, Sample)>,
+}
+
+/// Samples that turned out to be late when history came.
+#[derive(Debug, Default)]
+pub(crate) struct Misplaced {
+    /// Those that an earlier run had taken for new, by series.
+    pub(crate) before: Vec<(u32, Sample)>,
+    /// Those that this one had.
+    pub(crate) now: Vec<(u32, Sample)>,
 }
 
 impl Shard {
@@ -40,22 +51,39 @@ impl Shard {
         Some(Series::new(line, rest, &mut self.store))
     }
 
-    /// Appends to the history of a series, if the sample may follow.
+    /// Appends to the history of a series, if the sample may follow. If it is late, but not by more than the window, it
+    /// is kept aside.
     #[inline]
-    fn append_past(&mut self, id: u32, ts: Timestamp, value: f64, rules: Rules) {
-        if let Some(mut series) = self.known_past(id)
-            && series.check(ts, value).is_ok()
-        {
-            series.append(ts, value, rules);
+    fn append_past(&mut self, id: u32, (ts, value): (Timestamp, f64), (rules, window_ms): (Rules, i64)) {
+        let Some(mut series) = self.known_past(id) else { return };
+        match series.check(ts, value) {
+            Ok(()) => drop(series.append(ts, value, rules)),
+            Err(Refusal::OutOfOrder) if window_ms > 0 => {
+                let newest = series.max_ts();
+                self.keep_late(id, Sample::float(ts, value), (newest, window_ms));
+            }
+            Err(_) => {}
         }
     }
 
     /// The same for a value of any kind.
-    fn append_past_sample(&mut self, id: u32, sample: &Sample, rules: Rules) {
-        if let Some(mut series) = self.known_past(id)
-            && series.check_sample(sample).is_ok()
+    fn append_past_sample(&mut self, id: u32, sample: &Sample, (rules, window_ms): (Rules, i64)) {
+        let Some(mut series) = self.known_past(id) else { return };
+        match series.check_sample(sample) {
+            Ok(()) => drop(series.append_sample(sample, rules)),
+            Err(Refusal::OutOfOrder) if window_ms > 0 => {
+                let newest = series.max_ts();
+                self.keep_late(id, sample.clone(), (newest, window_ms));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn keep_late(&mut self, id: u32, sample: Sample, (newest, window_ms): (Option<Timestamp>, i64)) {
+        if newest.is_some_and(|newest| sample.ts >= newest.saturating_sub(window_ms))
+            && let Some(past) = &mut self.past
         {
-            series.append_sample(sample, rules);
+            past.late.push((id, sample));
         }
     }
 }
@@ -86,7 +114,7 @@ impl Head {
     pub(crate) fn append_past(&self, number: usize, samples: impl Iterator<Item = (u32, Timestamp, f64)>) {
         let mut shard = self.shards[number].lock();
         for (id, ts, value) in samples {
-            shard.append_past(id, ts, value, self.rules);
+            shard.append_past(id, (ts, value), (self.rules, self.late_window_ms));
         }
     }
 
@@ -94,7 +122,7 @@ impl Head {
     pub(crate) fn append_past_samples(&self, number: usize, samples: &[(u32, Sample)]) {
         let mut shard = self.shards[number].lock();
         for (id, sample) in samples {
-            shard.append_past_sample(*id, sample, self.rules);
+            shard.append_past_sample(*id, sample, (self.rules, self.late_window_ms));
         }
     }
 
@@ -104,21 +132,37 @@ impl Head {
         self.shard(id).past(id).adopt(chunks, self.rules, from, &self.files);
     }
 
+    /// The log says that a span of a series was deleted: what it had late until then is gone.
+    pub(crate) fn delete_past_late(&self, id: u32, range: TimeRange) {
+        if let Some(past) = &mut self.shard(id).past {
+            past.late.retain(|(other, sample)| *other != id || !range.contains(sample.ts));
+        }
+    }
+
     /// Joins history and present. The caller holds the commit lock. Snapshots from now on see it all.
-    /// Returns how many samples were left out, as they are not newer than the history of their series.
-    pub(crate) fn attach(&self, deleted: Vec<(u32, TimeRange)>) -> Result<u64, Malformed> {
-        let (mut misplaced, mut oldest, mut newest) = (0, i64::MAX, i64::MIN);
+    /// Returns the samples that were taken out, as they are not newer than the history of their series.
+    pub(crate) fn attach(&self, deleted: Vec<(u32, TimeRange)>) -> Result<Misplaced, Malformed> {
+        let (mut misplaced, mut oldest, mut newest) = (Misplaced::default(), i64::MAX, i64::MIN);
+        let mut found = Vec::new();
         for (number, shard) in self.shards.iter().enumerate() {
             let mut shard = shard.lock();
             let Some(mut past) = shard.past.take() else { continue };
-            let Shard { lines, rests, store, closed, .. } = &mut *shard;
+            misplaced.before.append(&mut past.late);
+            let Shard { lines, rests, store, closed, marks, .. } = &mut *shard;
             for slot in 0..past.lines.len() {
                 let (Some(line), Some(rest)) = (lines.get_mut(slot), rests.get_mut(slot)) else { continue };
                 let id = id_of(number, slot);
                 let history = (&mut past.lines[slot], &mut past.rests[slot]);
                 let mut series = Series::new(line, rest, store);
                 series.spare();
-                misplaced += series.join(history, self.rules, &self.files)?;
+                series.join(history, self.rules, (&mut found, &self.files))?;
+                if !found.is_empty() {
+                    // Older snapshots count without them.
+                    let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
+                    let marks = marks.get_mut(&id).into_iter().flatten();
+                    marks.for_each(|(_, before)| *before = before.saturating_sub(count));
+                }
+                misplaced.now.extend(found.drain(..).map(|sample| (id, sample)));
                 if series.has_closed() {
                     closed.push(SeriesRef::new(id, series.generation()));
                 }

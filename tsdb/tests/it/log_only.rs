@@ -43,7 +43,7 @@ impl Heard {
                 Logged::Series(entries) => heard.names.extend(entries),
                 Logged::Samples(entries) => {
                     let named =
-                        entries.iter().map(|(n, ts, value)| (heard.names[n].to_string(), *ts, *value));
+                        entries.iter().map(|(n, (ts, _), value)| (heard.names[n].to_string(), *ts, *value));
                     heard.samples.extend(named);
                 }
                 Logged::Histograms(entries) => heard.histograms += entries.len(),

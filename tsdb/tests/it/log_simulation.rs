@@ -211,9 +211,9 @@ impl Simulation {
             match logged {
                 Logged::Series(entries) => self.names.extend(entries),
                 Logged::Samples(entries) => {
-                    heard.extend(entries.iter().map(|(n, ts, value)| (*n, *ts, value.to_bits())));
+                    heard.extend(entries.iter().map(|(n, (ts, _), value)| (*n, *ts, value.to_bits())));
                 }
-                Logged::Histograms(entries) => heard.extend(entries.iter().map(|(n, ts, value)| {
+                Logged::Histograms(entries) => heard.extend(entries.iter().map(|(n, (ts, _), value)| {
                     let float = match value {
                         HistogramValue::Int(int) => int.to_float(),
                         HistogramValue::Float(float) => float.clone(),

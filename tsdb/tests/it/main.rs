@@ -4,6 +4,7 @@
 mod basics;
 mod chunks;
 mod concurrency;
+mod early;
 mod extras;
 mod faults;
 mod log_only;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{Labels, Matcher, TimeRange};
-use tsdb::{Db, Exemplar, Logged, Metadata, MetricKind, Options, Position, Tail};
+use model::{HistogramValue, IntHistogram, Labels, Matcher, TimeRange};
+use tsdb::{Db, Exemplar, FloatChunks, LogOnly, Logged, Metadata, MetricKind, Options, Position, Tail};
 
 fn labels(n: usize) -> Labels {
     Labels::from_pairs([("__name__", "m"), ("n", &n.to_string())])
@@ -35,7 +35,8 @@ impl Sent {
             match logged {
                 Logged::Series(entries) => self.names.extend(entries),
                 Logged::Samples(entries) => {
-                    for (series, ts, value) in entries {
+                    for (series, (ts, start), value) in entries {
+                        assert_eq!(start, 0, "none is kept here");
                         let name = self.names[&series].to_string();
                         assert!(self.samples.insert((name, ts), value.to_bits()).is_none(), "sent twice");
                     }
@@ -163,4 +164,35 @@ fn metadata_and_exemplars_survive_restarts_and_checkpoints() {
     assert!(names.into_iter().any(|name| name.starts_with("checkpoint.")));
     drop(db);
     check(&Db::open(dir.path(), options()).unwrap());
+}
+
+#[test]
+fn start_times_are_told_where_they_are_kept() {
+    for (log_only, float_chunks) in
+        [(None, FloatChunks::Xor2), (Some(LogOnly::default()), FloatChunks::Xor2), (None, FloatChunks::Xor)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), Options { float_chunks, log_only, ..options() }).unwrap();
+        let mut tail = db.tail(None).unwrap();
+        let histogram = HistogramValue::Int(IntHistogram::default());
+        for (ts, start) in [(1_000, 500), (2_000, 500), (3_000, 0), (4_000, 3_500)] {
+            let mut batch = db.appender();
+            let series = batch.series(&labels(1)).unwrap();
+            batch.append_started(series, (ts, start), 1.0).unwrap();
+            let series = batch.series(&labels(2)).unwrap();
+            batch.append_histogram_started(series, (ts, start), &histogram).unwrap();
+            batch.commit().unwrap();
+        }
+        let mut told = (Vec::new(), Vec::new());
+        while let Some(logged) = tail.read().unwrap() {
+            match logged {
+                Logged::Samples(entries) => told.0.extend(entries.into_iter().map(|entry| entry.1)),
+                Logged::Histograms(entries) => told.1.extend(entries.into_iter().map(|entry| entry.1)),
+                _ => {}
+            }
+        }
+        let known = |start| if float_chunks == FloatChunks::Xor2 { start } else { 0 };
+        let expected = [(1_000, known(500)), (2_000, known(500)), (3_000, 0), (4_000, known(3_500))];
+        assert_eq!((told.0.as_slice(), told.1.as_slice()), (&expected[..], &expected[..]));
+    }
 }
