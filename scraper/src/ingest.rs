@@ -265,9 +265,12 @@ impl Ingest {
             Slot::New(n) => new.get(n as usize).is_some_and(Option::is_some),
         };
         figures.kept = parsed.points.iter().filter(is_kept).count();
-        let counted = parsed.points.iter().filter(is_kept).filter(|point| !is_stale_nan(point.value)).count();
         let mut refused_from = new.len();
-        if job.limits.samples_max > 0 && counted as u64 > job.limits.samples_max {
+        let counted = || {
+            let kept = parsed.points.iter().filter(is_kept);
+            kept.filter(|point| !is_stale_nan(point.value)).count() as u64
+        };
+        if job.limits.samples_max > 0 && counted() > job.limits.samples_max {
             if !job.limits.keeps_known {
                 return Err(ScrapeError::SampleLimit.into());
             }

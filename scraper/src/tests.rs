@@ -475,6 +475,19 @@ async fn too_many_targets_fail_all() {
 }
 
 #[tokio::test]
+async fn of_dropped_targets_so_many_are_shown_as_are_wanted() {
+    let mut job = job("j", &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    let drop = relabel::RuleSpec { action: relabel::Action::Drop, ..relabel::RuleSpec::default() };
+    job.relabel = vec![relabel::Rule::new(drop, config::NameScheme::Utf8).unwrap()];
+    for (kept_max, shown) in [(2, 2), (0, 3)] {
+        job.limits.dropped_targets_kept_max = kept_max;
+        let targets = Bench::start(vec![job.clone()]).handle.targets();
+        // All of them are counted in any case.
+        assert_eq!((targets.dropped.len(), &targets.dropped_counts[..]), (shown, &[("j".to_owned(), 3)][..]));
+    }
+}
+
+#[tokio::test]
 async fn a_slow_or_endless_target_harms_only_itself() {
     let slow = Exporter::start("a 1\n").await;
     slow.page.lock().delay = Duration::from_secs(30);

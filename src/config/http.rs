@@ -505,7 +505,7 @@ impl Resolving<'_> {
             });
         let connect_headers = connect_headers.collect();
         if from_environment.is_some() {
-            return Ok(Proxy { connect_headers, ..proxy_of_environment() });
+            return Ok(Proxy { connect_headers, ..proxy_of_environment(|name| std::env::var(name).ok()) });
         }
         let Some(url) = url else { return Ok(Proxy::default()) };
         let scheme = url.value.split_once("://").map(|(scheme, _)| scheme).unwrap_or_default();
@@ -525,9 +525,9 @@ impl Resolving<'_> {
 }
 
 /// What the environment says about proxies.
-fn proxy_of_environment() -> Proxy {
+pub(super) fn proxy_of_environment(variable: impl Fn(&str) -> Option<String>) -> Proxy {
     let set = |names: [&str; 2]| {
-        let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+        let mut values = names.iter().filter_map(|name| variable(name));
         values.find(|value| !value.is_empty())
     };
     let url = |names| {

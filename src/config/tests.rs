@@ -118,6 +118,26 @@ fn clusters_are_reached_with_every_option() {
 }
 
 #[test]
+fn proxies_are_those_of_the_environment() {
+    let proxy = |pairs: &'static [(&str, &str)]| {
+        http::proxy_of_environment(|name| {
+            pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    };
+    let found = proxy(&[
+        ("HTTP_PROXY", "p:1"),
+        ("http_proxy", "q:1"),
+        ("https_proxy", "socks5://s:2"),
+        ("no_proxy", "a,b"),
+    ]);
+    assert_eq!(found.http.as_deref(), Some("http://p:1"));
+    assert_eq!((found.https.as_deref(), found.no_proxy.as_str()), (Some("socks5://s:2"), "a,b"));
+    assert!(found.is_from_environment);
+    let found = proxy(&[("HTTP_PROXY", ""), ("http_proxy", "http://q:1")]);
+    assert_eq!((found.http.as_deref(), found.https), (Some("http://q:1"), None));
+}
+
+#[test]
 fn mistakes_are_placed() {
     for (text, place) in [
         ("global:\n  nope: 1\n", "p.yml:2:3: unknown field `nope`"),

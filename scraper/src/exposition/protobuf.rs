@@ -17,7 +17,7 @@ use super::{Event, Exemplar, HistogramSample, MetricType, ParseError, ParseOptio
 use metric::{Classic, Metric, Points};
 use raw::Extra;
 
-/// Metrics of a family are at most as long as the page; names in text form take a few bytes more.
+/// One page. Names of series are put together one metric at a time.
 pub(super) struct Protobuf<'a> {
     rest: Reader<'a>,
     options: ParseOptions,

@@ -60,6 +60,9 @@ pub(crate) async fn write_request<W: AsyncWrite + Unpin>(
     stream.flush().await
 }
 
+/// A head is read in steps of that many bytes: one is enough for nearly all.
+const HEAD_READ_BYTES: usize = 2 << 10;
+
 /// Reads the head of an answer. What has come of the body already is left in `buffer`.
 pub(crate) async fn read_head<R: AsyncRead + Unpin>(
     stream: &mut R,
@@ -67,8 +70,10 @@ pub(crate) async fn read_head<R: AsyncRead + Unpin>(
 ) -> Result<Response<()>, ReadError> {
     buffer.clear();
     loop {
-        buffer.reserve(READ_BYTES_MIN);
-        if stream.read_buf(buffer).await? == 0 {
+        // What has come of the body moves to the front once the head is taken off, so little of it is read here: the
+        // buffer, which is used again, has room for all of it.
+        buffer.reserve(HEAD_READ_BYTES);
+        if (&mut *stream).take(HEAD_READ_BYTES as u64).read_buf(buffer).await? == 0 {
             return Err(if buffer.is_empty() { ReadError::Closed } else { ReadError::Cut });
         }
         while let Some((response, length)) = parse_head(buffer)? {

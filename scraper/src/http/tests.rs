@@ -217,6 +217,48 @@ async fn a_signed_statement_is_shown_for_a_token() {
     }
 }
 
+#[tokio::test]
+async fn a_redirected_request_keeps_its_body_and_loses_its_credentials() {
+    let (other, requests) = serve(|_| ok("there")).await;
+    let (first, asked) = serve(move |request| match request {
+        request if request.starts_with("POST /own") => {
+            "HTTP/1.1 308 R\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n".to_owned()
+        }
+        request if request.starts_with("POST /see") => {
+            "HTTP/1.1 303 R\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n".to_owned()
+        }
+        _ => format!("HTTP/1.1 307 R\r\nLocation: http://{other}/x\r\nContent-Length: 0\r\n\r\n"),
+    })
+    .await;
+    let credentials = Secret::Inline("s3cret".into());
+    let auth = Auth::Authorization { kind: "Bearer".into(), credentials };
+    let send = |follow_redirects, path: &str| {
+        let options = HttpOptions { auth: auth.clone(), follow_redirects, ..HttpOptions::default() };
+        let request = http::Request::post(format!("http://{first}/{path}")).body("what".into()).unwrap();
+        let carried = transport(&options, Vec::new())(request);
+        async move { carried.await.unwrap().status().as_u16() }
+    };
+    assert_eq!((send(false, "own").await, send(true, "see").await), (308, 303));
+    assert_eq!(send(true, "own").await, 200);
+    let (asked, there) = (asked.lock().clone(), requests.lock().clone());
+    assert!(
+        asked[3].starts_with("POST /next") && asked[3].contains("authorization: Bearer s3cret"),
+        "{asked:?}"
+    );
+    assert!(there[0].ends_with("\r\n\r\nwhat") && !there[0].contains("s3cret"), "{there:?}");
+}
+
+/// This machine is reached directly whatever the environment says, but not if the configuration says otherwise.
+#[test]
+fn a_proxy_of_the_environment_is_not_for_this_machine() {
+    let uri: Uri = "http://127.0.0.1:9/".parse().unwrap();
+    let mut proxy = Proxy { http: Some("http://p:1".into()), ..Proxy::default() };
+    assert_eq!(super::proxy::proxy_for(&proxy, &uri), Some("http://p:1"));
+    proxy.is_from_environment = true;
+    assert_eq!(super::proxy::proxy_for(&proxy, &uri), None);
+    assert!(super::proxy::proxy_for(&proxy, &"http://a.test/".parse().unwrap()).is_some());
+}
+
 fn through(proxy: &str) -> HttpOptions {
     let proxy = Proxy { http: Some(proxy.to_owned()), https: Some(proxy.to_owned()), ..Proxy::default() };
     HttpOptions { proxy, ..HttpOptions::default() }
