@@ -303,3 +303,78 @@ fn api_list_and_get_by_label_and_field() {
         "podmetrics.metrics.k8s.io \"ns/p\" not found"
     );
 }
+
+#[test]
+fn node_storage_counter_exposed_and_zero_start_time_works() {
+    // A kubelet tells no start of its node, so there is none to compare with.
+    let world = World::seen(50).node("n", &[(0, 10.0), (15, 25.0), (30, 47.5), (45, 55.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("500m", "15s"));
+}
+
+#[test]
+fn node_storage_restart_is_empty_for_one_cycle_and_then_works() {
+    // Without a start time a restart is a counter that has decreased.
+    assert_eq!(World::seen(30).node("n", &[(0, 100.0), (15, 115.0), (30, 2.0)], MEMORY).node_usage(), None);
+    let world = World::seen(45).node("n", &[(0, 100.0), (15, 115.0), (30, 2.0), (45, 17.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("1", "15s"));
+}
+
+#[test]
+fn node_storage_better_a_point_older_than_the_two_changes_nothing() {
+    // The store has three points then, of which the newest two count; metrics-server shows nothing for a cycle.
+    let world = World::seen(35).node("n", &[(0, 5.0), (10, 10.0), (25, 25.0)], MEMORY);
+    assert_eq!(world.node_usage(), usage("1", "15s"));
+}
+
+#[test]
+fn pod_storage_two_batches_then_values() {
+    let one = World::seen(5).container("c", Some(-600), &[(0, 1.0)], MEMORY);
+    assert_eq!(one.pod_usage(), None, "one point of a container that runs for long");
+    let two = World::seen(20).container("c", Some(-600), &[(0, 1.0), (15, 16.0)], MEMORY);
+    assert_eq!(two.pod_usage(), pod(&[("c", "1")], 15, "15s"));
+}
+
+#[test]
+fn pod_storage_same_point_twice_keeps_the_value() {
+    let world = World::seen(35).container("c", Some(-600), &[(0, 1.0), (15, 16.0)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "1")], 15, "15s"));
+}
+
+#[test]
+fn pod_storage_a_point_between_the_two_shortens_the_window() {
+    let world = World::seen(20).container("c", Some(-600), &[(0, 1.0), (5, 2.0), (15, 7.0)], MEMORY);
+    assert_eq!(world.pod_usage(), pod(&[("c", "500m")], 15, "10s"));
+}
+
+#[test]
+fn pod_storage_start_after_the_point_or_nine_seconds_before_is_none() {
+    for start in [16, 6] {
+        let world = World::seen(20).container("c", Some(start), &[(15, 9.0)], MEMORY);
+        assert_eq!(world.pod_usage(), None, "{start}");
+    }
+}
+
+#[test]
+fn api_empty_store_lists_nothing_and_an_unknown_namespace_is_no_error() {
+    for path in ["nodes", "pods", "namespaces/ns/pods", "namespaces/nowhere/pods"] {
+        let list = World::seen(0).get(path);
+        assert_eq!(list["items"], json!([]), "{path}");
+        assert!(list["kind"].as_str().unwrap().ends_with("MetricsList"), "{path}");
+    }
+    assert_eq!(World::seen(0).get("namespaces/ns/pods/none")["message"], "pods \"none\" not found");
+}
+
+#[test]
+fn api_selectors_that_cannot_be_read_and_watches_are_refused() {
+    for (query, code) in [
+        ("pods?labelSelector=a%20in%20b", 400),
+        ("pods?fieldSelector=spec.nodeName%3Dn", 400),
+        ("nodes?fieldSelector=metadata.namespace%3Dn", 400),
+        ("pods?watch=true", 405),
+        ("nodes?watch=1", 405),
+        ("pods?limit=-1", 400),
+    ] {
+        let refused = World::seen(0).get(query);
+        assert_eq!((&refused["kind"], &refused["code"]), (&json!("Status"), &json!(code)), "{query}");
+    }
+}

@@ -34,9 +34,9 @@ pub(crate) struct Process {
 /// Memory of one process, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProcessMemory {
-    /// Resident pages; of pages shared with others, this process' part where the kernel tells it.
-    pub(crate) resident: u64,
     pub(crate) anonymous: u64,
+    /// Resident pages of files and of shared memory: those that others may have too.
+    pub(crate) shared: u64,
     pub(crate) swap: u64,
 }
 
@@ -112,23 +112,21 @@ impl Process {
     }
 }
 
-/// The memory of a process; zero if it has ended.
+/// The memory of a process; zero if it has ended. `smaps_rollup` would divide shared pages exactly, but the kernel walks all
+/// pages of the process for it: milliseconds for a large one, where its counters take microseconds.
 pub(crate) fn memory(root: &Path, pid: u32) -> ProcessMemory {
-    let dir = root.join("proc").join(pid.to_string());
-    let kib = |text: &str, key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let path = root.join("proc").join(pid.to_string()).join("status");
+    parse_memory(&fs::read_to_string(path).unwrap_or_default())
+}
+
+fn parse_memory(status: &str) -> ProcessMemory {
+    let bytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
     };
-    // The rollup needs the right to trace the process; the status does not.
-    if let Ok(rollup) = fs::read_to_string(dir.join("smaps_rollup"))
-        && let Some(resident) = kib(&rollup, "Pss")
-    {
-        let anonymous = kib(&rollup, "Pss_Anon").or_else(|| kib(&rollup, "Anonymous")).unwrap_or(0);
-        return ProcessMemory { resident, anonymous, swap: kib(&rollup, "SwapPss").unwrap_or(0) };
-    }
-    let status = fs::read_to_string(dir.join("status")).unwrap_or_default();
-    let bytes = |key| kib(&status, key).unwrap_or(0);
-    ProcessMemory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon"), swap: bytes("VmSwap") }
+    let anonymous = bytes("RssAnon").unwrap_or(0);
+    let shared = bytes("VmRSS").unwrap_or(0).saturating_sub(anonymous);
+    ProcessMemory { anonymous, shared, swap: bytes("VmSwap").unwrap_or(0) }
 }
 
 #[cfg(test)]
@@ -145,6 +143,14 @@ mod tests {
         assert_eq!((process.threads, process.start_ticks), (5, 900));
         assert_eq!((process.minor_faults, process.major_faults), (100, 3));
         assert_eq!(process.start_ms(1_000), 10_000);
+    }
+
+    #[test]
+    fn memory_is_that_of_the_counters() {
+        let memory = parse_memory("Name:\tx\nVmRSS:\t  300 kB\nRssAnon:\t 100 kB\nVmSwap:\t 4 kB\n");
+        assert_eq!((memory.anonymous, memory.shared, memory.swap), (100 << 10, 200 << 10, 4 << 10));
+        let ended = parse_memory("");
+        assert_eq!((ended.anonymous, ended.shared, ended.swap), (0, 0, 0));
     }
 
     #[test]

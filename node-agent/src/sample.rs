@@ -219,15 +219,17 @@ fn group_use(root: &Path, names: &Names, group: &Group, members: &[&Process]) ->
     }
 }
 
-/// Memory of processes: the sum of their proportional sets, so that what they share counts once.
+/// Memory of processes. What they may share, program, libraries and shared memory, counts once: as much as the process has
+/// that has most of it.
 fn added_up(root: &Path, members: &[&Process]) -> Memory {
-    let mut sum = Memory::default();
+    let (mut sum, mut shared) = (Memory::default(), 0);
     for process in members {
         let memory = process::memory(root, process.pid);
-        sum.usage = sum.usage.saturating_add(memory.resident);
         sum.rss = sum.rss.saturating_add(memory.anonymous);
         sum.swap = sum.swap.saturating_add(memory.swap);
+        shared = memory.shared.max(shared);
     }
+    sum.usage = sum.rss.saturating_add(shared);
     sum.working_set = sum.usage;
     sum
 }

@@ -201,7 +201,7 @@ fn processes_without_cgroups_are_grouped_by_command() {
     );
     assert!(
         host.value("/metrics/resource", "container_memory_working_set_bytes{container=\"cc\"")
-            .contains(" 4.194304e+06 ")
+            .contains(" 3.145728e+06 ")
     );
     // One ends: the counter stays, and within a second the page does too.
     fs::remove_dir_all(host.root().join("proc/40")).unwrap();

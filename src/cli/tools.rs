@@ -34,6 +34,8 @@ pub(crate) enum Command {
     /// Say which shard holds which series.
     #[command(subcommand)]
     Slots(crate::roles::Slots),
+    /// Have the API server verify the certificate of the metrics APIs.
+    InstallCaBundle(crate::metrics_apis::installer::InstallCaBundle),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

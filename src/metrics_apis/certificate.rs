@@ -113,21 +113,35 @@ fn read(certificate: &Path, key: &Path) -> anyhow::Result<Pair> {
 }
 
 fn make(names: &[String]) -> anyhow::Result<Pair> {
-    let mut parameters = rcgen::CertificateParams::new(names.to_vec())?;
-    parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, "pyrometer");
-    let today =
-        jiff::Timestamp::from_millisecond(crate::wire::now())?.to_zoned(jiff::tz::TimeZone::UTC).date();
-    let day = |days: i64| -> anyhow::Result<_> {
-        let date = today.checked_add(jiff::Span::new().days(days))?;
-        let number = |n: i8| u8::try_from(n).unwrap_or(1);
-        Ok(rcgen::date_time_ymd(i32::from(date.year()), number(date.month()), number(date.day())))
-    };
-    (parameters.not_before, parameters.not_after) = (day(-1)?, day(OWN_DAYS)?);
-    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-    let key = rcgen::KeyPair::generate()?;
-    let certificate = parameters.self_signed(&key)?;
-    Ok((vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
+    let made = Made::new(names, OWN_DAYS)?;
+    let key = PrivatePkcs8KeyDer::from(made.key.serialize_der()).into();
+    Ok((vec![made.certificate.der().clone()], key))
+}
+
+/// A certificate that has been made here, and signed by itself.
+pub(super) struct Made {
+    pub(super) certificate: rcgen::Certificate,
+    pub(super) key: rcgen::KeyPair,
+}
+
+impl Made {
+    /// For these names and addresses, good from yesterday on and for `days` from today.
+    pub(super) fn new(names: &[String], days: i64) -> anyhow::Result<Self> {
+        let mut parameters = rcgen::CertificateParams::new(names.to_vec())?;
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "pyrometer");
+        let today =
+            jiff::Timestamp::from_millisecond(crate::wire::now())?.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let day = |days: i64| -> anyhow::Result<_> {
+            let date = today.checked_add(jiff::Span::new().try_days(days)?)?;
+            let number = |n: i8| u8::try_from(n).unwrap_or(1);
+            Ok(rcgen::date_time_ymd(i32::from(date.year()), number(date.month()), number(date.day())))
+        };
+        (parameters.not_before, parameters.not_after) = (day(-1)?, day(days)?);
+        parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let key = rcgen::KeyPair::generate()?;
+        Ok(Self { certificate: parameters.self_signed(&key)?, key })
+    }
 }
 
 /// Asks clients for a certificate, and verifies that they have its key. Who has signed it is judged at each request,

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod cluster;
+pub(crate) mod installer;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

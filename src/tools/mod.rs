@@ -113,6 +113,7 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
         Command::AdapterRules(AdapterRules::Try(options)) => adapter_rules::try_rules(&options)?,
         Command::Verify(options) => verify::run(&options)?,
         Command::Top(options) => crate::top::run(&options)?,
+        Command::InstallCaBundle(options) => crate::metrics_apis::installer::run(&options)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut crate::cli::command(), "pyrometer", &mut std::io::stdout());
         }

@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 
 use crate::process::{Server, command, installed, run};
 
-/// Where a workload says as whom its pods run.
-const POD_CONTEXT: &str = "/spec/template/spec/securityContext";
-
 fn deploy() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
@@ -52,7 +49,13 @@ fn check(objects: &[Value]) {
     }
     for object in objects {
         match text(object, "/kind") {
-            "StatefulSet" | "Deployment" => workload(objects, object),
+            "StatefulSet" | "Deployment" => {
+                let labels = &object["spec"]["template"]["metadata"]["labels"];
+                assert!(selects(&object["spec"]["selector"]["matchLabels"], labels));
+                workload(objects, &object["spec"]);
+            }
+            "Job" => workload(objects, &object["spec"]),
+            "CronJob" => workload(objects, &object["spec"]["jobTemplate"]["spec"]),
             "APIService" => api_service(objects, object),
             "ClusterRoleBinding" | "RoleBinding" => binding(objects, object),
             "PodDisruptionBudget" => {
@@ -86,11 +89,11 @@ fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
         .map(|object| &object["spec"]["template"])
 }
 
-fn workload(objects: &[Value], object: &Value) {
-    let template = &object["spec"]["template"];
-    assert!(selects(&object["spec"]["selector"]["matchLabels"], &template["metadata"]["labels"]));
+/// What holds of the pods of a workload, of which this is the `spec`.
+fn workload(objects: &[Value], spec: &Value) {
+    let template = &spec["template"];
     named(objects, "ServiceAccount", text(template, "/spec/serviceAccountName"));
-    let pod = object.pointer(POD_CONTEXT).unwrap();
+    let pod = &template["spec"]["securityContext"];
     assert_eq!(
         (&pod["runAsNonRoot"], &pod["seccompProfile"]["type"]),
         (&json!(true), &json!("RuntimeDefault"))
@@ -104,7 +107,7 @@ fn workload(objects: &[Value], object: &Value) {
         assert!(!text(container, "/image").ends_with(":latest") && text(container, "/image").contains(':'));
         flags(container);
         let mut volumes: BTreeSet<&str> = BTreeSet::new();
-        let claims = object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+        let claims = spec["volumeClaimTemplates"].as_array().into_iter().flatten();
         volumes.extend(claims.map(|claim| text(claim, "/metadata/name")));
         let others = template["spec"]["volumes"].as_array().into_iter().flatten();
         for volume in others {
@@ -136,7 +139,16 @@ fn api_service(objects: &[Value], object: &Value) {
     assert_eq!(service["metadata"]["namespace"], spec["service"]["namespace"]);
     let ports = service["spec"]["ports"].as_array().unwrap();
     assert!(ports.iter().any(|port| port["port"] == spec["service"]["port"]));
-    assert!(spec["insecureSkipTLSVerify"] == true || spec["caBundle"].is_string());
+    // The two exclude each other; where there is neither, a job knows of this object and may write it.
+    let name = json!(text(object, "/metadata/name"));
+    let has = |list: &Value| list.as_array().is_some_and(|list| list.contains(&name));
+    let installed = objects.iter().filter(|job| job["kind"] == "Job").any(|job| {
+        let template = &job["spec"]["template"];
+        let role = named(objects, "ClusterRole", text(template, "/spec/serviceAccountName"));
+        has(&template["spec"]["containers"][0]["args"]) && has(&role["rules"][0]["resourceNames"])
+    });
+    let ways = [spec["insecureSkipTLSVerify"] == true, spec["caBundle"].is_string(), installed];
+    assert_eq!(ways.iter().filter(|way| **way).count(), 1, "{object}");
 }
 
 fn binding(objects: &[Value], object: &Value) {
@@ -187,7 +199,7 @@ fn chart(changed: &[(&str, Value)]) -> Vec<Value> {
     let about: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
     let root = data(&json!({
         "Values": values,
-        "Release": {"Name": "pyrometer", "Namespace": "pyrometer"},
+        "Release": {"Name": "pyrometer", "Namespace": "pyrometer", "Revision": 1},
         "Chart": {"AppVersion": about["appVersion"]},
     }));
     let mut all = Vec::new();
@@ -228,6 +240,37 @@ fn the_chart_and_the_kustomization_install_the_same() {
     assert_eq!(rules(&base), rules(&from_chart));
     assert_eq!(named(&kustomize("kustomize/ha"), "StatefulSet", "pyrometer")["spec"]["replicas"], 2);
     check(&kustomize("kustomize/ha"));
+}
+
+#[test]
+fn the_api_server_can_be_made_to_verify_the_certificate() {
+    if !installed("kubectl") {
+        return;
+    }
+    let from_chart = chart(&[("/tls/install", json!(true)), ("/apiServices/externalMetrics", json!(false))]);
+    for all in [kustomize("kustomize/verified"), from_chart] {
+        check(&all);
+        let server = named(&all, "StatefulSet", "pyrometer");
+        let volumes = server.pointer("/spec/template/spec/volumes").unwrap().as_array().unwrap();
+        let secret = volumes.iter().find_map(|volume| volume.pointer("/secret/secretName")).unwrap();
+        let jobs = || all.iter().filter(|object| object["kind"] == "Job" || object["kind"] == "CronJob");
+        assert_eq!(jobs().count(), 2);
+        for job in jobs() {
+            let template = job.pointer("/spec/jobTemplate/spec/template").unwrap_or(&job["spec"]["template"]);
+            let arguments = template.pointer("/spec/containers/0/args").unwrap().as_array().unwrap();
+            let wanted = format!("--secret=pyrometer/{}", secret.as_str().unwrap());
+            assert!(arguments.contains(&json!(wanted)), "{arguments:?}");
+            assert!(arguments.contains(&json!("--name=pyrometer.pyrometer.svc")), "{arguments:?}");
+            let services = arguments.iter().filter_map(Value::as_str).filter(|it| it.ends_with(".k8s.io"));
+            let given = all.iter().filter(|object| object["kind"] == "APIService");
+            let given: BTreeSet<&str> = given.map(|object| text(object, "/metadata/name")).collect();
+            assert_eq!(services.collect::<BTreeSet<_>>(), given);
+        }
+        for verb in ["get", "update", "create"] {
+            assert!(may(&all, "pyrometer-installer", verb, "secrets"), "{verb}");
+        }
+        assert!(!may(&all, "pyrometer-installer", "list", "secrets"));
+    }
 }
 
 #[test]

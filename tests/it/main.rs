@@ -8,6 +8,7 @@ mod adapter_rules;
 mod alertmanagers;
 mod answers;
 mod autoscaler;
+mod ca_bundle;
 mod chaos;
 mod cluster;
 mod configured;

@@ -53,6 +53,8 @@ struct Contents {
     permitted: Vec<String>,
     /// The specifications of all reviews so far.
     reviews: Vec<Value>,
+    /// So many replacements come to find that somebody else was faster.
+    overtaken: usize,
 }
 
 impl Fake {
@@ -147,6 +149,16 @@ impl World {
     }
 
     /// All requests so far: method, path and query.
+    /// The next replacements of objects find that somebody else has changed them just before.
+    pub(crate) fn overtake(&self, times: usize) {
+        self.state.lock().unwrap().overtaken = times;
+    }
+
+    /// An object as it is now.
+    pub(crate) fn object(&self, resource: &str, key: &str) -> Option<Value> {
+        self.state.lock().unwrap().objects.get(&(resource.to_owned(), key.to_owned())).cloned()
+    }
+
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
     }
@@ -249,6 +261,15 @@ fn review(world: &World, resource: &str, body: &[u8]) -> Response {
 fn write(world: &World, resource: &str, name: Option<String>, body: &[u8]) -> Response {
     let object: Value = serde_json::from_slice(body).unwrap();
     let key = (resource.to_owned(), key_of(&object));
+    let overtaken = {
+        let mut state = world.state.lock().unwrap();
+        let overtaken = name.is_some() && state.overtaken > 0;
+        state.overtaken -= usize::from(overtaken);
+        overtaken
+    };
+    if overtaken && let Some(known) = world.object(resource, &key.1) {
+        world.put(resource, known);
+    }
     let known = world.state.lock().unwrap().objects.get(&key).cloned();
     match (name, known) {
         (None, Some(_)) => return status(409, "already exists"),
