@@ -337,7 +337,19 @@ async fn a_config_map_is_written_over_the_state_that_was_read() {
     mine.data.insert("epoch".to_owned(), "2".to_owned());
     client.write_config_map(&mine).await.unwrap();
     assert!(client.write_config_map(&theirs).await.unwrap_err().is_conflict());
-    until(|| store.get("ns/slots").is_some_and(|map| map.data["epoch"] == "2")).await;
+    let epoch_is = |epoch: &str| store.get("ns/slots").is_some_and(|map| map.data["epoch"] == epoch);
+    until(|| epoch_is("2")).await;
+    let revision = store.revision();
+    // Somebody is faster between reading and writing; the object stays what it was.
+    let mut mine = client.config_map("ns", "slots").await.unwrap();
+    fake.world.overtake(1);
+    assert!(client.write_config_map(&mine).await.unwrap_err().is_conflict());
+    assert_eq!(fake.world.object("configmaps", "ns/slots").unwrap()["data"]["epoch"], "2");
+    mine = client.config_map("ns", "slots").await.unwrap();
+    mine.data.insert("epoch".to_owned(), "3".to_owned());
+    client.write_config_map(&mine).await.unwrap();
+    until(|| epoch_is("3")).await;
+    assert_eq!(store.revision(), revision + 1, "only what has changed is another revision");
 }
 
 proptest::proptest! {

@@ -191,6 +191,9 @@ impl Resolved {
     }
 
     /// Values of those of the wanted objects that have one; [`Missing::Absent`] if none has.
+    ///
+    /// Several values for one object are an error. prometheus-adapter takes one of them, whichever the answer has last, so the
+    /// same rule may scale by another series after a restart; and a sum would be wrong for every gauge.
     pub(crate) fn values(&self, view: View<'_>, wanted: Wanted<'_>) -> Result<Vec<Found>, Missing> {
         if wanted.names.is_empty() {
             return Err(Missing::Absent("the selector fits no object".to_owned()));
