@@ -148,7 +148,6 @@ impl World {
         self.state.lock().unwrap().reviews.clone()
     }
 
-    /// All requests so far: method, path and query.
     /// The next replacements of objects find that somebody else has changed them just before.
     pub(crate) fn overtake(&self, times: usize) {
         self.state.lock().unwrap().overtaken = times;
@@ -159,6 +158,7 @@ impl World {
         self.state.lock().unwrap().objects.get(&(resource.to_owned(), key.to_owned())).cloned()
     }
 
+    /// All requests so far: method, path and query.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
     }
