@@ -27,11 +27,20 @@ struct Both {
     map: BTreeMap<Key, u64>,
     /// What was taken before history came and may be left out: it is too old, or contradicts what was there.
     left_out: u64,
+    /// The newest deleted time of each series: it may still count as the newest.
+    deleted: BTreeMap<u8, i64>,
 }
 
 impl Both {
     fn new(window_ms: i64) -> Self {
-        let mut new = Self { disk: Memory::new(), window_ms, db: None, map: BTreeMap::new(), left_out: 0 };
+        let mut new = Self {
+            disk: Memory::new(),
+            window_ms,
+            db: None,
+            map: BTreeMap::new(),
+            left_out: 0,
+            deleted: BTreeMap::new(),
+        };
         new.reopen(&[]);
         new
     }
@@ -89,14 +98,17 @@ impl Both {
             let known = self.map.get(&(n, ts));
             let of_series = self.map.range((n, i64::MIN)..=(n, i64::MAX)).next_back();
             let late = of_series.is_some_and(|((_, newest), _)| ts <= *newest);
+            let unsure = self.deleted.get(&n).is_some_and(|newest| ts <= *newest);
             let takes = self.window_ms > 0 && newest.is_some_and(|newest| ts >= newest - self.window_ms);
             match known {
                 Some(known) => left_out += u64::from(*known != bits || self.window_ms == 0),
                 // What was known to be late was judged when it came, the window being where it was then.
-                None if late && !takes => {
+                None if unsure || late && !takes => {
                     left_out += 1;
                     let there = content.get(&labels(n).to_string());
-                    if self.window_ms > 0 && there.is_some_and(|there| there.contains(&(ts, bits))) {
+                    if (unsure || self.window_ms > 0)
+                        && there.is_some_and(|there| there.contains(&(ts, bits)))
+                    {
                         now.entry((n, ts)).or_insert(bits);
                     }
                 }
@@ -168,7 +180,12 @@ proptest! {
                     let newest = placed(&[(0, 1)])[0].0.1 - 1;
                     let range = TimeRange::new(newest - from, newest - to);
                     both.db().delete(&[Matcher::equal("n", &n.to_string())], range).unwrap();
-                    both.map.retain(|&(other, ts), _| other != n || !range.contains(ts));
+                    let newest = both.deleted.entry(n).or_insert(i64::MIN);
+                    both.map.retain(|&(other, ts), _| {
+                        let gone = other == n && range.contains(ts);
+                        *newest = if gone { ts.max(*newest) } else { *newest };
+                        !gone
+                    });
                 }
             }
             prop_assert_eq!(all(&both.db().snapshot()), both.expected(), "after {:?}", step);
