@@ -22,8 +22,13 @@ pub(super) struct Grouping {
     names: Vec<String>,
     hasher: DefaultHashBuilder,
     /// What each worker has met; behind them, what was met by no worker of the pool.
-    met: Vec<Mutex<Met>>,
+    met: Vec<Desk>,
 }
+
+/// A worker's own. Cache lines go in pairs; sharing one would cost more than all the rest.
+#[derive(Default)]
+#[repr(align(128))]
+struct Desk(Mutex<Met>);
 
 /// Groups that one worker has met.
 #[derive(Default)]
@@ -57,7 +62,7 @@ impl Grouping {
         }
         names.sort_unstable();
         names.dedup();
-        let met = (0..=workers).map(|_| Mutex::default()).collect();
+        let met = (0..=workers).map(|_| Desk::default()).collect();
         Self { without: aggregate.without, names, hasher: DefaultHashBuilder::default(), met }
     }
 
@@ -65,7 +70,7 @@ impl Grouping {
     pub(super) fn read(&self, source: &dyn Source, series: usize, key: &mut Key) {
         let other = self.met.len() - 1;
         let worker = rayon::current_thread_index().map_or(other, |worker| worker.min(other));
-        let met = &mut *self.met[worker].lock();
+        let met = &mut *self.met[worker].0.lock();
         let buffer = &mut met.buffer;
         buffer.clear();
         let mut listed = self.names.iter().map(String::as_str).peekable();
@@ -85,7 +90,7 @@ impl Grouping {
 
     /// The labels of a group that a worker remembers.
     fn remembered(&self, key: &Key) -> Labels {
-        self.met[key.worker as usize].lock().labels[key.number as usize].clone()
+        self.met[key.worker as usize].0.lock().labels[key.number as usize].clone()
     }
 }
 
