@@ -48,6 +48,7 @@ impl Column {
     /// Empties the column and gives it `steps` cells.
     pub(crate) fn reset(&mut self, steps: usize) {
         self.floats.clear();
+        self.floats.reserve_exact(steps);
         self.floats.resize(steps, stale_nan());
         self.histograms.clear();
     }
@@ -59,6 +60,11 @@ impl Column {
     /// The float cells; [`is_absent`] tells the empty ones.
     pub(crate) fn floats(&self) -> &[f64] {
         &self.floats
+    }
+
+    /// The float cells.
+    pub(crate) fn into_floats(self) -> Vec<f64> {
+        self.floats.into_vec()
     }
 
     /// The histograms with their steps, ascending.

@@ -2,7 +2,7 @@
 
 use model::{Samples, Value};
 
-use super::column::Column;
+use super::column::{Column, is_absent};
 use super::grid::Grid;
 use super::range::{Input, remove_stale};
 use super::source::{Scratch, Series, goes_with_name, join_equal};
@@ -122,14 +122,23 @@ fn instant(series: Vec<Series>, grid: Grid) -> QueryValue {
 fn matrix(series: Vec<Series>, grid: Grid) -> QueryValue {
     let mut out: Vec<_> = series
         .into_iter()
-        .map(|series| MatrixSeries { labels: series.labels, samples: samples(&series.column, grid) })
+        .map(|series| MatrixSeries { labels: series.labels, samples: samples(series.column, grid) })
         .collect();
     out.sort_by(|a, b| a.labels.cmp(&b.labels));
     QueryValue::Matrix(out)
 }
 
-fn samples(column: &Column, grid: Grid) -> Samples {
+/// The samples of a column, whose memory goes on as theirs if every step has a float.
+fn samples(column: Column, grid: Grid) -> Samples {
     let mut samples = Samples::default();
+    let floats = column.floats().iter().filter(|cell| !is_absent(**cell)).count();
+    samples.ts.reserve_exact(floats);
+    if floats == grid.count {
+        samples.ts.extend(grid.times());
+        samples.values = column.into_floats();
+        return samples;
+    }
+    samples.values.reserve_exact(floats);
     for (step, time) in grid.times().enumerate() {
         match column.get(step).map(super::column::Point::to_value) {
             Some(Value::Float(value)) => samples.push_float(time, value),
