@@ -469,29 +469,34 @@ impl Head {
         check: impl Fn() -> Result<(), E>,
     ) -> Result<Vec<u32>, E> {
         let attached = self.attached.load(Ordering::Acquire);
-        let mut kept = Vec::new();
-        let (mut row, mut held) = (0, None);
-        for (at, id) in ids.iter().enumerate() {
-            if at.is_multiple_of(SERIES_A_TURN) {
-                check()?;
+        let (mut kept, mut ids) = (Vec::new(), ids.iter());
+        let (mut turn, mut is_kept) = (Vec::with_capacity(SERIES_A_TURN), Vec::new());
+        // Places in the turn. Each shard is locked once a turn: between two locks a processor does not look ahead, so
+        // series that lie apart would be fetched from memory one after the other.
+        let mut places: [Vec<usize>; SHARDS] = std::array::from_fn(|_| Vec::new());
+        loop {
+            check()?;
+            turn.clear();
+            turn.extend(ids.by_ref().take(SERIES_A_TURN));
+            if turn.is_empty() {
+                return Ok(kept);
             }
-            if !view.plain {
-                held = None;
-                if self.late.overlaps(id, range, view.snapshot) {
-                    kept.push(id);
-                    continue;
+            is_kept.clear();
+            is_kept
+                .extend(turn.iter().map(|id| !view.plain && self.late.overlaps(*id, range, view.snapshot)));
+            for (at, id) in turn.iter().enumerate().filter(|(at, _)| !is_kept[*at]) {
+                places[shard_of(*id)].push(at);
+            }
+            for (places, shard) in
+                places.iter_mut().zip(&self.shards).filter(|(places, _)| !places.is_empty())
+            {
+                let mut shard = shard.lock();
+                for at in places.drain(..) {
+                    is_kept[at] = self.has_samples(&mut shard, turn[at], (view, range), attached);
                 }
             }
-            if row != id as usize / ROW {
-                row = id as usize / ROW;
-                held = None;
-            }
-            let shard = held.get_or_insert_with(|| self.shard(id));
-            if self.has_samples(shard, id, (view, range), attached) {
-                kept.push(id);
-            }
+            kept.extend(turn.iter().zip(&is_kept).filter(|(_, is_kept)| **is_kept).map(|(id, _)| *id));
         }
-        Ok(kept)
     }
 
     /// Whether a series of `shard` may have samples in `range` that came in order and that `view` may see.
@@ -546,7 +551,7 @@ impl Head {
             shard.lock().for_each(|slot, mut series| {
                 // One that has no sample at all may be about to get its first.
                 if silent(&series) && (series.max_ts().is_some() || !series.spare()) {
-                    found.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX));
+                    found.push(id_of(number, slot));
                 }
             });
         }
