@@ -308,6 +308,18 @@ impl Head {
         self.shard(id).get(id).map(|series| series.wal_ref())
     }
 
+    /// Whether the log has the series record of a series that is here.
+    pub(crate) fn is_logged(&self, id: u32) -> bool {
+        self.shard(id).get(id).is_none_or(|series| series.is_logged())
+    }
+
+    /// The log has the series records of these.
+    pub(crate) fn set_logged(&self, ids: &[u32]) {
+        for &id in ids {
+            self.shard(id).get(id).into_iter().for_each(|mut series| series.set_logged());
+        }
+    }
+
     /// Where full chunks are.
     pub(crate) fn mapped(&self) -> &MappedChunks {
         &self.files
@@ -546,7 +558,7 @@ impl Head {
             shard.lock().for_each(|slot, mut series| {
                 // One that has no sample at all may be about to get its first.
                 if silent(&series) && (series.max_ts().is_some() || !series.spare()) {
-                    found.push(u32::try_from(slot * SHARDS + number).unwrap_or(u32::MAX));
+                    found.push(id_of(number, slot));
                 }
             });
         }
