@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashbrown::HashMap;
 use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
 use smallvec::SmallVec;
 
@@ -12,16 +13,16 @@ use crate::error::{AppendError, CommitError};
 use crate::head::exemplars::Exemplar;
 use crate::head::metadata::Metadata;
 use crate::head::series::Refusal;
-use crate::head::{SHARDS, SeriesRef, shard_of};
+use crate::head::{SHARDS, SeriesRef, Shard, shard_of};
 use crate::wal::record::{self, SamplesRecord, SeriesRecord};
 use crate::wal::samples::SampleRecords;
 
 /// A batch of samples of one moment, typically one scrape: all or nothing in the log, seen as a whole by
 /// readers. Dropping it without `commit` forgets the samples.
 ///
-/// A sample that cannot be stored is refused by a typed error, and the rest of the batch is kept. Two
-/// samples of one series within a batch must ascend in time; where they do not, the later one is left
-/// out and counted.
+/// A sample that cannot be stored is refused by a typed error, and the rest of the batch is kept. Of two
+/// samples of one series within a batch that do not ascend in time, the one that was added later is late: it
+/// is stored where the window allows that ([`crate::Options::out_of_order_window_ms`]), and left out and counted otherwise.
 pub struct Appender<'a> {
     inner: &'a Inner,
     batch: Batch,
@@ -57,6 +58,13 @@ impl Part {
 
     fn len(&self) -> usize {
         self.floats.len() + self.others.len() + self.late.len()
+    }
+
+    /// Whether a sample of a series and a time is among those that come in order.
+    fn has_in_order(&self, series: SeriesRef, ts: Timestamp) -> bool {
+        let mut floats = self.floats.iter().map(|float| (float.0, float.1));
+        let mut others = self.others.iter().map(|(series, sample)| (*series, sample.ts));
+        floats.any(|of| of == (series, ts)) || others.any(|of| of == (series, ts))
     }
 }
 
@@ -308,8 +316,8 @@ fn count(counter: &AtomicU64, error: AppendError) -> AppendError {
 
 impl Inner {
     /// Encodes the samples of a part for the log. Since they were looked at a block may have been cut, or another
-    /// appender may have been quicker: what does not come in order any more comes late, if the store takes late
-    /// samples, and is left out otherwise.
+    /// appender may have been quicker; and samples of one batch may be in any order. What does not come in order comes
+    /// late, if the store takes late samples, and is left out otherwise: the log has what the head has.
     fn encode(
         &self,
         part: &mut Part,
@@ -319,7 +327,7 @@ impl Inner {
     ) {
         let Some(first) = part.first() else { return };
         let mut shard = self.head.shard(first.id());
-        let mut overtaken = Vec::new();
+        let (mut overtaken, mut again) = (Vec::new(), Vec::new());
         let comes_late = |known: Option<Value>, ts| known.is_none() && self.accepts_late(ts);
         part.floats.retain(|&(series, ts, value)| {
             let Some(mut found) = shard.resolve(series) else { return false };
@@ -328,6 +336,10 @@ impl Inner {
                 if comes_late(found.value_at(ts, self.head.mapped()), ts) {
                     overtaken.push((series, Sample { ts, start: 0, value: Value::Float(value) }));
                 }
+                return false;
+            }
+            if found.is_seen_again() && !self.head.is_log_only() {
+                again.push((series, Sample { ts, start: 0, value: Value::Float(value) }));
                 return false;
             }
             samples.push(found.wal_ref(), ts, value);
@@ -346,6 +358,10 @@ impl Inner {
                 }
                 return false;
             }
+            if found.is_seen_again() && !self.head.is_log_only() {
+                again.push((*series, sample.clone()));
+                return false;
+            }
             others.push(found.wal_ref(), sample);
             if !found.is_logged() {
                 unlogged.push(series.id());
@@ -353,6 +369,60 @@ impl Inner {
             true
         });
         part.late.append(&mut overtaken);
+        if !again.is_empty() {
+            self.encode_again(part, again, &mut shard, (samples, others));
+        }
+    }
+
+    /// Encodes what follows other samples of its series in the same batch: in order if it is newer than those, late
+    /// otherwise, as if each had been committed by itself.
+    fn encode_again(
+        &self,
+        part: &mut Part,
+        again: Vec<(SeriesRef, Sample)>,
+        shard: &mut Shard,
+        (samples, others): (&mut SamplesRecord, &mut SampleRecords),
+    ) {
+        /// The newest sample that comes in order, and whether it is none of the floats, which are appended first.
+        type Newest = (Timestamp, bool);
+        let mut newest: HashMap<SeriesRef, Newest> =
+            again.iter().map(|(series, _)| (*series, (Timestamp::MIN, false))).collect();
+        for &(series, ts, _) in &part.floats {
+            newest.entry(series).and_modify(|newest| *newest = (ts, false));
+        }
+        for (series, sample) in &part.others {
+            newest.entry(*series).and_modify(|newest| *newest = (sample.ts.max(newest.0), true));
+        }
+        for (series, sample) in again {
+            let Some(found) = shard.resolve(series) else { continue };
+            let Some(known) = newest.get_mut(&series) else { continue };
+            let as_float = match sample.value {
+                Value::Float(value) if !self.options.keeps_starts() => Some(value),
+                _ => None,
+            };
+            let follows = sample.ts > known.0 || *known == (Timestamp::MIN, false);
+            match as_float {
+                Some(value) if follows && !known.1 => {
+                    samples.push(found.wal_ref(), sample.ts, value);
+                    part.floats.push((series, sample.ts, value));
+                    *known = (sample.ts, false);
+                }
+                None if follows => {
+                    others.push(found.wal_ref(), &sample);
+                    *known = (sample.ts, true);
+                    part.others.push((series, sample));
+                }
+                _ => {
+                    // The first samples of all are compared with each other.
+                    let window = self.options.late_window_ms();
+                    let first = self.head.max_ts().is_none() && sample.ts >= known.0.saturating_sub(window);
+                    let takes = self.accepts_late(sample.ts) || first && window > 0;
+                    if takes && !part.has_in_order(series, sample.ts) {
+                        part.late.push((series, sample));
+                    }
+                }
+            }
+        }
     }
 
     /// The same for late samples.
@@ -421,7 +491,7 @@ impl Inner {
     }
 
     /// The series record for series that the log does not know yet.
-    fn series_record(&self, unlogged: &mut Vec<u32>) -> SeriesRecord {
+    pub(super) fn series_record(&self, unlogged: &mut Vec<u32>) -> SeriesRecord {
         let mut record = SeriesRecord::new();
         if unlogged.is_empty() {
             return record;

@@ -48,6 +48,16 @@ impl State {
     }
 }
 
+/// What is known when history has joined the present.
+struct Joined {
+    /// Names that the log uses for series with newer ones.
+    names: Vec<u64>,
+    /// The segments of a log that is all there is, with their newest samples.
+    segments: BTreeMap<u64, Timestamp>,
+    /// Late samples that came too early to be known for late are in their log now.
+    placed: bool,
+}
+
 impl Db {
     /// Brings history back, as [`Db::open_at_once`] leaves it out. To be called once, on a thread that has time;
     /// appends and queries go on meanwhile, and maintenance waits.
@@ -88,10 +98,12 @@ impl Inner {
         };
         let attached = self.read_history(first, &mut tell).and_then(|replayed| self.join(replayed));
         match attached {
-            Ok((names, segments)) => {
-                self.head.names.end_unattached();
+            Ok(Joined { names, segments, placed }) => {
+                if placed {
+                    self.head.names.end_unattached();
+                }
                 self.head.names.begin_segment(self.log.lock().wal.segment());
-                *pending = Pending::new(names, (first.0, self.head.max_ts()), segments);
+                *pending = Pending::new(names, (first, self.head.max_ts()), segments);
                 self.history.set(History::Attached);
                 Ok(())
             }
@@ -126,9 +138,8 @@ impl Inner {
         replay::replay(&source, &self.head, (found, self.options.exemplars_max), progress)
     }
 
-    /// Makes history visible to later snapshots. Returns the names that the log uses for series with newer
-    /// ones, and its segments with their newest samples.
-    fn join(&self, replayed: Replayed) -> Result<(Vec<u64>, BTreeMap<u64, Timestamp>), OpenError> {
+    /// Makes history visible to later snapshots.
+    fn join(&self, replayed: Replayed) -> Result<Joined, OpenError> {
         let Replayed { names, exemplars, late, metadata, deleted, segments } = replayed;
         let mut logs = self.log.lock();
         let snapshot = self.head.snapshots.next();
@@ -140,8 +151,8 @@ impl Inner {
         self.head.metadata.absorb(metadata);
         self.exemplars.put_before(exemplars);
         // What an earlier run has taken for new may be in the log of late samples already, or was counted then.
-        self.take_misplaced(&mut logs, misplaced.before, snapshot)?;
-        let refused = self.take_misplaced(&mut logs, misplaced.now, snapshot)?;
+        let (_, before_placed) = self.take_misplaced(&mut logs, misplaced.before, snapshot)?;
+        let (refused, placed) = self.take_misplaced(&mut logs, misplaced.now, snapshot)?;
         self.counters.out_of_order.fetch_add(refused, Ordering::Relaxed);
         if refused > 0 {
             tracing::warn!(
@@ -149,6 +160,6 @@ impl Inner {
                 "samples that came before history are older than it, and left out"
             );
         }
-        Ok((names, segments))
+        Ok(Joined { names, segments, placed: before_placed && placed })
     }
 }

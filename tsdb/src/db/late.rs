@@ -9,7 +9,7 @@ use model::{TimeRange, Timestamp};
 use ulid::Ulid;
 
 use super::cut::new_ulid;
-use super::logs::Logs;
+use super::logs::{Logs, Written};
 use super::{Inner, Maintained};
 use crate::block::meta::Meta;
 use crate::block::writer::Writer;
@@ -114,6 +114,7 @@ impl Inner {
             let log = Wal::create(Arc::clone(&self.disk), &dir, next, self.options.wal_compression);
             logs.late = Some(log.map_err(CommitError::at(&dir))?);
         }
+        self.log_names(&mut logs.wal, &left)?;
         let Some(log) = &mut logs.late else { return Ok((taken, None)) };
         let covered = log.segment();
         let mut records = SampleRecords::new(left.iter().any(|(_, sample)| sample.start != 0));
@@ -127,6 +128,26 @@ impl Inner {
             .and_then(|()| log.sync());
         written.map_err(|source| CommitError { path: log.path(), source })?;
         Ok((taken, Some(covered)))
+    }
+
+    /// Makes sure that a power cut does not take the names under which late samples are about to be logged anew: since
+    /// they were logged first, their series may have got others.
+    fn log_names(&self, wal: &mut Wal, samples: &[(u32, Sample)]) -> Result<(), IoError> {
+        let ids = samples.iter().map(|(id, _)| *id);
+        let mut unlogged: Vec<u32> = ids.filter(|&id| !self.head.is_logged(id)).collect();
+        let record = self.series_record(&mut unlogged);
+        let written = wal.append(record.finish().into_iter()).and_then(|()| {
+            self.head.set_logged(&unlogged);
+            wal.sync()
+        });
+        written.map_err(|source| CommitError { path: wal.path(), source })
+    }
+
+    /// Whether the log of late samples has any that are needed in segments before `until`.
+    pub(super) fn late_needs(&self, until: u64) -> Result<bool, IoError> {
+        let dir = self.dir.join(WBL_DIR);
+        let all = segments(&*self.disk, &dir).map_err(CommitError::at(&dir))?;
+        Ok(!self.head.late.is_empty() && all.first().is_some_and(|&(first, _)| first < until))
     }
 
     /// The marked samples are out.
@@ -197,25 +218,27 @@ impl Inner {
 
     /// Takes samples for late that turned out to be when history came. They are in the log of those in order, which will
     /// not be believed: so they are written to the log of late ones before anything is cut. Returns how many are too old,
-    /// or contradict what is there.
+    /// or contradict what is there, and whether that log has the others.
     pub(super) fn take_misplaced(
         &self,
         logs: &mut Logs,
         misplaced: Vec<(u32, Sample)>,
         from_snapshot: u64,
-    ) -> Result<u64, IoError> {
+    ) -> Result<(u64, bool), IoError> {
         let mut records = SampleRecords::new(misplaced.iter().any(|(_, sample)| sample.start != 0));
-        let (mut taken, mut refused) = (0, 0);
+        let (mut taken, mut refused, mut unlogged) = (0, 0, Vec::new());
         for (id, sample) in misplaced {
             let mut shard = self.head.shard(id);
             let Some(series) = shard.get(id) else { continue };
             let known = series.value_at(sample.ts, self.head.mapped());
             let (same, wal_ref) = (known.map(|known| known.is_same(&sample.value)), series.wal_ref());
+            let is_logged = series.is_logged();
             drop(shard);
             match same.or_else(|| self.head.late.taken(id, sample.ts, &sample.value)) {
                 Some(true) => {}
                 None if self.accepts_late(sample.ts) => {
                     records.push(wal_ref, &sample);
+                    unlogged.extend((!is_logged).then_some(id));
                     self.head.late.add(id, sample, (from_snapshot, 0));
                     taken += 1;
                 }
@@ -223,15 +246,20 @@ impl Inner {
             }
         }
         if taken == 0 {
-            return Ok(refused);
+            return Ok((refused, true));
         }
-        let written = logs.commit(&[], &records.finish(), taken).and_then(|_| logs.sync());
+        let names = self.series_record(&mut unlogged);
+        let names: Vec<&[u8]> = names.finish().into_iter().collect();
+        let written = logs.commit(&names, &records.finish(), taken).and_then(|written| {
+            self.head.set_logged(&unlogged);
+            logs.sync().map(|()| written)
+        });
         match written {
             Err(error) if error.is_full() => {
                 tracing::warn!(%error, samples = taken, "late samples are not in their log yet");
+                Ok((refused, false))
             }
-            written => written?,
+            written => written.map(|written| (refused, written == Written::Logged)),
         }
-        Ok(refused)
     }
 }

@@ -24,9 +24,8 @@ pub(crate) struct Pending {
     /// Names of series that left the head, or that it had before the start, with the segment that was
     /// current then: until that one is deleted, the log may still have samples under them.
     dropped: BTreeMap<u64, u64>,
-    /// Names of series that have a newer one since the start, and the newest sample that the log may have under one: as
-    /// long as any of them is kept, its name is.
-    renamed: (HashSet<u64>, Option<Timestamp>),
+    /// Series that have got a new name since the start.
+    renamed: Renamed,
     /// How many refused series have been told of, and when.
     pub(super) told: (u64, Timestamp),
     /// What a log that is all there is remembers.
@@ -35,16 +34,26 @@ pub(crate) struct Pending {
     ready: bool,
 }
 
+/// Names of series that have a newer one since the start. As long as a sample under one of them is kept, the name is.
+#[derive(Debug, Default)]
+struct Renamed {
+    names: HashSet<u64>,
+    /// The newest sample that the log may have under one.
+    newest: Option<Timestamp>,
+    /// The log of late samples may use them in segments before this.
+    late_until: u64,
+}
+
 impl Pending {
-    /// After replay: the log uses `names` up to segment `segment`, and for nothing after `newest`; of `segments` the
-    /// newest times are known.
+    /// After replay: the log uses `names` in segments before `first.0`, that of late samples before `first.1`, and for
+    /// nothing after `newest`; of `segments` the newest times are known.
     pub(super) fn new(
         names: Vec<u64>,
-        (segment, newest): (u64, Option<Timestamp>),
+        (first, newest): ((u64, u64), Option<Timestamp>),
         segments: BTreeMap<u64, Timestamp>,
     ) -> Self {
-        let dropped = names.iter().map(|&name| (name, segment)).collect();
-        let renamed = (names.into_iter().collect(), newest);
+        let dropped = names.iter().map(|&name| (name, first.0)).collect();
+        let renamed = Renamed { names: names.into_iter().collect(), newest, late_until: first.1 };
         Self { dropped, renamed, log_only: log_only::State::new(segments), ready: true, ..Self::default() }
     }
 
@@ -195,10 +204,11 @@ impl Inner {
             live.insert(series.wal_ref());
         });
         pending.dropped.retain(|_, segment| *segment > last);
-        if pending.renamed.1.is_none_or(|newest| newest < from) {
-            pending.renamed = (HashSet::new(), None);
+        let Renamed { newest, late_until, .. } = pending.renamed;
+        if newest.is_none_or(|newest| newest < from) && !self.late_needs(late_until)? {
+            pending.renamed = Renamed::default();
         }
-        let (dropped, renamed) = (&pending.dropped, &pending.renamed.0);
+        let (dropped, renamed) = (&pending.dropped, &pending.renamed.names);
         let is_used =
             |series| live.contains(&series) || dropped.contains_key(&series) || renamed.contains(&series);
         let keep = checkpoint::Keep { series: &is_used, from };

@@ -385,20 +385,24 @@ impl Drop for Db {
 
 impl Inner {
     pub(crate) fn sync(&self) -> Result<(), CommitError> {
-        let (caught_up, dirty): (_, Vec<_>) = {
+        let (caught_up, unsynced): (_, Vec<_>) = {
             let mut logs = self.log.lock();
             let caught_up = logs.catch_up();
             for log in logs.all() {
                 log.check().map_err(|source| CommitError { path: log.path(), source })?;
             }
-            (caught_up, logs.all().filter_map(|log| Some((log.take_dirty()?, log.path()))).collect())
+            let all = logs.all().enumerate();
+            (caught_up, all.filter_map(|(at, log)| Some((at, log.unsynced()?, log.path()))).collect())
         };
-        // Commits go on while the disk is busy.
-        for (file, path) in dirty {
-            file.sync().map_err(|source| {
-                self.log.lock().all().for_each(Wal::poison);
-                CommitError { path, source }
-            })?;
+        // Commits go on while the disk is busy. Late samples come last: their log needs names that the other has.
+        for (at, (file, written), path) in unsynced {
+            let synced = file.sync();
+            let mut logs = self.log.lock();
+            if let Err(source) = synced {
+                logs.all().for_each(Wal::poison);
+                return Err(CommitError { path, source });
+            }
+            logs.all().skip(at).take(1).for_each(|log| log.set_synced(written));
         }
         caught_up
     }

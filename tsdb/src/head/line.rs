@@ -48,6 +48,8 @@ pub(super) struct Line {
 pub(super) const LOGGED: u8 = 1;
 /// An appender holds a sample for the series that is not committed.
 pub(super) const PENDING: u8 = 2;
+/// The batch that is being committed has a sample for the series.
+pub(super) const SEEN: u8 = 64;
 /// The series may leave the head although it never had a sample: its maker has had time to append.
 pub(super) const SPARED: u8 = 4;
 /// There is a newest sample.

@@ -308,6 +308,18 @@ impl Head {
         self.shard(id).get(id).map(|series| series.wal_ref())
     }
 
+    /// Whether the log has the series record of a series that is here.
+    pub(crate) fn is_logged(&self, id: u32) -> bool {
+        self.shard(id).get(id).is_none_or(|series| series.is_logged())
+    }
+
+    /// The log has the series records of these.
+    pub(crate) fn set_logged(&self, ids: &[u32]) {
+        for &id in ids {
+            self.shard(id).get(id).into_iter().for_each(|mut series| series.set_logged());
+        }
+    }
+
     /// Where full chunks are.
     pub(crate) fn mapped(&self) -> &MappedChunks {
         &self.files

@@ -4,7 +4,7 @@ use model::{HistogramValue, ResetHint, TimeRange, Timestamp};
 use smallvec::SmallVec;
 
 use super::blocks::{Blocks, Chain, NONE};
-use super::line::{BEGUN, BOXED, LOGGED, Line, PENDING, SPARED, VALUED};
+use super::line::{BEGUN, BOXED, LOGGED, Line, PENDING, SEEN, SPARED, VALUED};
 use super::mapped::{MappedChunks, MappedRef, Unmapped};
 use super::slab::Slab;
 use super::visible::{ChunkBytes, Visible};
@@ -227,13 +227,22 @@ impl<'a> Series<'a> {
     }
 
     pub(crate) fn set_pending(&mut self, pending: bool) {
-        self.line.flags = self.line.flags & !PENDING | if pending { PENDING } else { 0 };
+        self.line.flags = self.line.flags & !(PENDING | SEEN) | if pending { PENDING } else { 0 };
+    }
+
+    /// The batch that is being committed has a sample for the series. Whether it is not the first one; that may be said
+    /// wrongly, but never missed.
+    #[inline]
+    pub(crate) fn is_seen_again(&mut self) -> bool {
+        let again = self.line.flags & SEEN != 0;
+        self.line.flags |= SEEN;
+        again
     }
 
     /// The log has the series record and the sample that was pending.
     #[inline]
     pub(crate) fn set_committed(&mut self) {
-        self.line.flags = self.line.flags & !PENDING | LOGGED;
+        self.line.flags = self.line.flags & !(PENDING | SEEN) | LOGGED;
     }
 
     /// Spares a series that has no sample yet; false if it has been spared before.

@@ -51,8 +51,9 @@ pub(crate) struct Wal {
     sync: Arc<dyn SyncFile>,
     offset: u64,
     frames: Vec<u8>,
-    /// Written since the last sync was taken.
-    dirty: bool,
+    /// How often something was written, and how much of that is durable.
+    written: u64,
+    synced: u64,
     /// A sync failed or a torn write could not be taken back: nothing may be acknowledged any more.
     poisoned: bool,
     segment_bytes_max: u64,
@@ -80,7 +81,8 @@ impl Wal {
             file,
             offset: 0,
             frames: Vec::new(),
-            dirty: false,
+            written: 0,
+            synced: 0,
             poisoned: false,
             segment_bytes_max: SEGMENT_BYTES_MAX,
             names: None,
@@ -157,7 +159,7 @@ impl Wal {
         self.frames.clear();
         // A batch with one enormous scrape shall not pin its memory.
         self.frames.shrink_to(1 << 20);
-        self.dirty = true;
+        self.written += 1;
         Ok(())
     }
 
@@ -186,16 +188,24 @@ impl Wal {
     /// Makes everything appended so far durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.check()?;
-        let Some(file) = self.take_dirty() else { return Ok(()) };
+        let Some((file, written)) = self.unsynced() else { return Ok(()) };
         let result = file.sync();
-        self.poisoned |= result.is_err();
+        match &result {
+            Ok(()) => self.set_synced(written),
+            Err(_) => self.poison(),
+        }
         result
     }
 
-    /// A handle whose `sync` covers everything appended so far, or `None` if that is durable already.
-    /// Whoever takes it must report a failure by [`Wal::poison`].
-    pub(crate) fn take_dirty(&mut self) -> Option<Arc<dyn SyncFile>> {
-        std::mem::take(&mut self.dirty).then(|| Arc::clone(&self.sync))
+    /// A handle whose `sync` covers everything appended so far, and what to tell [`Wal::set_synced`] when that has been
+    /// done; `None` if all is durable already. A failure is to be told by [`Wal::poison`].
+    pub(crate) fn unsynced(&self) -> Option<(Arc<dyn SyncFile>, u64)> {
+        (self.synced < self.written).then(|| (Arc::clone(&self.sync), self.written))
+    }
+
+    /// What [`Wal::unsynced`] was about is durable. Until this is told, nobody else takes it for that.
+    pub(crate) fn set_synced(&mut self, written: u64) {
+        self.synced = self.synced.max(written);
     }
 
     /// Refuses all further appends: a failed sync may have lost acknowledged samples.

@@ -634,3 +634,37 @@ fn a_range_that_ends_before_it_starts_deletes_nothing() {
         assert_eq!(db.clean_tombstones().unwrap().blocks_written, 0);
     }
 }
+
+/// A batch in no order, and a restart that sees the log of it.
+#[test]
+fn samples_of_one_batch_that_do_not_ascend_are_late_or_left_out_also_after_a_restart() {
+    for window in [0, 3_000] {
+        let options = || Options { out_of_order_window_ms: window, ..Options::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), options()).unwrap();
+        for base in [100_000, 110_000] {
+            let mut batch = db.appender();
+            for n in 0..3 {
+                let series = batch.series(&Labels::from_pairs([("n", &n.to_string())])).unwrap();
+                // In order, late, late again with another value, twice the same time, in order.
+                for (at, after) in [100i64, 50, 50, 100, 200].into_iter().enumerate() {
+                    batch.append(series, base + after, at as f64).unwrap();
+                }
+            }
+            let stored = if window > 0 { 3 } else { 2 };
+            assert_eq!(batch.commit().unwrap(), 3 * stored);
+        }
+        let expected: Vec<(i64, u64)> = [100_000, 110_000]
+            .into_iter()
+            .flat_map(|base| [(base + 50, 1), (base + 100, 0), (base + 200, 4)])
+            .filter(|(_, at)| window > 0 || *at != 1)
+            .map(|(ts, at)| (ts, f64::from(at).to_bits()))
+            .collect();
+        let before = all(&db.snapshot());
+        assert!(before.values().all(|samples| *samples == expected), "{before:?}");
+        drop(db);
+        let db = Db::open(dir.path(), options()).unwrap();
+        assert_eq!(all(&db.snapshot()), before);
+        assert_eq!(db.stats().samples_out_of_order, 0);
+    }
+}

@@ -8,6 +8,7 @@ mod early;
 mod extras;
 mod faults;
 mod kill;
+mod late_names;
 mod log_only;
 mod log_simulation;
 mod model;
