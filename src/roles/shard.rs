@@ -125,7 +125,9 @@ async fn query(State(shared): State<Shared>, body: axum::body::Body) -> Response
         if let Some(why) = lacks(store.db.history()) {
             return cluster::Answer::StoreError(why).encode();
         }
-        cluster::answer(&store.engine, &store.db.snapshot(), &request.ask, Some(&cancelled))
+        let (snapshot, exemplars) =
+            (store.db.snapshot(), |selectors: &[_], range| store.db.exemplars(selectors, range));
+        cluster::answer(&store.engine, (&snapshot, &exemplars), &request.ask, Some(&cancelled))
     });
     let answer = answer.await;
     drop(cancel);

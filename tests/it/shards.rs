@@ -13,6 +13,7 @@ use model::Labels;
 use serde_json::Value;
 
 use crate::process::{Server, command, escape, get};
+use crate::remote_write::{bytes, double, first, int, samples, snappy};
 
 /// A series' number and a time.
 pub(crate) type Key = (usize, i64);
@@ -480,6 +481,70 @@ fn a_querier_serves_the_metrics_apis_from_its_shards() {
     let (status, refused) = nodes(&cell);
     assert_eq!((status, &refused["kind"]), (503, &Value::from("Status")), "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("shard s1"), "{refused}");
+}
+
+/// A request with a sample and an exemplar of each series.
+fn with_exemplars(series: std::ops::Range<usize>, ts: i64) -> Vec<u8> {
+    let one = |at: usize| {
+        let trace = format!("t{at}");
+        let label = bytes(1, &[bytes(1, b"trace_id"), bytes(2, trace.as_bytes())].concat());
+        let exemplar = bytes(3, &[label, double(2, 0.25), int(3, ts)].concat());
+        let labels = labels(at);
+        let labels: Vec<(&str, &[u8])> =
+            labels.iter().map(|(name, value)| (name, value.as_bytes())).collect();
+        first(&labels, &[samples(&[(ts, 1.0)]), exemplar].concat())
+    };
+    snappy(&series.flat_map(one).collect::<Vec<u8>>())
+}
+
+#[test]
+fn exemplars_are_read_from_shards_once_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cell = Cell::start(dir.path(), 3, 1, 2);
+    let now = now_ms();
+    for ts in [now - 1_000, now] {
+        let (status, answer) = post(&cell.routers[0].address, &with_exemplars(0..SERIES, ts)).unwrap();
+        assert_eq!(status, 204, "{answer}");
+    }
+    cell.until_drained();
+    let ask = |cell: &Cell, what: &str| {
+        let (start, end) = ((now - 500) / 1000, now / 1000 + 1);
+        let url = format!("{}/api/v1/query_exemplars?start={start}&end={end}{what}", cell.querier.url());
+        let (status, body) = get(&url, &[]);
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let query = format!("&query={}", escape("rate(x{number=~\".+\"}[5m]) / x{number=\"1\"}"));
+    let check = |cell: &Cell| {
+        let (status, answer) = ask(cell, &format!("{query}&partial_response=false"));
+        assert_eq!((status, &answer["warnings"]), (200, &Value::Null), "{answer}");
+        let all = answer["data"].as_array().unwrap();
+        assert_eq!(all.len(), SERIES, "{answer}");
+        for series in all {
+            let own = series["exemplars"].as_array().unwrap();
+            let trace = format!("t{}", series["seriesLabels"]["number"].as_str().unwrap());
+            let newest: Vec<_> = own.iter().filter(|one| milliseconds(&one["timestamp"]) == now).collect();
+            assert_eq!(newest.len(), 1, "{series}");
+            assert_eq!(
+                (&newest[0]["value"], &newest[0]["labels"]["trace_id"]),
+                (&"0.25".into(), &trace.into())
+            );
+        }
+    };
+    check(&cell);
+    // Each slot has another copy; then some have none.
+    cell.shards[0].kill();
+    check(&cell);
+    cell.shards[2].kill();
+    let (status, answer) = ask(&cell, &query);
+    let warnings = answer["warnings"].to_string();
+    assert!(status == 200 && warnings.contains("shard s2 does not answer"), "{answer}");
+    assert!(!answer["data"].as_array().unwrap().is_empty(), "{answer}");
+    let (status, answer) = ask(&cell, &format!("{query}&partial_response=false"));
+    assert_eq!((status, &answer["errorType"]), (503, &Value::from("unavailable")), "{answer}");
+    // Back from its log, it has them still.
+    cell.shards[0].start();
+    cell.shards[2].start();
+    check(&cell);
 }
 
 #[test]
