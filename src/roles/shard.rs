@@ -41,7 +41,7 @@ pub(super) fn routes(flags: &Flags, store: Arc<OnceLock<Store>>, stop: &Shutdown
     }
     Routes::new()
         .route(SHARD_WRITE_PATH, post(write))
-        .route(SHARD_QUERY_PATH, post(query))
+        .route(SHARD_QUERY_PATH, post(query).get(epoch))
         .with_state(Shared { store, fence })
 }
 
@@ -94,6 +94,11 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.set();
     }
+}
+
+/// The newest slot map heard of; 0 if none was.
+async fn epoch(State(shared): State<Shared>) -> String {
+    shared.fence.epoch().to_string()
 }
 
 async fn query(State(shared): State<Shared>, body: axum::body::Body) -> Response {
