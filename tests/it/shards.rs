@@ -80,7 +80,7 @@ pub(crate) struct Cell {
     map: PathBuf,
     pub(crate) shards: Vec<Process>,
     pub(crate) routers: Vec<Process>,
-    querier: Process,
+    pub(crate) querier: Process,
 }
 
 fn slots(arguments: &[&str]) -> String {
@@ -132,6 +132,15 @@ impl Cell {
         let flags = ["--kubernetes=off".to_owned(), "--role=querier".to_owned(), flag];
         let querier = Process::new(dir, "q", &flags);
         Self { map, shards, routers, querier }
+    }
+
+    /// Begins to give slots to a new shard.
+    pub(crate) fn add_shard(&mut self, dir: &Path) {
+        let name = format!("s{}", self.shards.len());
+        let flags = ["--kubernetes=off".to_owned(), "--role=shard".to_owned()];
+        let fresh = Process::new(dir, &name, &flags);
+        slots(&["add", &self.map.display().to_string(), &format!("{name}={}", fresh.url()), "--lead=2s"]);
+        self.shards.push(fresh);
     }
 
     pub(crate) fn until_drained(&self) {
@@ -375,11 +384,9 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     cell.shards[1].signal("-CONT");
     watch_for(&cell, 1_000);
     // A shard comes, while a router sleeps through it and another shard dies.
-    let fresh = Process::new(dir.path(), "s3", &["--kubernetes=off".to_owned(), "--role=shard".to_owned()]);
     cell.routers[1].signal("-STOP");
     let map = cell.map.display().to_string();
-    slots(&["add", &map, &format!("s3={}", fresh.url()), "--lead=2s"]);
-    cell.shards.push(fresh);
+    cell.add_shard(dir.path());
     watch_for(&cell, 1_200);
     cell.routers[1].signal("-CONT");
     cell.shards[2].kill();
@@ -393,6 +400,14 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     watch_for(&cell, 6_500);
     slots(&["finish", &map, "--window=2s"]);
     watch_for(&cell, 1_500);
+    // The querier is stopped, and dies: it has nothing to lose, and begins with what is in force.
+    cell.querier.signal("-STOP");
+    std::thread::sleep(Duration::from_millis(700));
+    cell.querier.signal("-CONT");
+    watch_for(&cell, 700);
+    cell.querier.kill();
+    cell.querier.start();
+    watch_for(&cell, 700);
     // A router dies while it holds samples.
     cell.shards[0].kill();
     watch_for(&cell, 700);
