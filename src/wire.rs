@@ -133,6 +133,7 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     for server in servers {
         let _ = server.await;
     }
+    parts.leave().await;
     Ok(())
 }
 
@@ -211,7 +212,9 @@ async fn start(
 
     let auto_reload = cli.auto_reload().map(|every| (every, loaded.fingerprint));
     until_stopped(&mut signals, &reload, auto_reload, &stop).await;
-    Work { state, scraper, rules, servers, senders, history, maintenance, db }.end(&stop).await
+    let ended = Work { state, scraper, rules, servers, senders, history, maintenance, db }.end(&stop).await;
+    parts.leave().await;
+    ended
 }
 
 /// `attached`: cancelled when the store has its history.

@@ -1,18 +1,16 @@
 //! `/api/v1/query_exemplars`: exemplars of the series that an expression reads.
 
-use std::sync::Arc;
-
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use model::{Labels, Matcher};
+use model::{Exemplar, Labels, Matcher};
 use promql::ast::{Expr, ExprKind};
 use serde_json::{Value, json};
-use tsdb::Exemplar;
 
 use crate::State;
-use crate::envelope::{ApiError, ErrorKind, success};
+use crate::envelope::{ApiError, success_with};
 use crate::params::Params;
+use crate::reading::Reading;
 use crate::targets::object;
 
 pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
@@ -30,17 +28,10 @@ pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> R
     if selectors.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let running = state.running()?;
-    if running.cell.is_some() {
-        let what = "exemplars are not read from shards; ask a shard".to_owned();
-        return Err(ApiError::new(ErrorKind::Unavailable, what));
-    }
-    let store = Arc::clone(&running.store);
-    let found =
-        tokio::task::spawn_blocking(move || store.exemplars(&selectors, model::TimeRange::new(start, end)));
-    let found = found.await.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+    let reading = Reading::new(&state, &params)?;
+    let (found, warnings) = reading.exemplars(selectors, model::TimeRange::new(start, end)).await?;
     let series: Vec<Value> = found.iter().map(|(labels, exemplars)| entry(labels, exemplars)).collect();
-    Ok(success(&series))
+    Ok(success_with(&series, &warnings))
 }
 
 fn entry(labels: &Labels, exemplars: &[Exemplar]) -> Value {

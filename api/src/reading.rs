@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cell, Question};
-use model::{Querier, StorageError, TimeRange, Timestamp};
+use model::{Exemplar, Labels, Matcher, Querier, StorageError, TimeRange, Timestamp};
 use promql::{Engine, Expr, Outcome, QueryError, QueryOptions};
 use remote::read::Endpoints;
 use tsdb::Db;
 
-use crate::envelope::ApiError;
+use crate::envelope::{ApiError, ErrorKind};
 use crate::params::Params;
 use crate::{Running, State};
 
@@ -122,9 +122,26 @@ impl Reading {
                 Ok((read(&merged)?, merged.warnings()))
             }
         });
-        let outcome: Result<_, StorageError> = outcome
-            .await
-            .map_err(|error| ApiError::new(crate::envelope::ErrorKind::Internal, error.to_string()))?;
-        Ok(outcome?)
+        joined(outcome.await)
     }
+
+    /// The exemplars of series that fulfil all matchers of one of `selectors`; and what they lack, in words.
+    pub(crate) async fn exemplars(
+        self,
+        selectors: Vec<Vec<Matcher>>,
+        range: TimeRange,
+    ) -> Result<(Vec<(Labels, Vec<Exemplar>)>, Vec<String>), ApiError> {
+        let outcome = tokio::task::spawn_blocking(move || {
+            let Some(cell) = &self.cell else {
+                return Ok((self.store.exemplars(&selectors, range), Vec::new()));
+            };
+            let view = cell.view(self.strict, LOOK_UP_TIMEOUT)?;
+            Ok((view.exemplars(&selectors, range)?, view.warnings()))
+        });
+        joined(outcome.await)
+    }
+}
+
+fn joined<T>(outcome: Result<Result<T, StorageError>, tokio::task::JoinError>) -> Result<T, ApiError> {
+    Ok(outcome.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))??)
 }

@@ -35,7 +35,7 @@ mod view;
 mod wire;
 
 pub use cell::{Cell, Question};
-pub use shard::answer;
+pub use shard::{FindExemplars, answer};
 pub use transport::{AskError, BACKLOG_PATH, Http, SHARD_QUERY_PATH, Transport};
 pub use view::View;
 pub use wire::{Answer, Ask, Part, Request, Row, Table, WireError};

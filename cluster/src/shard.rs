@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Labels, Matcher, Querier, QueryCancelled, Samples, Selection, TimeRange};
+use model::{Exemplar, Labels, Matcher, Querier, QueryCancelled, Samples, Selection, TimeRange};
 use promql::{Engine, ParseOptions, QueryError, QueryOptions, QueryValue, Sums};
 use remote::slots::SlotSet;
 
@@ -21,11 +21,14 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) text: &'a str,
 }
 
+/// Finds the exemplars of a time of the series that fulfil all matchers of one list.
+pub type FindExemplars<'a> = &'a dyn Fn(&[Vec<Matcher>], TimeRange) -> Vec<(Labels, Vec<Exemplar>)>;
+
 /// Answers a question. Blocks for as long as the store and the engine need.
 #[must_use]
 pub fn answer(
     engine: &Engine,
-    querier: &dyn Querier,
+    (querier, exemplars): (&dyn Querier, FindExemplars<'_>),
     ask: &Ask,
     cancelled: Option<&QueryCancelled>,
 ) -> Vec<u8> {
@@ -45,6 +48,7 @@ pub fn answer(
             let asked = Evaluation { slots, sums, range, step_ms, lookback_ms, timeout_ms, text };
             evaluate(engine, querier, &asked, cancelled)
         }
+        Ask::Exemplars { range, selectors } => Ok(Answer::Exemplars(exemplars(selectors, *range)).encode()),
     };
     outcome.unwrap_or_else(|error| match error {
         QueryError::Storage(error) => Answer::StoreError(error.to_string()).encode(),

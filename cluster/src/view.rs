@@ -1,10 +1,12 @@
 //! All shards as one store, for the time of one query.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{MatchOp, Matcher, Querier, Selection, SeriesSet, StorageError, TimeRange};
+use model::{
+    Exemplar, Labels, MatchOp, Matcher, Querier, Selection, SeriesSet, StorageError, TimeRange, Timestamp,
+};
 use parking_lot::Mutex;
 use remote::slots::{SLOTS, SlotMap, SlotSet, Slotter};
 
@@ -220,30 +222,59 @@ impl View {
         Ok(Box::new(merge.finish()))
     }
 
-    /// Texts of all shards; each shard has a part of them.
+    /// What every shard that can be reached answers; each may have a part that no other has.
+    fn ask_all(&self, range: TimeRange, ask: &dyn Fn() -> Ask) -> Result<Vec<Answer>, StorageError> {
+        let attempt = || {
+            let shards = self.state.lock().map.shards().len();
+            let failed = |shard: &usize| self.state.lock().known.failed.contains_key(shard);
+            let asks = (0..shards).filter(|shard| !failed(shard)).map(|shard| (shard, ask())).collect();
+            let all = self.ask(asks)?.into_iter().flatten().collect();
+            // Who did not answer may not have been needed.
+            self.assign(&SlotSet::full(), range)?;
+            Ok(all)
+        };
+        self.with_newest_map(attempt).map_err(Unanswered::into_storage)
+    }
+
+    /// Texts of all shards.
     fn texts(
         &self,
         range: TimeRange,
         ask: &dyn Fn() -> Ask,
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        let attempt = || {
-            let shards = self.state.lock().map.shards().len();
-            let failed = |shard: &usize| self.state.lock().known.failed.contains_key(shard);
-            let asks = (0..shards).filter(|shard| !failed(shard)).map(|shard| (shard, ask())).collect();
-            let mut all = BTreeSet::new();
-            for answer in self.ask(asks)? {
-                if let Some(Answer::Texts(texts)) = answer {
-                    all.extend(texts);
-                }
+        let mut all = BTreeSet::new();
+        for answer in self.ask_all(range, ask)? {
+            if let Answer::Texts(texts) = answer {
+                all.extend(texts);
             }
-            // Who did not answer may not have been needed.
-            self.assign(&SlotSet::full(), range)?;
-            Ok(all)
-        };
-        let all = self.with_newest_map(attempt).map_err(Unanswered::into_storage)?;
+        }
         let limit = if limit == 0 { usize::MAX } else { limit };
         Ok(all.into_iter().take(limit).collect())
+    }
+
+    /// The exemplars in `range` of the series that fulfil all matchers of one of `selectors`, by series and time.
+    ///
+    /// A shard keeps the newest ones only, and none that comes late, so copies differ: what any of them has is given,
+    /// once.
+    ///
+    /// # Errors
+    /// It is to be strict, and something is missing.
+    pub fn exemplars(
+        &self,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, StorageError> {
+        let mut all: BTreeMap<Labels, BTreeSet<(Timestamp, u64, Labels)>> = BTreeMap::new();
+        for answer in self.ask_all(range, &|| Ask::Exemplars { range, selectors: selectors.to_vec() })? {
+            let Answer::Exemplars(series) = answer else { continue };
+            for (labels, exemplars) in series {
+                let keys = exemplars.into_iter().map(|one| (one.ts, one.value.to_bits(), one.labels));
+                all.entry(labels).or_default().extend(keys);
+            }
+        }
+        let exemplar = |(ts, bits, labels)| Exemplar { labels, ts, value: f64::from_bits(bits) };
+        Ok(all.into_iter().map(|(series, own)| (series, own.into_iter().map(exemplar).collect())).collect())
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use cell::{cell, deal, places, query};
 use generate::Random;
-use model::{Labels, Querier as _, Samples, TimeRange};
+use model::{Exemplar, Labels, Querier as _, Samples, TimeRange};
 use promql::{
     Engine, EngineOptions, Expr, Outcome, ParseOptions, QueryError, QueryOptions, QueryValue, parse,
 };
@@ -300,4 +300,42 @@ fn sums_of_shards_lose_no_more_than_one_sum() {
         assert!(got.values().all(|(value, _)| close(*value, want)), "{text}: {got:?}");
     }
     assert!(cell.parts_pushed() == 2 && cell.bytes_moved() > 0);
+}
+
+#[test]
+fn exemplars_are_those_that_any_copy_has_once_each() {
+    let store = store();
+    let map = SlotMap::first(places("s", 3), Vec::new(), 2).unwrap();
+    let (cell, world) = cell(map.clone(), memories(&map, &store), EngineOptions::default());
+    let series = |name| Labels::from_pairs([("__name__", name)]);
+    let exemplar = |ts, value| Exemplar { labels: Labels::from_pairs([("trace", "t")]), ts, value };
+    world.lock().unwrap().exemplars = BTreeMap::from([
+        ("s0".to_owned(), vec![(series("b"), vec![exemplar(2, 1.0), exemplar(3, f64::NAN)])]),
+        ("s1".to_owned(), vec![(series("a"), vec![exemplar(5, 1.0)]), (series("b"), vec![exemplar(1, 1.0)])]),
+        (
+            "s2".to_owned(),
+            vec![(series("b"), vec![exemplar(2, 1.0), exemplar(2, 2.0), exemplar(3, f64::NAN)])],
+        ),
+    ]);
+    let ask = |strict| {
+        let view = cell.view(strict, Duration::from_secs(1)).unwrap();
+        let found = view.exemplars(&[Vec::new()], TimeRange::ALL);
+        let shown = |all: Vec<(Labels, Vec<Exemplar>)>| -> Vec<(String, Vec<(i64, String)>)> {
+            let pairs = |own: Vec<Exemplar>| own.iter().map(|one| (one.ts, one.value.to_string())).collect();
+            all.into_iter().map(|(labels, own)| (labels.to_string(), pairs(own))).collect()
+        };
+        found.map(|all| (shown(all), view.warnings()))
+    };
+    let pair = |ts, value: &str| (ts, value.to_owned());
+    let (found, warnings) = ask(true).unwrap();
+    let all = vec![pair(1, "1"), pair(2, "1"), pair(2, "2"), pair(3, "NaN")];
+    assert_eq!(found.iter().map(|(_, own)| own.clone()).collect::<Vec<_>>(), [vec![pair(5, "1")], all]);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    // One is not needed where each slot has two; without two, the answer says whom it lacks.
+    world.lock().unwrap().down.insert("s1".to_owned());
+    assert_eq!(ask(true).unwrap().0.len(), 1);
+    world.lock().unwrap().down.insert("s2".to_owned());
+    let (found, warnings) = ask(false).unwrap();
+    assert!(found.len() == 1 && warnings.concat().contains("shard s2 does not answer"), "{warnings:?}");
+    assert!(ask(true).is_err());
 }

@@ -1,4 +1,4 @@
-//! Any remote-read request is read or refused, compressed or not; so is any streamed answer.
+//! Any remote-read request is read or refused, compressed or not; so are the frames of any streamed answer.
 
 #![no_main]
 

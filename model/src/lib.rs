@@ -34,4 +34,6 @@ pub use labels::{
 };
 pub use matcher::{MatchOp, Matcher};
 pub use query::{Querier, QueryCancelled, Selection, SeriesSet, StorageError};
-pub use sample::{STALE_NAN, Sample, Samples, TimeRange, Timestamp, Value, is_stale_nan, stale_nan};
+pub use sample::{
+    Exemplar, STALE_NAN, Sample, Samples, TimeRange, Timestamp, Value, is_stale_nan, stale_nan,
+};

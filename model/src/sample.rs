@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::histogram::FloatHistogram;
+use crate::labels::Labels;
 
 /// Milliseconds since the Unix epoch.
 pub type Timestamp = i64;
@@ -53,6 +54,17 @@ impl TimeRange {
     pub const fn overlaps(self, other: Self) -> bool {
         self.start <= other.end && other.start <= self.end
     }
+}
+
+/// An example of what was measured, typically with the identifier of a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar {
+    /// What identifies the example.
+    pub labels: Labels,
+    /// When it was measured.
+    pub ts: Timestamp,
+    /// What was measured.
+    pub value: f64,
 }
 
 /// One value of a series: a float or a native histogram.

@@ -1,5 +1,5 @@
 //! Samples between processes: remote write in and out, the router that spreads it over shards, remote read
-//! served and asked, OTLP metrics in. The StoreAPI is to come.
+//! served and asked, OTLP metrics in.
 //!
 //! This crate is *not* a transport of queries (that is `cluster`) and knows no HTTP server: a request
 //! comes in as bytes with its headers, and goes out as counts or a typed error. It sends with a client

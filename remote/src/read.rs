@@ -6,6 +6,8 @@
 
 mod client;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod merged;
 mod stream;
 

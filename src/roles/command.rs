@@ -15,6 +15,9 @@ use crate::wire::now;
 /// A router answers in this time.
 const ROUTER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Whoever does not say in this time which map it knows is taken to know none, as one that is being started.
+const EPOCH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Makes and changes slot maps: a file, or `configmap:NAMESPACE/NAME`. It is replaced at once; routers and queriers
 /// see it within a second.
 #[derive(Clone, Debug, Subcommand)]
@@ -189,6 +192,26 @@ pub(super) async fn known_since(map: &SlotMap) -> anyhow::Result<i64> {
         since = since.max(told.since);
     }
     Ok(since)
+}
+
+/// The newest maps that any of these routers, and any of these shards, say that they know; 0 if none answers.
+pub(super) async fn epochs(routers: &[Place], shards: &[Place]) -> anyhow::Result<(u64, u64)> {
+    let client = super::client(EPOCH_TIMEOUT)?;
+    let text = async |place: &Place, path: &str| {
+        let asked = client.get(format!("{}{path}", place.url)).timeout(EPOCH_TIMEOUT).send().await;
+        asked.and_then(reqwest::Response::error_for_status).ok()?.text().await.ok()
+    };
+    let of_router = async |place: &Place| {
+        let told = text(place, cluster::BACKLOG_PATH).await?;
+        Some(serde_json::from_str::<remote::router::Backlogs>(&told).ok()?.epoch)
+    };
+    let of_shard = async |place: &Place| text(place, cluster::SHARD_QUERY_PATH).await?.parse::<u64>().ok();
+    let (routers, shards) = tokio::join!(
+        futures::future::join_all(routers.iter().map(of_router)),
+        futures::future::join_all(shards.iter().map(of_shard))
+    );
+    let newest = |all: Vec<Option<u64>>| all.into_iter().flatten().max().unwrap_or(0);
+    Ok((newest(routers), newest(shards)))
 }
 
 /// Replaces the file, so that whoever reads it finds the old map or the new one.

@@ -1,11 +1,15 @@
 //! Keeps the slot map of a cluster: who is there is told by the EndpointSlices of two services, and the one of all
 //! routers that holds a lease brings the map up to date, by compare-and-swap.
 //!
+//! A map that is deleted is put back, and one that is put in its place counts, whatever its number: the keeper writes it
+//! again with one above those that routers and shards know, which they would not take it without.
+//!
 //! What it does by itself only adds: it makes the first map once enough shards are ready, gives a new shard its slots,
 //! ends a move when no sample can come late any more, and follows addresses. A shard that is gone keeps its slots, as
 //! its samples wait for it in the spools: `pyrometer slots remove` takes it out.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +28,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const LEASE_MS: i64 = 10_000;
 /// Time until all routers know a map.
 const LEAD_MS: i64 = 30_000;
-/// A router whose address is gone is asked for what it holds for this long: it may come back with its spool.
+/// A router whose address is gone is asked for what it holds for this long: it may come back with its spool. One that
+/// ends in order and holds nothing takes itself out of the map.
 const ROUTER_GONE_MS: i64 = 600_000;
 /// The label of a slice that names its service.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -49,6 +54,8 @@ pub(super) struct Wanted {
 struct Member {
     place: Place,
     ready: bool,
+    /// It is about to end.
+    leaves: bool,
 }
 
 /// Those who are there, by name.
@@ -61,6 +68,8 @@ struct Members {
 /// The keeper of a map.
 pub(super) struct Keeper {
     object: Object,
+    /// What this process knows of it, which may be more than is left of it.
+    file: PathBuf,
     wanted: Wanted,
     lease: Lease,
     slices: Arc<Store<EndpointSlice>>,
@@ -69,12 +78,12 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// One of perhaps many; `holder` is unique among them.
-    pub(super) fn new(object: Object, wanted: Wanted, holder: &str) -> Self {
+    /// One of perhaps many; `holder` is unique among them. The map is followed into `file`.
+    pub(super) fn new(object: Object, file: PathBuf, wanted: Wanted, holder: &str) -> Self {
         let namespace = object.name.namespace.clone();
         let slices = object.client.store(Query { namespace: Some(namespace.clone()), ..Query::default() });
         let lease = Lease::new(&namespace, &object.name.name, holder, LEASE_MS);
-        Self { object, wanted, lease, slices, gone: BTreeMap::new() }
+        Self { object, file, wanted, lease, slices, gone: BTreeMap::new() }
     }
 
     /// Keeps the map until the process ends.
@@ -104,8 +113,13 @@ impl Keeper {
         }
         let members = self.members();
         let (read, map) = self.object.read().await?;
+        let known = self.known().map_or(0, |known| known.epoch());
         let next = match &map {
-            None => first(&members, &self.wanted)?,
+            None => self.anew(client, &members).await?,
+            Some(map) if map.epoch() < known => {
+                let (routers, shards) = command::epochs(&members.routers(), &members.shards()).await?;
+                Some(map.clone().above(known.max(routers).max(shards)))
+            }
             Some(map) => match self.moved(map, &members)? {
                 Some(next) => Some(next),
                 None if map.is_moving() => finished(map).await?,
@@ -118,6 +132,25 @@ impl Keeper {
             tracing::info!("{} has slot map {epoch}, of {shards} shards", self.object);
         }
         Ok(())
+    }
+
+    fn known(&self) -> Option<SlotMap> {
+        SlotMap::read(&self.file).ok()
+    }
+
+    /// The map where there is none: the one that was there, as it says where samples are; or the first.
+    async fn anew(&mut self, client: &Client, members: &Members) -> anyhow::Result<Option<SlotMap>> {
+        let (routers, shards) = command::epochs(&members.routers(), &members.shards()).await?;
+        let known = self.known();
+        let own = known.as_ref().map_or(0, SlotMap::epoch);
+        if own < routers {
+            self.lease.release(client).await?;
+            anyhow::bail!(
+                "a router goes by slot map {routers}, this one knows {own}: whoever has the newest is to write it again"
+            );
+        }
+        let map = known.map_or_else(|| first(members, &self.wanted), |known| Ok(Some(known)))?;
+        Ok(map.map(|map| map.above(own.max(shards))))
     }
 
     fn members(&self) -> Members {
@@ -142,17 +175,26 @@ impl Keeper {
         self.gone = gone.map(|r| (r.name.clone(), self.gone.get(&r.name).copied().unwrap_or(now))).collect();
         let kept = |name: &str| self.gone.get(name).is_some_and(|since| now - since < ROUTER_GONE_MS);
         let routers = routers(map, members, kept);
-        let shards: Vec<Place> = members.shards.values().map(|member| member.place.clone()).collect();
-        if let Some(next) = map.with_places(&shards, routers)? {
+        if let Some(next) = map.with_places(&members.shards(), routers)? {
             return Ok(Some(next));
         }
         let is_new = |member: &&Member| !map.shards().iter().any(|shard| shard.name == member.place.name);
-        match members.shards.values().filter(|member| member.ready).find(is_new) {
+        match members.shards.values().filter(|member| member.ready && !member.leaves).find(is_new) {
             Some(member) if !map.is_moving() => {
                 Ok(Some(map.with_shard(member.place.clone(), now.saturating_add(LEAD_MS))?))
             }
             _ => Ok(None),
         }
+    }
+}
+
+impl Members {
+    fn shards(&self) -> Vec<Place> {
+        self.shards.values().map(|member| member.place.clone()).collect()
+    }
+
+    fn routers(&self) -> Vec<Place> {
+        self.routers.values().map(|member| member.place.clone()).collect()
     }
 }
 
@@ -162,8 +204,7 @@ fn first(members: &Members, wanted: &Wanted) -> anyhow::Result<Option<SlotMap>> 
     if !enough || members.routers.is_empty() || members.shards.values().any(|shard| !shard.ready) {
         return Ok(None);
     }
-    let places = |members: &BTreeMap<String, Member>| members.values().map(|m| m.place.clone()).collect();
-    Ok(Some(SlotMap::first(places(&members.shards), places(&members.routers), wanted.replication)?))
+    Ok(Some(SlotMap::first(members.shards(), members.routers(), wanted.replication)?))
 }
 
 /// The routers that are there, and those that may come back, in the order of the map.
@@ -172,7 +213,8 @@ fn routers(map: &SlotMap, members: &Members, kept: impl Fn(&str) -> bool) -> Vec
         Some(member) => Some(member.place.clone()),
         None => kept(&router.name).then(|| router.clone()),
     });
-    let is_new = |member: &&Member| !map.routers().iter().any(|router| router.name == member.place.name);
+    let is_known = |member: &Member| map.routers().iter().any(|router| router.name == member.place.name);
+    let is_new = |member: &&Member| !member.leaves && !is_known(member);
     let new = members.routers.values().filter(is_new).map(|member| member.place.clone());
     known.chain(new).collect()
 }
@@ -204,7 +246,8 @@ fn read(slice: &EndpointSlice) -> Vec<Member> {
         };
         let place = Place { name, url: format!("http://{host}:{port}") };
         // Behind a service that publishes everybody, only `serving` tells who answers.
-        Some(Member { place, ready: endpoint.serving.or(endpoint.ready) != Some(false) })
+        let ready = endpoint.serving.or(endpoint.ready) != Some(false);
+        Some(Member { place, ready, leaves: endpoint.terminating == Some(true) })
     });
     members.collect()
 }

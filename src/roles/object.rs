@@ -81,6 +81,24 @@ impl Object {
         }
     }
 
+    /// Takes a router out of the map, which its file has then as well: when it is back, it waits until it is in the map
+    /// again, since queriers would not ask it before.
+    pub(super) async fn leave(&self, file: &Path, router: &str) -> anyhow::Result<()> {
+        loop {
+            let (read, map) = self.read().await?;
+            let Some(map) = map else { return Ok(()) };
+            let staying = map.routers().iter().filter(|place| place.name != router).cloned().collect();
+            let Some(next) = map.with_places(&[], staying)? else { return Ok(()) };
+            // Whatever happens here, it does not go on by a map that it is no longer in.
+            std::fs::remove_file(file).with_context(|| file.display().to_string())?;
+            let written = self.write(read, &next).await;
+            command::write(file, if matches!(written, Ok(true)) { &next } else { &map })?;
+            if written? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Keeps the file that of the newest map, until the process ends.
     pub(super) async fn follow(self, file: PathBuf, stop: Shutdown) {
         let store = self.client.watch_config_map(&self.name.namespace, &self.name.name);

@@ -1,6 +1,8 @@
 //! What roles add to a server: started with it, mounted over its own paths.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster::Cell;
@@ -16,6 +18,9 @@ use super::{Role, querier, router, shard};
 use crate::cli::Cli;
 use crate::terminal::Greeting;
 
+/// A router that ends waits so long for the API server.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What a shard answers with, once its store is open.
 pub(super) struct Store {
     pub(super) db: Arc<Db>,
@@ -28,6 +33,8 @@ pub(crate) struct Parts {
     router: Option<Arc<Router>>,
     cell: Option<Arc<Cell>>,
     store: Arc<OnceLock<Store>>,
+    /// Where the cluster has the slot map, the file that has it here, and this router's name in it.
+    map: Option<(Object, PathBuf, String)>,
 }
 
 impl Parts {
@@ -40,9 +47,10 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let (flags, data_dir) = (&cli.cluster, &cli.storage.path);
         let (is_router, is_querier) = (flags.has(Role::Router), flags.has(Role::Querier));
+        let mut followed = None;
         if is_router || is_querier {
             let name = flags.router_name.as_deref().unwrap_or(host_name);
-            Self::follow_map(cli, name, cluster, stop).await?;
+            followed = Self::follow_map(cli, name, cluster, stop).await?;
         }
         let router = is_router.then(|| router::start(flags, host_name, data_dir, stop));
         let map = || flags.map_file(data_dir);
@@ -51,6 +59,7 @@ impl Parts {
             router: router.transpose().context("--role=router")?,
             cell: cell.transpose().context("--role=querier")?,
             store: Arc::default(),
+            map: followed,
         })
     }
 
@@ -60,9 +69,9 @@ impl Parts {
         name: &str,
         cluster: Option<&k8s::Access>,
         stop: &Shutdown,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<(Object, PathBuf, String)>> {
         let flags = &cli.cluster;
-        let Some(object) = flags.map_object.clone() else { return Ok(()) };
+        let Some(object) = flags.map_object.clone() else { return Ok(None) };
         let access = cluster.context("--cluster.slot-map-object needs a cluster: see --kubernetes")?;
         let object = Object { client: access.connect().await?, name: object };
         let file = flags.map_file(&cli.storage.path)?;
@@ -76,11 +85,23 @@ impl Parts {
                 replication: flags.replication,
                 shards_min: flags.shards_min,
             };
-            tokio::spawn(Keeper::new(object, wanted, name).run(stop.clone()));
+            tokio::spawn(Keeper::new(object.clone(), file.clone(), wanted, name).run(stop.clone()));
         }
         let come = object::has_come(&file, is_router.then_some(name), stop).await;
         anyhow::ensure!(come, "stopped before there was a slot map");
-        Ok(())
+        Ok(Some((object, file, name.to_owned())))
+    }
+
+    /// A router that takes nothing any more, and holds nothing, is no longer to be asked.
+    pub(crate) async fn leave(&self) {
+        let (Some(router), Some((object, file, name))) = (&self.router, &self.map) else { return };
+        if !router.backlog().shards.is_empty() {
+            return;
+        }
+        let left = tokio::time::timeout(LEAVE_TIMEOUT, object.leave(file, name)).await;
+        if let Err(error) = left.map_err(anyhow::Error::from).flatten() {
+            tracing::warn!("this router stays in the slot map: {}", crate::describe(&error));
+        }
     }
 
     /// The roles' paths before those of `rest`.

@@ -41,7 +41,7 @@ pub(super) fn routes(flags: &Flags, store: Arc<OnceLock<Store>>, stop: &Shutdown
     }
     Routes::new()
         .route(SHARD_WRITE_PATH, post(write))
-        .route(SHARD_QUERY_PATH, post(query))
+        .route(SHARD_QUERY_PATH, post(query).get(epoch))
         .with_state(Shared { store, fence })
 }
 
@@ -96,6 +96,11 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// The newest slot map heard of; 0 if none was.
+async fn epoch(State(shared): State<Shared>) -> String {
+    shared.fence.epoch().to_string()
+}
+
 async fn query(State(shared): State<Shared>, body: axum::body::Body) -> Response {
     let bad = |what: String| (StatusCode::BAD_REQUEST, format!("{what}\n")).into_response();
     let body = match axum::body::to_bytes(body, QUESTION_BYTES_MAX).await {
@@ -125,7 +130,9 @@ async fn query(State(shared): State<Shared>, body: axum::body::Body) -> Response
         if let Some(why) = lacks(store.db.history()) {
             return cluster::Answer::StoreError(why).encode();
         }
-        cluster::answer(&store.engine, &store.db.snapshot(), &request.ask, Some(&cancelled))
+        let (snapshot, exemplars) =
+            (store.db.snapshot(), |selectors: &[_], range| store.db.exemplars(selectors, range));
+        cluster::answer(&store.engine, (&snapshot, &exemplars), &request.ask, Some(&cancelled))
     });
     let answer = answer.await;
     drop(cancel);

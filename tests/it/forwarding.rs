@@ -140,3 +140,122 @@ fn an_agent_keeps_its_log_until_it_is_sent() {
     receiver.wait_for_rows(&format!("count(timestamp(up{{dc=\"here\"}}) > {now}) >= 3"));
     assert_eq!(agent.interrupt(), Some(0));
 }
+
+/// VictoriaMetrics, from the folder in `PYROMETER_NEWER_DIR`. Dropping it kills it.
+struct Victoria(std::process::Child);
+
+impl Victoria {
+    fn start(program: &str, dir: &Path, address: &str) -> Self {
+        let child = std::process::Command::new(program)
+            .arg(format!("-storageDataPath={}", dir.display()))
+            .arg(format!("-httpListenAddr={address}"))
+            .args(["-retentionPeriod=1d", "-search.latencyOffset=0s", "-memory.allowedBytes=256MB"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let this = Self(child);
+        let deadline = std::time::Instant::now() + crate::process::PATIENCE;
+        while get(&format!("http://{address}/health"), &[]).0 != 200 {
+            assert!(std::time::Instant::now() < deadline, "VictoriaMetrics does not answer");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        this
+    }
+
+    /// It writes what it has in memory, which it acknowledged, only now.
+    fn stop(mut self) {
+        let id = self.0.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Victoria {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every sample of `x` that VictoriaMetrics has, by time; a value that JSON has no number for is `null`.
+fn exported(address: &str) -> Vec<(i64, Value)> {
+    let (_, lines) =
+        get(&format!("http://{address}/api/v1/export?match[]={}", escape("x{dc=\"here\"}")), &[]);
+    let mut found = Vec::new();
+    for line in lines.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let (times, values) = (row["timestamps"].as_array().unwrap(), row["values"].as_array().unwrap());
+        found.extend(times.iter().zip(values).map(|(ts, value)| (ts.as_i64().unwrap(), value.clone())));
+    }
+    found.sort_by_key(|(ts, _)| *ts);
+    found
+}
+
+#[test]
+fn victoria_metrics_has_every_sample_once_after_both_were_down() {
+    let Some(program) = crate::process::newer("victoria-metrics") else {
+        return eprintln!("SKIPPED: PYROMETER_NEWER_DIR names no folder with victoria-metrics");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = dir.path().join("prom.yml");
+    write_config(&config, &[&format!("http://{address}")]);
+    let flag = format!("--config.file={}", config.display());
+    let flags = [
+        "--kubernetes=off",
+        "--web.enable-remote-write-receiver",
+        "--storage.remote.flush-deadline=1s",
+        &flag,
+    ];
+    let data = dir.path().join("victoria");
+    let theirs = Victoria::start(&program, &data, &address);
+    let sender = Server::start(&dir.path().join("sender"), &flags);
+
+    let base = crate::shards::now_ms() - 600_000;
+    let push = |sender: &Server, samples: &[(i64, f64)]| {
+        let labels = model::Labels::from_pairs([("__name__", "x"), ("job", "j")]);
+        let samples = samples.iter().map(|(after, value)| (labels.clone(), base + after, *value));
+        let address = sender.url.strip_prefix("http://").unwrap();
+        assert_eq!(crate::shards::post(address, &remote::send::request(samples)).unwrap().0, 204);
+    };
+    let holds = |sender: &Server, wanted: &[(i64, Value)]| {
+        let wanted: Vec<_> = wanted.iter().map(|(after, value)| (base + after, value.clone())).collect();
+        sender.wait_for("samples in VictoriaMetrics", |_| (exported(&address) == wanted).then_some(()));
+    };
+    let at = |after: i64| {
+        let query = format!("http://{address}/api/v1/query?query=x&time={}", (base + after).div_euclid(1000));
+        serde_json::from_str::<Value>(&get(&query, &[]).1).unwrap()["data"]["result"].clone()
+    };
+    push(&sender, &[(0, 1.5), (15_000, -2.25e-7), (30_000, 12_345_678.0), (45_000, 0.0)]);
+    let mut wanted: Vec<(i64, Value)> =
+        vec![(0, 1.5.into()), (15_000, (-2.25e-7).into()), (30_000, 12_345_678.into()), (45_000, 0.into())];
+    holds(&sender, &wanted);
+    // A series that ends does so there as well.
+    push(&sender, &[(60_000, model::stale_nan())]);
+    wanted.push((60_000, Value::Null));
+    holds(&sender, &wanted);
+    assert_eq!(
+        (at(50_000).as_array().map(Vec::len), at(70_000).as_array().map(Vec::len)),
+        (Some(1), Some(0))
+    );
+
+    // It is away, and we are killed meanwhile.
+    theirs.stop();
+    push(&sender, &[(75_000, 7.0), (90_000, 8.0)]);
+    sender.kill();
+    let sender = Server::start(&dir.path().join("sender"), &flags);
+    sender.wait_for_history();
+    push(&sender, &[(105_000, 9.0)]);
+    let theirs = Victoria::start(&program, &data, &address);
+    wanted.extend([(75_000, 7.into()), (90_000, 8.into()), (105_000, 9.into())]);
+    // What is sent again after a restart is there once or twice; a store keeps both, a query takes one.
+    sender.wait_for("samples in VictoriaMetrics", |_| {
+        let mut found = exported(&address);
+        found.dedup();
+        let wanted = wanted.iter().map(|(after, value)| (base + after, value.clone()));
+        found.into_iter().eq(wanted).then_some(())
+    });
+    assert_eq!(at(106_000)[0]["value"][1], "9");
+    theirs.stop();
+}

@@ -6,10 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use model::{Labels, MatchOp, Matcher, TimeRange};
+use remote::read::ReadQuery;
+use remote::receive::Compression;
 use serde_json::Value;
 
 use crate::answers::difference;
-use crate::process::{Server, escape};
+use crate::process::{Server, escape, get};
+use crate::remote_write::snappy;
+use crate::shards::{Cell, post};
 
 fn folder() -> Option<PathBuf> {
     let given = std::env::var_os("PYROMETER_GOLDEN_DIR").map(PathBuf::from);
@@ -24,15 +29,17 @@ fn folder() -> Option<PathBuf> {
     None
 }
 
-#[test]
-fn every_recorded_answer_is_given() {
-    let Some(folder) = folder() else { return };
+/// A folder for a server, with a copy of the blocks.
+fn copied(folder: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let copied = Command::new("cp").arg("-r").arg(folder.join("tsdb-blocks")).arg(&data).status().unwrap();
     assert!(copied.success());
-    let server = Server::start(dir.path(), &["--kubernetes=off"]);
-    server.wait_for_history();
+    dir
+}
+
+/// Puts all recorded requests to the server at `url`.
+fn ask(folder: &Path, url: &str) {
     let lines = std::fs::read_to_string(folder.join("tsdb-blocks-expected.jsonl")).unwrap();
     let (mut right, mut wrong) = (0, Vec::new());
     for line in lines.lines() {
@@ -40,8 +47,8 @@ fn every_recorded_answer_is_given() {
         let parameters = case["params"].as_object().unwrap().iter();
         let query: Vec<String> =
             parameters.map(|(k, v)| format!("{k}={}", escape(v.as_str().unwrap()))).collect();
-        let path = format!("{}?{}", case["path"].as_str().unwrap(), query.join("&"));
-        let (status, body) = server.get(&path);
+        let (status, body) =
+            get(&format!("{url}{}?{}", case["path"].as_str().unwrap(), query.join("&")), &[]);
         let ours: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
         match fault(&case, status, &ours) {
             None => right += 1,
@@ -50,6 +57,53 @@ fn every_recorded_answer_is_given() {
     }
     println!("{right} of {} recorded answers", right + wrong.len());
     assert!(wrong.is_empty(), "{right} right, {} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_recorded_answer_is_given() {
+    let Some(folder) = folder() else { return };
+    let dir = copied(&folder);
+    let server = Server::start(dir.path(), &["--kubernetes=off"]);
+    server.wait_for_history();
+    ask(&folder, &server.url);
+}
+
+/// The samples of the recorded blocks, sent to a router in the order of their times.
+fn send(folder: &Path, router: &str) {
+    let dir = copied(folder);
+    let db = tsdb::Db::open(&dir.path().join("data"), tsdb::Options::default()).unwrap();
+    let (first, last) = (db.blocks()[0].min_time, db.blocks().last().unwrap().max_time);
+    for start in (first..last).step_by(30_000) {
+        let range = TimeRange::new(start, start + 29_999);
+        let query =
+            ReadQuery { range, matchers: vec![Matcher::new("__name__", MatchOp::NotEqual, "").unwrap()] };
+        let answer = remote::read::answer(&db.snapshot(), &[query], &Labels::empty(), 0).unwrap();
+        // An answer of one result is that result in a field; and it is, but for its name, a WriteRequest.
+        let mut message = Vec::new();
+        Compression::Snappy.decompress_into(&answer, 1 << 28, &mut message).unwrap();
+        let head = 2 + message[1..].iter().take_while(|byte| **byte >= 0x80).count();
+        let (status, told) = post(router, &snappy(&message[head..])).unwrap();
+        assert_eq!(status, 204, "{told}");
+    }
+}
+
+#[test]
+fn a_querier_gives_every_recorded_answer_also_while_slots_move() {
+    let Some(folder) = folder() else { return };
+    for (shards, replication) in [(5, 1), (3, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cell = Cell::start(dir.path(), shards, 1, replication);
+        send(&folder, &cell.routers[0].address);
+        cell.until_drained();
+        ask(&folder, &cell.querier.url());
+        if replication == 2 {
+            cell.add_shard(dir.path());
+            ask(&folder, &cell.querier.url());
+            // One copy of each slot is enough.
+            cell.shards[0].kill();
+            ask(&folder, &cell.querier.url());
+        }
+    }
 }
 
 /// What is wrong with our answer, if anything is.

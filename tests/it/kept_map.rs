@@ -42,6 +42,11 @@ impl Cell {
 
     /// Says that a pod is behind a service.
     fn put(&self, service: &str, pod: &str, address: &str, ready: bool) {
+        self.say(service, pod, address, &json!({"ready": ready}));
+    }
+
+    /// Says that a pod of a service is in this condition.
+    fn say(&self, service: &str, pod: &str, address: &str, conditions: &Value) {
         let (host, port) = address.rsplit_once(':').unwrap();
         let labels = json!({"kubernetes.io/service-name": service});
         self.fake.world.put("endpointslices", json!({
@@ -50,7 +55,7 @@ impl Cell {
             "ports": [{"name": "grpc", "port": 1}, {"name": "http", "port": port.parse::<u16>().unwrap()}],
             "endpoints": [{
                 "addresses": [host],
-                "conditions": {"ready": ready},
+                "conditions": conditions,
                 "targetRef": {"kind": "Pod", "namespace": "n", "name": pod},
             }],
         }));
@@ -162,5 +167,84 @@ fn routers_keep_the_slot_map_of_a_cluster() {
         // Whoever is started now begins with the map that it finds, also where the API server is away.
         assert_eq!(get(&format!("{}/-/ready", second.url), &[]).0, 200);
     });
+    cell.runtime.shutdown_timeout(Duration::from_millis(100));
+}
+
+/// The map in the config map.
+fn map_of(cell: &Cell) -> Option<Value> {
+    let object = cell.fake.world.object("configmaps", "n/slots")?;
+    serde_json::from_str(object["data"]["slot-map.json"].as_str()?).ok()
+}
+
+fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_map_that_is_deleted_is_put_back_and_a_router_that_ends_leaves_it() {
+    let cell = Cell::start();
+    let addresses: Vec<String> = (0..2).map(|_| free_address()).collect();
+    let shards: Vec<Server> = (0..2).map(|at| cell.shard(&format!("s-{at}"), &addresses[at])).collect();
+    let places: Vec<String> = (0..2).map(|_| free_address()).collect();
+    for at in 0..2 {
+        cell.put("shards", &format!("s-{at}"), &addresses[at], true);
+        cell.put("routers", &format!("r-{at}"), &places[at], true);
+    }
+    let (first, second) = (cell.router("r-0", &places[0]), cell.router("r-1", &places[1]));
+    let querier = cell.among("q", "127.0.0.1:0", &["--role=querier"]);
+    (0..20).for_each(|number| assert_eq!(post(&second.url, number), 204));
+    assert_eq!(counted(&querier), (json!("20"), Value::Null));
+    let map = map_of(&cell).unwrap();
+    assert_eq!(map["epoch"], 1);
+
+    // It comes back as it was, with a number that everybody takes.
+    cell.fake.world.delete("configmaps", "n/slots");
+    let restored = eventually("the map to be put back", || map_of(&cell));
+    assert_eq!((&restored["epoch"], &restored["slots"]), (&json!(2), &map["slots"]));
+
+    // One that somebody puts in its place counts, though its number is smaller.
+    let mut object = cell.fake.world.object("configmaps", "n/slots").unwrap();
+    let mut other = map.clone();
+    other["slots"][0]["holders"][0]["from"] = json!(5);
+    object["data"]["slot-map.json"] = json!(other.to_string());
+    cell.fake.world.put("configmaps", object);
+    let lifted = eventually("the map to be lifted", || map_of(&cell).filter(|map| map["epoch"] == 3));
+    assert_eq!(lifted["slots"], other["slots"]);
+    eventually("a router to know it", || {
+        let (_, told) = get(&format!("{}/api/v1/router/backlog", second.url), &[]);
+        told.contains("\"epoch\":3").then_some(())
+    });
+    (20..40).for_each(|number| assert_eq!(post(&second.url, number), 204));
+
+    // A router that ends holds nothing: nobody misses it, and it is back in the map before it takes anything.
+    cell.say("routers", "r-1", &places[1], &json!({"ready": false, "serving": true, "terminating": true}));
+    assert_eq!(second.interrupt(), Some(0));
+    let left = map_of(&cell).unwrap();
+    assert_eq!((left["epoch"].as_u64(), left["routers"].as_array().unwrap().len()), (Some(4), 1), "{left}");
+    eventually("answers without a warning", || {
+        (counted(&querier) == (json!("40"), Value::Null)).then_some(())
+    });
+    cell.put("routers", "r-1", &places[1], false);
+    let second = cell.router("r-1", &places[1]);
+    assert_eq!(map_of(&cell).unwrap()["routers"].as_array().unwrap().len(), 2);
+    assert_eq!(post(&second.url, 40), 204);
+    assert_eq!(counted(&querier), (json!("41"), Value::Null));
+
+    // One that holds samples stays in it.
+    let mut shards = shards.into_iter();
+    shards.next().unwrap().kill();
+    (40..60).for_each(|number| assert_eq!(post(&second.url, number), 204));
+    assert_eq!(second.interrupt(), Some(0));
+    assert_eq!(map_of(&cell).unwrap()["routers"].as_array().unwrap().len(), 2);
+    let warnings = counted(&querier).1.to_string();
+    assert!(warnings.contains("router r-1 does not answer"), "{warnings}");
+    drop(first);
     cell.runtime.shutdown_timeout(Duration::from_millis(100));
 }

@@ -21,24 +21,24 @@ fn varint(mut value: u64) -> Vec<u8> {
     out
 }
 
-fn bytes(number: u64, content: &[u8]) -> Vec<u8> {
+pub(crate) fn bytes(number: u64, content: &[u8]) -> Vec<u8> {
     [varint(number << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
 }
 
-fn int(number: u64, value: i64) -> Vec<u8> {
+pub(crate) fn int(number: u64, value: i64) -> Vec<u8> {
     [varint(number << 3), varint(value.cast_unsigned())].concat()
 }
 
-fn double(number: u64, value: f64) -> Vec<u8> {
+pub(crate) fn double(number: u64, value: f64) -> Vec<u8> {
     [varint(number << 3 | 1), value.to_le_bytes().to_vec()].concat()
 }
 
-fn samples(all: &[(i64, f64)]) -> Vec<u8> {
+pub(crate) fn samples(all: &[(i64, f64)]) -> Vec<u8> {
     all.iter().flat_map(|(ts, value)| bytes(2, &[double(1, *value), int(2, *ts)].concat())).collect()
 }
 
 /// A series of 1.0.
-fn first(labels: &[(&str, &[u8])], more: &[u8]) -> Vec<u8> {
+pub(crate) fn first(labels: &[(&str, &[u8])], more: &[u8]) -> Vec<u8> {
     let label =
         |(name, value): &(&str, &[u8])| bytes(1, &[bytes(1, name.as_bytes()), bytes(2, value)].concat());
     bytes(1, &[labels.iter().flat_map(label).collect(), more.to_vec()].concat())
@@ -74,7 +74,7 @@ fn exemplar(number: u64, ts: i64) -> Vec<u8> {
 }
 
 /// Snappy's block format without compression.
-fn snappy(message: &[u8]) -> Vec<u8> {
+pub(crate) fn snappy(message: &[u8]) -> Vec<u8> {
     let mut out = varint(message.len() as u64);
     for part in message.chunks(60_000) {
         out.push(61 << 2);

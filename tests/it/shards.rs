@@ -13,6 +13,7 @@ use model::Labels;
 use serde_json::Value;
 
 use crate::process::{Server, command, escape, get};
+use crate::remote_write::{bytes, double, first, int, samples, snappy};
 
 /// A series' number and a time.
 pub(crate) type Key = (usize, i64);
@@ -79,7 +80,7 @@ pub(crate) struct Cell {
     map: PathBuf,
     pub(crate) shards: Vec<Process>,
     pub(crate) routers: Vec<Process>,
-    querier: Process,
+    pub(crate) querier: Process,
 }
 
 fn slots(arguments: &[&str]) -> String {
@@ -131,6 +132,15 @@ impl Cell {
         let flags = ["--kubernetes=off".to_owned(), "--role=querier".to_owned(), flag];
         let querier = Process::new(dir, "q", &flags);
         Self { map, shards, routers, querier }
+    }
+
+    /// Begins to give slots to a new shard.
+    pub(crate) fn add_shard(&mut self, dir: &Path) {
+        let name = format!("s{}", self.shards.len());
+        let flags = ["--kubernetes=off".to_owned(), "--role=shard".to_owned()];
+        let fresh = Process::new(dir, &name, &flags);
+        slots(&["add", &self.map.display().to_string(), &format!("{name}={}", fresh.url()), "--lead=2s"]);
+        self.shards.push(fresh);
     }
 
     pub(crate) fn until_drained(&self) {
@@ -374,11 +384,9 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     cell.shards[1].signal("-CONT");
     watch_for(&cell, 1_000);
     // A shard comes, while a router sleeps through it and another shard dies.
-    let fresh = Process::new(dir.path(), "s3", &["--kubernetes=off".to_owned(), "--role=shard".to_owned()]);
     cell.routers[1].signal("-STOP");
     let map = cell.map.display().to_string();
-    slots(&["add", &map, &format!("s3={}", fresh.url()), "--lead=2s"]);
-    cell.shards.push(fresh);
+    cell.add_shard(dir.path());
     watch_for(&cell, 1_200);
     cell.routers[1].signal("-CONT");
     cell.shards[2].kill();
@@ -392,6 +400,14 @@ fn nothing_acknowledged_is_lost_whoever_dies_and_whatever_moves() {
     watch_for(&cell, 6_500);
     slots(&["finish", &map, "--window=2s"]);
     watch_for(&cell, 1_500);
+    // The querier is stopped, and dies: it has nothing to lose, and begins with what is in force.
+    cell.querier.signal("-STOP");
+    std::thread::sleep(Duration::from_millis(700));
+    cell.querier.signal("-CONT");
+    watch_for(&cell, 700);
+    cell.querier.kill();
+    cell.querier.start();
+    watch_for(&cell, 700);
     // A router dies while it holds samples.
     cell.shards[0].kill();
     watch_for(&cell, 700);
@@ -480,6 +496,70 @@ fn a_querier_serves_the_metrics_apis_from_its_shards() {
     let (status, refused) = nodes(&cell);
     assert_eq!((status, &refused["kind"]), (503, &Value::from("Status")), "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("shard s1"), "{refused}");
+}
+
+/// A request with a sample and an exemplar of each series.
+fn with_exemplars(series: std::ops::Range<usize>, ts: i64) -> Vec<u8> {
+    let one = |at: usize| {
+        let trace = format!("t{at}");
+        let label = bytes(1, &[bytes(1, b"trace_id"), bytes(2, trace.as_bytes())].concat());
+        let exemplar = bytes(3, &[label, double(2, 0.25), int(3, ts)].concat());
+        let labels = labels(at);
+        let labels: Vec<(&str, &[u8])> =
+            labels.iter().map(|(name, value)| (name, value.as_bytes())).collect();
+        first(&labels, &[samples(&[(ts, 1.0)]), exemplar].concat())
+    };
+    snappy(&series.flat_map(one).collect::<Vec<u8>>())
+}
+
+#[test]
+fn exemplars_are_read_from_shards_once_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cell = Cell::start(dir.path(), 3, 1, 2);
+    let now = now_ms();
+    for ts in [now - 1_000, now] {
+        let (status, answer) = post(&cell.routers[0].address, &with_exemplars(0..SERIES, ts)).unwrap();
+        assert_eq!(status, 204, "{answer}");
+    }
+    cell.until_drained();
+    let ask = |cell: &Cell, what: &str| {
+        let (start, end) = ((now - 500) / 1000, now / 1000 + 1);
+        let url = format!("{}/api/v1/query_exemplars?start={start}&end={end}{what}", cell.querier.url());
+        let (status, body) = get(&url, &[]);
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let query = format!("&query={}", escape("rate(x{number=~\".+\"}[5m]) / x{number=\"1\"}"));
+    let check = |cell: &Cell| {
+        let (status, answer) = ask(cell, &format!("{query}&partial_response=false"));
+        assert_eq!((status, &answer["warnings"]), (200, &Value::Null), "{answer}");
+        let all = answer["data"].as_array().unwrap();
+        assert_eq!(all.len(), SERIES, "{answer}");
+        for series in all {
+            let own = series["exemplars"].as_array().unwrap();
+            let trace = format!("t{}", series["seriesLabels"]["number"].as_str().unwrap());
+            let newest: Vec<_> = own.iter().filter(|one| milliseconds(&one["timestamp"]) == now).collect();
+            assert_eq!(newest.len(), 1, "{series}");
+            assert_eq!(
+                (&newest[0]["value"], &newest[0]["labels"]["trace_id"]),
+                (&"0.25".into(), &trace.into())
+            );
+        }
+    };
+    check(&cell);
+    // Each slot has another copy; then some have none.
+    cell.shards[0].kill();
+    check(&cell);
+    cell.shards[2].kill();
+    let (status, answer) = ask(&cell, &query);
+    let warnings = answer["warnings"].to_string();
+    assert!(status == 200 && warnings.contains("shard s2 does not answer"), "{answer}");
+    assert!(!answer["data"].as_array().unwrap().is_empty(), "{answer}");
+    let (status, answer) = ask(&cell, &format!("{query}&partial_response=false"));
+    assert_eq!((status, &answer["errorType"]), (503, &Value::from("unavailable")), "{answer}");
+    // Back from its log, it has them still.
+    cell.shards[0].start();
+    cell.shards[2].start();
+    check(&cell);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub use db::tail::{Logged, Position, Tail};
 pub use db::{Cardinality, Db, History, Maintained, Progress, Stats};
 pub use error::{AppendError, CommitError, OpenError};
 pub use head::SeriesRef;
-pub use head::exemplars::Exemplar;
 pub use head::metadata::{Metadata, MetricKind};
+pub use model::Exemplar;
 pub use options::{FloatChunks, LogOnly, Options};
 pub use wal::page::Compression;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use model::{Labels, Samples};
+use model::{Exemplar, Labels, Samples};
 
 use super::{ANSWER_BYTES_MAX, Reader, WireError, Writer, column, seal, unseal};
 
@@ -13,6 +13,8 @@ pub enum Answer {
     Table(Table),
     /// Names or values of labels.
     Texts(Vec<String>),
+    /// Exemplars of series.
+    Exemplars(Vec<(Labels, Vec<Exemplar>)>),
     /// The query has no answer, here as anywhere.
     QueryError(String),
     /// The shard's store failed; another owner may have the answer.
@@ -117,6 +119,13 @@ impl Answer {
                 out.byte(1);
                 out.list(texts, |out, text| out.text(text));
             }
+            Self::Exemplars(all) => {
+                out.byte(3);
+                out.list(all, |out, (series, exemplars)| {
+                    push_labels(out, series);
+                    out.list(exemplars, push_exemplar);
+                });
+            }
             Self::QueryError(text) | Self::StoreError(text) => {
                 out.byte(2);
                 out.byte(matches!(self, Self::StoreError(_)).into());
@@ -141,6 +150,10 @@ impl Answer {
                 (1, text) => Self::StoreError(text),
                 _ => return Err(WireError("the kind of error is not known")),
             },
+            3 => {
+                let series = |from: &mut Reader<'_>| Ok((read_labels(from)?, from.list(read_exemplar)?));
+                Self::Exemplars(from.list(series)?)
+            }
             _ => return Err(WireError("the kind of answer is not known")),
         };
         from.end()?;
@@ -158,11 +171,36 @@ fn read_table(from: &mut Reader<'_>) -> Result<Table, WireError> {
             found.ok_or(WireError("a string is missing"))
         };
         let pairs = from.list(|from| Ok((string(from.varint()?)?, string(from.varint()?)?)))?;
-        if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
-            return Err(WireError("labels do not ascend"));
-        }
-        Ok(Row { part, labels: Labels::from_sorted(pairs), samples: column::read_samples(from)? })
+        Ok(Row { part, labels: in_order(pairs)?, samples: column::read_samples(from)? })
     })?;
     let mut texts = || from.list(|from| Ok(from.text()?.to_owned()));
     Ok(Table { rows, warnings: texts()?, infos: texts()? })
+}
+
+fn in_order(pairs: Vec<(&str, &str)>) -> Result<Labels, WireError> {
+    let ascends = pairs.is_sorted_by(|a, b| a.0 < b.0);
+    ascends.then(|| Labels::from_sorted(pairs)).ok_or(WireError("labels do not ascend"))
+}
+
+fn push_labels(out: &mut Writer, labels: &Labels) {
+    out.varint(labels.len() as u64);
+    for (name, value) in labels {
+        out.text(name);
+        out.text(value);
+    }
+}
+
+fn read_labels(from: &mut Reader<'_>) -> Result<Labels, WireError> {
+    in_order(from.list(|from| Ok((from.text()?, from.text()?)))?)
+}
+
+fn push_exemplar(out: &mut Writer, exemplar: &Exemplar) {
+    out.zigzag(exemplar.ts);
+    out.double(exemplar.value);
+    push_labels(out, &exemplar.labels);
+}
+
+fn read_exemplar(from: &mut Reader<'_>) -> Result<Exemplar, WireError> {
+    let (ts, value) = (from.zigzag()?, from.double()?);
+    Ok(Exemplar { labels: read_labels(from)?, ts, value })
 }

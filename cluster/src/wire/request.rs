@@ -63,6 +63,13 @@ pub enum Ask {
         /// The expression.
         text: String,
     },
+    /// Exemplars.
+    Exemplars {
+        /// The times that count.
+        range: TimeRange,
+        /// Their series fulfil all of one of these.
+        selectors: Vec<Vec<Matcher>>,
+    },
 }
 
 const OPS: [MatchOp; 4] = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
@@ -102,6 +109,11 @@ impl Request {
                 out.varint(lookback_ms.cast_unsigned());
                 out.varint(*timeout_ms);
                 out.text(text);
+            }
+            Ask::Exemplars { range, selectors } => {
+                out.byte(4);
+                push_range(&mut out, *range);
+                out.list(selectors, |out, matchers| push_matchers(out, matchers));
             }
         }
         seal(&out.0)
@@ -145,6 +157,7 @@ impl Request {
                 timeout_ms: from.varint()?,
                 text: from.text()?.to_owned(),
             },
+            4 => Ask::Exemplars { range: read_range(&mut from)?, selectors: from.list(read_matchers)? },
             _ => return Err(WireError("the kind of request is not known")),
         };
         from.end()?;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use model::{FloatHistogram, Labels, MatchOp, Matcher, ResetHint, Samples, Span, TimeRange};
+use model::{Exemplar, FloatHistogram, Labels, MatchOp, Matcher, ResetHint, Samples, Span, TimeRange};
 use proptest::prelude::*;
 use remote::slots::SlotSet;
 
@@ -38,6 +38,8 @@ fn asks() -> impl Strategy<Value = Ask> {
         }),
         ("\\PC{0,9}", r.clone(), any::<usize>(), matchers())
             .prop_map(|(name, range, limit, matchers)| Ask::Values { name, range, limit, matchers }),
+        (r.clone(), prop::collection::vec(matchers(), 0..3))
+            .prop_map(|(range, selectors)| Ask::Exemplars { range, selectors }),
         (slots(), any::<bool>(), r, any::<(i64, i64, u64)>(), "\\PC{0,30}").prop_map(
             |(slots, sums, range, (step_ms, lookback_ms, timeout_ms), text)| Ask::Evaluate {
                 slots,
@@ -75,9 +77,8 @@ fn histogram() -> impl Strategy<Value = FloatHistogram> {
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let labels = prop::collection::btree_map("\\PC{1,5}", "\\PC{1,5}", 0..4);
     let part = prop_oneof![Just(Part::Values), Just(Part::Compensation), Just(Part::Counts)];
-    let row = (part, labels, times(), any::<[u64; 12]>(), any::<bool>(), times(), histogram());
+    let row = (part, labels(), times(), any::<[u64; 12]>(), any::<bool>(), times(), histogram());
     prop::collection::vec(
         row.prop_map(|(part, labels, ts, bits, starts, histogram_ts, histogram)| {
             let values = bits[..ts.len()].iter().map(|bits| f64::from_bits(*bits)).collect();
@@ -89,10 +90,23 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
                 histogram_start_ts: Vec::new(),
                 histogram_ts,
             };
-            Row { part, labels: Labels::from_pairs(&labels), samples }
+            Row { part, labels, samples }
         }),
         0..5,
     )
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    prop::collection::btree_map("\\PC{1,5}", "\\PC{1,5}", 0..4).prop_map(|pairs| Labels::from_pairs(&pairs))
+}
+
+fn exemplars() -> impl Strategy<Value = Vec<(Labels, Vec<Exemplar>)>> {
+    let exemplar = (labels(), any::<(i64, u64)>()).prop_map(|(labels, (ts, bits))| Exemplar {
+        labels,
+        ts,
+        value: f64::from_bits(bits),
+    });
+    prop::collection::vec((labels(), prop::collection::vec(exemplar, 0..4)), 0..4)
 }
 
 /// NaN equals itself here.
@@ -124,7 +138,19 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_an_error(bytes: Vec<u8>, kind in 0u8..5) {
+    fn exemplars_read_back(all in exemplars()) {
+        let bits = |all: &[(Labels, Vec<Exemplar>)]| -> Vec<u64> {
+            all.iter().flat_map(|(_, own)| own.iter().map(|exemplar| exemplar.value.to_bits())).collect()
+        };
+        let (known, answer) = (bits(&all), Answer::Exemplars(all));
+        let back = Answer::decode(&answer.encode()).unwrap();
+        prop_assert_eq!(shown(&back), shown(&answer));
+        let Answer::Exemplars(back) = back else { unreachable!() };
+        prop_assert_eq!(bits(&back), known);
+    }
+
+    #[test]
+    fn any_bytes_are_a_message_or_an_error(bytes: Vec<u8>, kind in 0u8..6) {
         let content: Vec<u8> = [kind].into_iter().chain(bytes.iter().copied()).collect();
         for message in [bytes, seal(&content)] {
             let _ = Request::decode(&message);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster::{AskError, Cell, Question, Request, Transport};
-use model::{Labels, Querier, Samples, TimeRange};
+use model::{Exemplar, Labels, Querier, Samples, TimeRange};
 use promql::{Engine, EngineOptions, Expr, Outcome, QueryError, QueryOptions};
 use remote::router::{Backlog, Backlogs};
 use remote::slots::{Place, SlotMap, slot_of};
@@ -14,6 +14,8 @@ use remote::slots::{Place, SlotMap, slot_of};
 pub struct World<Q> {
     pub map: SlotMap,
     pub shards: BTreeMap<String, Q>,
+    /// What each shard has, of whatever series and time it is asked for.
+    pub exemplars: BTreeMap<String, Vec<(Labels, Vec<Exemplar>)>>,
     pub down: BTreeSet<String>,
     pub backlogs: Vec<Backlog>,
     pub routers_down: bool,
@@ -39,7 +41,9 @@ impl<Q: Querier> Transport for InMemory<Q> {
                 if request.epoch < world.epoch {
                     return Err(AskError::Stale);
                 }
-                Ok(cluster::answer(&self.1, &world.shards[&place.name], &request.ask, None).into())
+                let exemplars = |_: &[_], _| world.exemplars.get(&place.name).cloned().unwrap_or_default();
+                let shard = (&world.shards[&place.name] as &dyn Querier, &exemplars as _);
+                Ok(cluster::answer(&self.1, shard, &request.ask, None).into())
             })
             .collect()
     }
@@ -100,6 +104,7 @@ pub fn cell<Q: Querier + 'static>(
     let world = World {
         map,
         shards,
+        exemplars: BTreeMap::new(),
         down: BTreeSet::new(),
         backlogs: Vec::new(),
         routers_down: false,

@@ -15,6 +15,8 @@ use tsdb::Db;
 use tsdb::disk::memory::Memory;
 
 use super::client::{Endpoint, samples};
+use super::frames::Frames;
+use super::fuzzing::read_answer;
 use super::merged::{Endpoints, merge};
 use super::{ReadQuery, answer, parse, stream};
 
@@ -303,9 +305,80 @@ proptest! {
         }
     }
 
+    /// What a server has is what its answers have, in either form and bit by bit.
     #[test]
-    fn no_answer_is_a_panic(bytes: Vec<u8>) {
-        let body = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
-        let _ = (samples(&body), samples(&bytes));
+    fn answers_read_back(bits in prop::collection::vec((any::<u64>(), any::<bool>()), 1..200), counts: [u8; 2]) {
+        let db = store(&[]);
+        let mut appender = db.appender();
+        let own = labels(&[("__name__", "a"), ("x", "\u{e4}")]);
+        let (floats, histograms) = (labels(&NAMED), own);
+        let histogram = |at: usize| model::IntHistogram {
+            schema: 3,
+            count: u64::from(counts[0]) + u64::from(counts[1]) + at as u64,
+            sum: f64::from_bits(bits[at].0),
+            zero_count: at as u64,
+            positive_spans: vec![model::Span { offset: -1, length: 2 }],
+            positive: counts.map(u64::from).to_vec(),
+            ..model::IntHistogram::default()
+        };
+        let (of_floats, of_histograms) =
+            (appender.series(&floats).unwrap(), appender.series(&histograms).unwrap());
+        let (mut wanted, mut wanted_histograms) = (Vec::new(), Vec::new());
+        for (at, (ts, (bits, is_histogram))) in (0..).map(|at| at * 15_000).zip(&bits).enumerate() {
+            if *is_histogram {
+                let value = histogram(at);
+                wanted_histograms.push((ts, value.sum.to_bits(), value.to_float().count));
+                appender.append_histogram(of_histograms, ts, &model::HistogramValue::Int(value)).unwrap();
+            } else {
+                wanted.push((ts, *bits));
+                appender.append(of_floats, ts, f64::from_bits(*bits)).unwrap();
+            }
+        }
+        appender.commit().unwrap();
+        let query = ReadQuery { range: TimeRange::ALL, matchers: named().to_vec() };
+        let (snapshot, none) = (db.snapshot(), Labels::empty());
+        let whole = samples(&answer(&snapshot, std::slice::from_ref(&query), &none, 0).unwrap()).unwrap();
+        let mut frames = Frames::default();
+        stream(&snapshot, &[query], &none, 100, &mut |piece| { frames.push(&piece); true }).unwrap();
+        let mut parts = Vec::new();
+        while let Some(more) = frames.take().unwrap() {
+            parts.extend(more);
+        }
+        prop_assert!(frames.is_at_end());
+        let (mut read, mut streamed) = (Samples::default(), Samples::default());
+        whole.iter().for_each(|series| series.decode(TimeRange::ALL, &mut read).unwrap());
+        parts.iter().for_each(|series| series.decode(TimeRange::ALL, &mut streamed).unwrap());
+        for found in [read, streamed] {
+            let floats: Vec<_> = found.ts.iter().zip(&found.values).map(|(ts, v)| (*ts, v.to_bits())).collect();
+            prop_assert_eq!(&floats, &wanted);
+            let histograms = found.histogram_ts.iter().zip(&found.histograms);
+            let histograms: Vec<_> =
+                histograms.map(|(ts, one)| (*ts, one.sum.to_bits(), one.count)).collect();
+            prop_assert_eq!(&histograms, &wanted_histograms);
+        }
+        prop_assert!(whole.iter().all(|series| series.labels == floats || series.labels == histograms));
+    }
+
+    /// Neither of nothing but noise, nor of an answer with some of it.
+    #[test]
+    fn no_answer_is_a_panic(noise: Vec<u8>, places: [prop::sample::Index; 4]) {
+        read_answer(&noise);
+        let many: Vec<i64> = (1..300).map(|at| at * 1_000).collect();
+        let db = store(&[(&NAMED, &many)]);
+        let queries = [ReadQuery { range: TimeRange::ALL, matchers: named().to_vec() }];
+        let snapshot = db.snapshot();
+        let whole = answer(&snapshot, &queries, &Labels::empty(), 0).unwrap();
+        let _ = samples(&noise);
+        let mut message = snap::raw::Decoder::new().decompress_vec(&whole).unwrap();
+        let mut streamed = Vec::new();
+        stream(&snapshot, &queries, &Labels::empty(), 1 << 20, &mut |piece| { streamed.extend(piece); true }).unwrap();
+        // The one frame's length takes two bytes, and its checksum four.
+        let mut framed = streamed.split_off(6);
+        for (place, byte) in places.iter().zip(&noise) {
+            *place.get_mut(&mut message) = *byte;
+            *place.get_mut(&mut framed) = *byte;
+        }
+        read_answer(&message);
+        read_answer(&framed);
     }
 }

@@ -148,6 +148,13 @@ impl SlotMap {
         self.next(self.shards.clone(), slots)
     }
 
+    /// The same map with a number above `epoch`, so that whoever knows that one takes it.
+    #[must_use]
+    pub fn above(mut self, epoch: u64) -> Self {
+        self.epoch = self.epoch.max(epoch.saturating_add(1));
+        self
+    }
+
     /// The same slots with these routers, and the shards at these addresses; a shard that is not listed stays where it
     /// is. Nothing if that is how it is already.
     ///

@@ -3,14 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
-use model::{FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
+use model::{Exemplar, FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
 use smallvec::SmallVec;
 
 use super::Inner;
 use super::logs::Written;
 use crate::chunk::{Sample, Value, layout};
 use crate::error::{AppendError, CommitError};
-use crate::head::exemplars::Exemplar;
 use crate::head::metadata::Metadata;
 use crate::head::series::Refusal;
 use crate::head::{SHARDS, SeriesRef, Shard, shard_of};

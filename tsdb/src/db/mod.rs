@@ -24,14 +24,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use model::{Labels, Matcher, TimeRange, Timestamp};
+use model::{Exemplar, Labels, Matcher, TimeRange, Timestamp};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::block::Block;
 use crate::disk::Disk;
 use crate::disk::real::Real;
 use crate::error::{CommitError, OpenError};
-use crate::head::exemplars::{Exemplar, Exemplars};
+use crate::head::exemplars::Exemplars;
 use crate::head::metadata::Metadata;
 use crate::head::{Head, SeriesRef};
 use crate::options::Options;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use hashbrown::HashMap;
-use model::{Labels, TimeRange, Timestamp};
+use model::{Exemplar, Labels, TimeRange, Timestamp};
 use parking_lot::Mutex;
 
 use super::late::WBL_DIR;
@@ -23,7 +23,7 @@ use crate::chunk::{Sample, Value};
 use crate::codec::Malformed;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::head::exemplars::{Exemplar, Exemplars};
+use crate::head::exemplars::Exemplars;
 use crate::head::late::Late;
 use crate::head::mapped::Found;
 use crate::head::metadata::AllMetadata;

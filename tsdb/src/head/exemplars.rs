@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-use model::{Labels, Matcher, TimeRange, Timestamp};
+use model::{Exemplar, Labels, Matcher, TimeRange};
 use parking_lot::RwLock;
 
 use crate::error::AppendError;
@@ -11,17 +11,6 @@ use crate::error::AppendError;
 /// Names and values of an exemplar's labels together have at most so many characters, as `OpenMetrics`
 /// demands.
 const LABEL_CHARS_MAX: usize = 128;
-
-/// An example of what was measured, typically with the identifier of a trace.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Exemplar {
-    /// What identifies the example.
-    pub labels: Labels,
-    /// When it was measured.
-    pub ts: Timestamp,
-    /// What was measured.
-    pub value: f64,
-}
 
 /// The ring. An entry costs about 64 bytes and the exemplar's labels; the labels of a series are shared
 /// by its entries.
