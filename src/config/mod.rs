@@ -13,6 +13,7 @@ mod remote_write;
 mod resolve;
 mod rule_files;
 mod scalars;
+pub(crate) mod sigv4;
 mod storage;
 
 use std::path::{Path, PathBuf};
