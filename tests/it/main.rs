@@ -41,3 +41,4 @@ mod signed;
 mod thanos;
 mod tidy;
 mod tools;
+mod top;
