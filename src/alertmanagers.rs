@@ -10,6 +10,7 @@ use scraper::{Client, Finder, Shutdown, relabel};
 
 use crate::config::AlertmanagerOptions;
 use crate::jobs::system_roots;
+use crate::sigv4::Signer;
 
 /// After a change further changes wait for so long, and come at once then.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -100,13 +101,23 @@ impl Alertmanagers {
 fn delivery(options: &AlertmanagerOptions) -> Arc<Delivery> {
     let client = Arc::new(Client::new(&options.http, system_roots()));
     let timeout = options.timeout;
+    // What is wrong with it is said at each attempt: alerts wait meanwhile.
+    let signer = options.sigv4.as_ref().map(|sigv4| Signer::new(sigv4).map_err(|error| format!("{error:#}")));
+    let signer = Arc::new(signer);
     let post = move |url: String, body: axum::body::Bytes| {
-        let client = Arc::clone(&client);
+        let (client, signer) = (Arc::clone(&client), Arc::clone(&signer));
         Box::pin(async move {
             let request = http::Request::post(&url)
                 .header(http::header::CONTENT_TYPE, "application/json")
-                .body(&body[..])
+                .body(body)
                 .map_err(|error| format!("{url:?}: {error}"))?;
+            let request = match &*signer {
+                None => request,
+                Some(Ok(signer)) => signer.sign(request).await?,
+                Some(Err(error)) => return Err(error.clone()),
+            };
+            let (parts, body) = request.into_parts();
+            let request = http::Request::from_parts(parts, &body[..]);
             let status = client.send(request, timeout).await?.status();
             if status.is_success() { Ok(()) } else { Err(format!("bad response status {status}")) }
         }) as Posting

@@ -14,6 +14,7 @@ mod place;
 mod roles;
 mod samples;
 mod senders;
+mod sigv4;
 mod terminal;
 #[cfg(feature = "thanos")]
 mod thanos;

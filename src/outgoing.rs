@@ -8,6 +8,7 @@ use remote::send::{MetadataOptions, MetadataSource};
 
 use crate::config::{RemoteReadOptions, RemoteWriteOptions};
 use crate::jobs::system_roots;
+use crate::sigv4::Signer;
 
 /// Headers of a section.
 fn headers(pairs: &[(String, String)]) -> anyhow::Result<HeaderMap> {
@@ -37,11 +38,15 @@ pub(crate) fn destination(
     let relabels = !options.relabel.is_empty();
     let file: String =
         options.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let mut transport = scraper::transport(&options.http, system_roots());
+    if let Some(sigv4) = &options.sigv4 {
+        transport = crate::sigv4::carry(transport, Signer::new(sigv4).with_context(context)?);
+    }
     Ok(remote::send::Destination {
         name: options.name.clone(),
         url: options.url.clone(),
         protocol: options.protocol,
-        transport: scraper::transport(&options.http, system_roots()),
+        transport,
         headers: headers(&options.headers).with_context(context)?,
         timeout: options.timeout,
         external_labels: external_labels.clone(),

@@ -1,7 +1,7 @@
 //! The thread that looks after the store, and the signals that the process answers to.
 
-use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use remote::receive::Receiver;
@@ -20,10 +20,36 @@ pub(crate) struct Maintenance {
     thread: std::thread::JoinHandle<()>,
 }
 
+/// Tells whether a thread that has begun goes on. It says nothing of how fast: a slow disk is no reason to start anew.
+#[derive(Clone, Default)]
+pub(crate) struct Pulse(Arc<OnceLock<Weak<()>>>);
+
+impl Pulse {
+    /// Whether it has begun and ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.get().is_some_and(|thread| thread.strong_count() == 0)
+    }
+
+    /// What the thread holds until its end.
+    fn begin(&self) -> Arc<()> {
+        let held = Arc::new(());
+        // A second thread would not be watched; there is one.
+        let _ = self.0.set(Arc::downgrade(&held));
+        held
+    }
+}
+
 impl Maintenance {
-    pub(crate) fn start(db: Arc<Db>, receiver: Option<Arc<Receiver>>, senders: Arc<Senders>) -> Self {
+    pub(crate) fn start(
+        db: Arc<Db>,
+        receiver: Option<Arc<Receiver>>,
+        senders: Arc<Senders>,
+        pulse: &Pulse,
+    ) -> Self {
         let (stop, stopped) = std::sync::mpsc::channel();
+        let held = pulse.begin();
         let thread = std::thread::spawn(move || {
+            let _held = held;
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(MAINTENANCE_INTERVAL) {
                 db.keep_log_from(senders.done());
                 match db.maintain(now()) {
@@ -80,5 +106,26 @@ impl Signals {
     /// Waits for a signal that ends the process.
     pub(crate) async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pulse;
+
+    #[test]
+    fn a_thread_that_breaks_is_known_to_have_ended_and_one_that_has_not_begun_is_not() {
+        let pulse = Pulse::default();
+        assert!(!pulse.has_ended());
+        let held = pulse.begin();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _held = held;
+            wait.recv().unwrap();
+        });
+        assert!(!pulse.has_ended());
+        drop(go_on);
+        assert!(thread.join().is_err(), "it broke");
+        assert!(pulse.has_ended());
     }
 }

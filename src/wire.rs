@@ -26,7 +26,7 @@ use crate::samples::Samples;
 use crate::senders::Senders;
 use crate::terminal::{Greeting, ProgressLine};
 use crate::thanos::Thanos;
-use crate::upkeep::{Asked, Maintenance, Signals};
+use crate::upkeep::{Asked, Maintenance, Pulse, Signals};
 use crate::web::{self, serve};
 
 /// How long an API server may take to answer when we look whether it is there.
@@ -161,7 +161,8 @@ async fn start(
     let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
-    servers.extend(apis.listen(&cli.kubernetes_api, &stop).await?);
+    let pulse = Pulse::default();
+    servers.extend(apis.listen(&cli.kubernetes_api, &pulse, &stop).await?);
 
     let opening = open_store(cli, &loaded.storage, &state);
     let Some(db) = unless_stopped(&mut signals, opening).await?.map(Arc::new) else { return Ok(()) };
@@ -175,7 +176,7 @@ async fn start(
     let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
     servers.extend(store_api);
     let senders = start_senders(cli, &loaded, &db)?;
-    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders));
+    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders), &pulse);
     let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);

@@ -54,7 +54,7 @@ use futures::future::BoxFuture;
 use k8s::ResourceKind;
 use model::{Matcher, Querier, Timestamp};
 
-pub use access::{Gatekeeper, PeerCertificates, Trust};
+pub use access::{Gatekeeper, PeerCertificates, Reviewer, Trust};
 pub use adapter::Adapter;
 pub use health::{Check, Health};
 use pod_list::LabelTexts;

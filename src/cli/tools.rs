@@ -488,7 +488,7 @@ pub(crate) enum Push {
         timeout: String,
         /// The message to send.
         #[arg(long = "protobuf_message", value_name = "NAME", default_value = "prometheus.WriteRequest",
-            value_parser = ["prometheus.WriteRequest"])]
+            value_parser = ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"])]
         message: String,
         /// The receiver's path, if the URL has none.
         #[arg(long = "remote-write.path", value_name = "PATH", default_value = "/api/v1/write")]

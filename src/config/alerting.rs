@@ -9,9 +9,13 @@ use scraper::relabel::Rule;
 use super::file::{Alerting, Alertmanager};
 use super::resolve::{Fault, fault, refuse, relabel as relabel_rules, targets};
 use super::scalars::Scheme;
+use super::sigv4::SigV4Options;
 
 /// What is below an Alertmanager's address.
 const PATH: &str = "api/v2/alerts";
+
+/// The ways to say who asks.
+const AUTH_KEYS: &str = "basic_auth, authorization, oauth2, & sigv4";
 
 /// One of `alerting.alertmanagers`: Alertmanagers that are found and reached alike.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +25,8 @@ pub(crate) struct AlertmanagerOptions {
     pub(crate) path: String,
     pub(crate) timeout: Duration,
     pub(crate) http: HttpOptions,
+    /// How requests are signed.
+    pub(crate) sigv4: Option<SigV4Options>,
     pub(crate) targets: Vec<TargetGroup>,
     pub(crate) discoveries: Vec<Discovery>,
     /// Applied to what is found.
@@ -51,11 +57,13 @@ pub(super) fn resolve(alerting: Option<&Alerting>, folder: &Path) -> Result<Vec<
         alert_relabel.extend(relabel_rules(&config.alert_relabel_configs, empty, NameScheme::Utf8)?);
         let timeout = config.timeout.map_or(10_000, |timeout| timeout.0).unsigned_abs();
         let prefix = config.path_prefix.trim_matches('/');
+        let (http, sigv4) = config.http().signed(config.sigv4.as_ref(), AUTH_KEYS, (folder, at))?;
         Ok(AlertmanagerOptions {
             scheme: config.scheme.map_or(scraper::config::Scheme::Http, |Scheme(scheme)| scheme),
             path: if prefix.is_empty() { format!("/{PATH}") } else { format!("/{prefix}/{PATH}") },
             timeout: Duration::from_millis(timeout),
-            http: config.http().options(folder, at)?,
+            http,
+            sigv4,
             targets: targets(&config.static_configs)?,
             discoveries: config.discoveries().resolve(folder)?,
             relabel,

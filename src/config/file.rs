@@ -11,6 +11,7 @@ use super::http::{Authorization, BasicAuth, Header, HttpClient, OAuth2, Tls, htt
 use super::remote_read::RemoteRead;
 use super::remote_write::RemoteWrite;
 use super::scalars::{Duration, NameScheme, Protocol, Scheme, Size};
+use super::sigv4::SigV4;
 use super::storage::{Otlp, Storage};
 
 /// A section that Pyrometer knows but does not carry. Its content is not looked at.
@@ -198,8 +199,9 @@ refused! {
         lightsail_sd_configs, linode_sd_configs, marathon_sd_configs, nerve_sd_configs, nomad_sd_configs,
         oci_sd_configs, openstack_sd_configs, outscale_sd_configs, ovhcloud_sd_configs, puppetdb_sd_configs,
         scaleway_sd_configs, serverset_sd_configs, stackit_sd_configs, triton_sd_configs, uyuni_sd_configs,
-        vultr_sd_configs, sigv4,
+        vultr_sd_configs,
     } plus http {
+        sigv4: Option<Spanned<SigV4>>,
         timeout: Option<Duration>,
         relabel_configs: Vec<Option<Spanned<Relabel>>>,
         alert_relabel_configs: Vec<Option<Spanned<Relabel>>>,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use super::resolve::{Fault, fault};
+use super::sigv4::{SigV4, SigV4Options};
 
 /// The grant of a statement that the client signs.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -249,6 +250,20 @@ impl HttpClient {
                 connect_header: self.proxy_connect_header.as_ref(),
             })?,
         })
+    }
+
+    /// The options, with those of a section that says how requests are signed; `keys` names all ways to say who asks. A
+    /// signature is for one server, so what is signed follows no redirection.
+    pub(crate) fn signed(
+        &self,
+        section: Option<&Spanned<SigV4>>,
+        keys: &str,
+        (folder, at): (&Path, Location),
+    ) -> Result<(HttpOptions, Option<SigV4Options>), Fault> {
+        let options = self.options(folder, at)?;
+        let sigv4 = super::sigv4::resolve(section, options.auth != Auth::None, keys)?;
+        let follow_redirects = options.follow_redirects && sigv4.is_none();
+        Ok((HttpOptions { follow_redirects, ..options }, sigv4))
     }
 
     /// A user given by keys of another section.

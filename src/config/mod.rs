@@ -13,6 +13,7 @@ mod remote_write;
 mod resolve;
 mod rule_files;
 mod scalars;
+pub(crate) mod sigv4;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -257,13 +258,20 @@ fn first_line(message: &str) -> String {
 /// Of a long list of keys that would be known, those most like the one that is not.
 fn nearest(line: &str) -> String {
     const SHOWN: usize = 3;
+    // A letter more or less, or two in the wrong order.
+    const LIKE_ENOUGH: f64 = 0.95;
     let whole = || line.to_owned();
     let Some((head, list)) = line.split_once(", expected one of ") else { return whole() };
     let mut keys: Vec<&str> = list.split(", ").map(|key| key.trim_matches('`')).collect();
     let Some(unknown) = head.split('`').nth(1).filter(|_| keys.len() > 2 * SHOWN) else { return whole() };
     let likeness = |key: &str| strsim::jaro_winkler(key, unknown);
     keys.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
-    format!("{head}; the nearest known ones are {}", keys[..SHOWN].join(", "))
+    let meant: Vec<&str> =
+        keys[..SHOWN].iter().copied().filter(|key| likeness(key) >= LIKE_ENOUGH).collect();
+    match meant.is_empty() {
+        true => format!("{head}; the nearest known ones are {}", keys[..SHOWN].join(", ")),
+        false => format!("{head}; did you mean {}?", meant.join(" or ")),
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ use super::file::Relabel;
 use super::http::with_http;
 use super::resolve::{Fault, fault, relabel};
 use super::scalars::Duration;
+use super::sigv4::{SigV4, SigV4Options};
+
+/// The ways to say who sends.
+const AUTH_KEYS: &str = "basic_auth, authorization, oauth2, sigv4, azuread or google_iam";
 
 with_http! {
     /// One of `remote_write`
@@ -31,7 +35,7 @@ with_http! {
         protobuf_message: Option<Spanned<String>>,
         queue_config: Queue,
         metadata_config: Metadata,
-        sigv4: Option<Spanned<serde_json::Value>>,
+        sigv4: Option<Spanned<SigV4>>,
         azuread: Option<Spanned<serde_json::Value>>,
         google_iam: Option<Spanned<serde_json::Value>>,
     }
@@ -81,6 +85,8 @@ pub(crate) struct RemoteWriteOptions {
     pub(crate) metadata: Option<MetadataTimes>,
     pub(crate) queue: QueueOptions,
     pub(crate) http: HttpOptions,
+    /// How requests are signed.
+    pub(crate) sigv4: Option<SigV4Options>,
 }
 
 /// All destinations of a file; paths are relative to `folder`.
@@ -112,9 +118,7 @@ impl RemoteWrite {
             return fault(at, "url for remote_write is empty");
         };
         check_url("remote_write", &url, at)?;
-        for (key, section) in
-            [("sigv4", &self.sigv4), ("azuread", &self.azuread), ("google_iam", &self.google_iam)]
-        {
+        for (key, section) in [("azuread", &self.azuread), ("google_iam", &self.google_iam)] {
             if let Some(section) = section {
                 return fault(section.referenced, format!("remote_write.{key} is not supported"));
             }
@@ -134,7 +138,7 @@ impl RemoteWrite {
         };
         let mut client = self.http();
         client.enable_http2 = Some(self.enable_http2.unwrap_or(false));
-        let http = client.options(folder, at)?;
+        let (http, sigv4) = client.signed(self.sigv4.as_ref(), AUTH_KEYS, (folder, at))?;
         check_headers(&self.headers, at)?;
         let empty = "empty or null relabeling rule in remote write config";
         Ok(RemoteWriteOptions {
@@ -150,6 +154,7 @@ impl RemoteWrite {
             metadata: self.metadata_config.resolve()?,
             queue: self.queue_config.resolve()?,
             http,
+            sigv4,
             url,
         })
     }

@@ -338,9 +338,20 @@ fn verdicts_agree_with_prometheus() {
 
 #[test]
 fn an_unknown_key_is_answered_with_the_nearest_known_ones() {
-    let error =
-        parse(Path::new("p.yml"), "scrape_configs:\n- job_name: a\n  scrape_intervall: 5s\n").unwrap_err();
-    let text = error.to_string();
-    assert!(text.starts_with("p.yml:3:3: unknown field `scrape_intervall`; the nearest"), "{text}");
-    assert!(text.contains("scrape_interval,") && text.len() < 160, "{text}");
+    let why = |key: &str| {
+        let text = format!("scrape_configs:\n- job_name: a\n  {key}: 5s\n");
+        parse(Path::new("p.yml"), &text, rules::Unknown::Refused).unwrap_err().to_string()
+    };
+    for (key, known) in [
+        ("scrape_intervall", "scrape_interval"),
+        ("metric_path", "metrics_path"),
+        ("honour_labels", "honor_labels"),
+        ("kubernetes_sd_config", "kubernetes_sd_configs"),
+    ] {
+        let expected = format!("p.yml:3:3: unknown field `{key}`; did you mean {known}");
+        assert!(why(key).starts_with(&expected), "{}", why(key));
+        assert!(why(key).len() < expected.len() + 40, "{}", why(key));
+    }
+    let text = why("foo");
+    assert!(text.starts_with("p.yml:3:3: unknown field `foo`; the nearest known ones are "), "{text}");
 }

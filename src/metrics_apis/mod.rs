@@ -20,6 +20,7 @@ use crate::cli::{Cli, KubernetesApi};
 use crate::jobs::{LocalMachine, is_inside};
 use crate::samples::Samples;
 use crate::tools::adapter_rules;
+use crate::upkeep::Pulse;
 use crate::web;
 pub(crate) use certificate::Certificate;
 use certificate::Origin;
@@ -94,6 +95,7 @@ impl MetricsApis {
     pub(crate) async fn listen(
         self: &Arc<Self>,
         flags: &KubernetesApi,
+        pulse: &Pulse,
         stop: &Shutdown,
     ) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
         let given = flags.secure_listen.as_deref();
@@ -116,7 +118,8 @@ impl MetricsApis {
         tokio::spawn(follow_kinds(client, Arc::clone(&self.adapter), stop.clone()));
         let source: Arc<dyn Source> = Arc::<Cluster>::clone(&cluster);
         let state = State::new(source).with_adapter(Arc::clone(&self.adapter));
-        let health = health(&cluster, &keeper, &state, stop);
+        let mut health = health(&cluster, &keeper, &state, stop);
+        health.live.push(("store-upkeep", upkeep(pulse, stop)));
         let router = metrics_api::secured(state, &health, keeper);
         let limits = web::Limits::new(CONNECTIONS_MAX, READ_TIMEOUT);
         Ok(Some(tokio::spawn(web::serve_delegated(listener, router, certificate, limits, stop.clone()))))
@@ -192,6 +195,15 @@ async fn follow_kinds(client: Client, adapter: Arc<Adapter>, stop: Shutdown) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// The store's upkeep must go on until the process ends. Without it nothing is written to blocks or dropped, ever again.
+fn upkeep(pulse: &Pulse, stop: &Shutdown) -> metrics_api::Check {
+    let (pulse, stop) = (pulse.clone(), stop.clone());
+    Arc::new(move || match pulse.has_ended() && !stop.is_cancelled() {
+        true => Err("the thread that looks after the store has ended".to_owned()),
+        false => Ok(()),
+    })
 }
 
 fn health(cluster: &Arc<Cluster>, keeper: &Arc<Gatekeeper>, state: &State, stop: &Shutdown) -> Health {

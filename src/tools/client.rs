@@ -1,7 +1,5 @@
 //! Asking a server over HTTP.
 
-use std::io::Read as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -46,7 +44,7 @@ impl Connection {
     }
 
     /// The answer of a path below the server's URL, whatever its status.
-    fn send(
+    pub(super) fn send(
         &self,
         (method, path): (Method, &str),
         headers: &[(HeaderName, &str)],
@@ -60,6 +58,11 @@ impl Connection {
             request.headers_mut().insert(name, HeaderValue::from_str(value)?);
         }
         self.runtime.block_on(self.http.send(request, patience)).map_err(anyhow::Error::msg)
+    }
+
+    /// Whether the server's URL has a path.
+    pub(super) fn has_path(&self) -> bool {
+        self.url.splitn(4, '/').nth(3).is_some()
     }
 
     /// Status and text of a path below the server's URL.
@@ -104,7 +107,7 @@ impl Connection {
 }
 
 /// The text of an answer; what is no text of it is replaced.
-fn text(answer: Response<Vec<u8>>) -> String {
+pub(super) fn text(answer: Response<Vec<u8>>) -> String {
     String::from_utf8_lossy(&answer.into_body()).into_owned()
 }
 
@@ -114,13 +117,13 @@ pub(crate) fn escape(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// `NAME=VALUE` texts, taken apart.
+/// `NAME=VALUE` or `NAME:VALUE` texts, taken apart.
 pub(crate) fn pairs(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     texts
         .iter()
         .map(|text| {
             let (name, value) =
-                text.split_once('=').with_context(|| format!("{text:?} is not NAME=VALUE"))?;
+                text.split_once(['=', ':']).with_context(|| format!("{text:?} is not NAME=VALUE"))?;
             Ok((name.to_owned(), value.trim_matches('"').to_owned()))
         })
         .collect()
@@ -145,60 +148,6 @@ pub(crate) fn print_paths(url: &str, paths: &[&str]) -> anyhow::Result<()> {
             say!("== {path}");
         }
         say!("{}", text.trim_end());
-    }
-    Ok(())
-}
-
-/// What to send where, and how.
-pub(crate) struct Pushed<'a> {
-    pub(crate) client: &'a Client,
-    pub(crate) url: &'a str,
-    /// Below the URL.
-    pub(crate) path: &'a str,
-    pub(crate) files: &'a [PathBuf],
-    pub(crate) labels: &'a [(String, String)],
-    pub(crate) timeout_ms: i64,
-}
-
-/// Sends pages of metrics by remote write, all samples with the time of now unless they have one.
-pub(crate) fn push(pushed: &Pushed<'_>) -> anyhow::Result<()> {
-    let connection = Connection::new(pushed.url, pushed.client)?;
-    let mut pages = Vec::new();
-    if pushed.files.is_empty() {
-        let mut page = Vec::new();
-        std::io::stdin().read_to_end(&mut page)?;
-        pages.push(("standard input".to_owned(), page));
-    }
-    for path in pushed.files {
-        pages.push((
-            path.display().to_string(),
-            std::fs::read(path).with_context(|| path.display().to_string())?,
-        ));
-    }
-    // A URL with a path is that of the receiver.
-    let has_path = connection.url.splitn(4, '/').nth(3).is_some();
-    let path = if has_path { "" } else { pushed.path };
-    let headers = [
-        (header::CONTENT_TYPE, "application/x-protobuf"),
-        (header::CONTENT_ENCODING, "snappy"),
-        (HeaderName::from_static("x-prometheus-remote-write-version"), "0.1.0"),
-    ];
-    for (name, page) in pages {
-        let samples = super::import::page(&page).with_context(|| name.clone())?;
-        let now = crate::wire::now();
-        let series = samples.into_iter().map(|(series, ts, value)| {
-            let mut builder = series.to_builder();
-            pushed.labels.iter().for_each(|(name, value)| {
-                builder.set(name, value);
-            });
-            (builder.build(), ts.unwrap_or(now), value)
-        });
-        let body = remote::send::request(series);
-        let patience = Duration::from_millis(pushed.timeout_ms.unsigned_abs());
-        let answer = connection.send((Method::POST, path), &headers, &body, patience)?;
-        let status = answer.status();
-        ensure!(status.is_success(), "{name}: {status}: {}", text(answer).trim_end());
-        say!("  SUCCESS: metric file {name} pushed to remote write.");
     }
     Ok(())
 }

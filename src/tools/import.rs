@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use model::Labels;
-use scraper::exposition::{Event, Format, ParseOptions, Parser, series_labels};
+use scraper::exposition::{
+    Event, Format, MetricType, ParseOptions, Parser, Sample, series_labels, unescape_help,
+};
 use tsdb::{Db, Options};
 
 use super::client::Connection;
@@ -20,16 +22,72 @@ use crate::terminal::ProgressBar;
 /// The time that one block covers.
 const BLOCK_MS: i64 = 2 * 3_600_000;
 
-/// The samples of a page: series, time if it says, value.
-pub(super) fn page(body: &[u8]) -> anyhow::Result<Vec<(Labels, Option<i64>, f64)>> {
-    let mut samples = Vec::new();
+/// What a page says.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) samples: Vec<PageSample>,
+    pub(super) families: BTreeMap<String, Family>,
+}
+
+/// A sample of it.
+#[derive(Debug)]
+pub(super) struct PageSample {
+    pub(super) series: Labels,
+    /// The family that it stands below; empty if none.
+    pub(super) family: String,
+    /// If the page says.
+    pub(super) ts: Option<i64>,
+    pub(super) value: f64,
+}
+
+/// What a page says of a family.
+#[derive(Debug, Default)]
+pub(super) struct Family {
+    pub(super) kind: MetricType,
+    pub(super) help: String,
+    pub(super) unit: String,
+}
+
+/// Reads a page, as OpenMetrics if it ends like that.
+pub(super) fn page(body: &[u8]) -> anyhow::Result<Page> {
+    /// What the name of a family's series may have behind that of the family.
+    const SUFFIXES: [&str; 8] = ["", "_total", "_sum", "_count", "_bucket", "_created", "_info", "_gsum"];
     let format =
         if body.trim_ascii_end().ends_with(b"# EOF") { Format::OpenMetrics100 } else { Format::Text100 };
-    each(body, format, |labels, ts, value| {
-        samples.push((labels, ts, value));
-        Ok(())
-    })?;
-    Ok(samples)
+    let (mut page, mut current) = (Page::default(), String::new());
+    let mut parser = Parser::new(body, format, ParseOptions::default());
+    while let Some(event) = parser.next(&mut |_| None)? {
+        match event {
+            Event::Sample(sample) => {
+                let series = labels_of(&sample)?;
+                let rest = series.get("__name__").and_then(|name| name.strip_prefix(current.as_str()));
+                let is_below = rest.is_some_and(|rest| SUFFIXES.contains(&rest));
+                let family = if is_below { current.clone() } else { String::new() };
+                page.samples.push(PageSample { series, family, ts: sample.ts, value: sample.value });
+            }
+            Event::Type { family, metric_type } => {
+                current = family.into_owned();
+                page.families.entry(current.clone()).or_default().kind = metric_type;
+            }
+            Event::Help { family, help } => {
+                current = family.into_owned();
+                page.families.entry(current.clone()).or_default().help =
+                    unescape_help(help, format).into_owned();
+            }
+            Event::Unit { family, unit } => {
+                current = family.into_owned();
+                page.families.entry(current.clone()).or_default().unit = unit.to_owned();
+            }
+            _ => {}
+        }
+    }
+    Ok(page)
+}
+
+fn labels_of(sample: &Sample<'_>) -> anyhow::Result<Labels> {
+    let mut pairs = Vec::new();
+    series_labels(sample.series, sample.metric_type, &mut pairs)?;
+    Ok(Labels::from_pairs(pairs))
 }
 
 fn each(
@@ -40,9 +98,7 @@ fn each(
     let mut parser = Parser::new(body, format, ParseOptions::default());
     while let Some(event) = parser.next(&mut |_| None)? {
         let Event::Sample(sample) = event else { continue };
-        let mut pairs = Vec::new();
-        series_labels(sample.series, sample.metric_type, &mut pairs)?;
-        visit(Labels::from_pairs(pairs), sample.ts, sample.value)?;
+        visit(labels_of(&sample)?, sample.ts, sample.value)?;
     }
     Ok(())
 }

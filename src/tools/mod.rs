@@ -17,6 +17,7 @@ mod dump;
 mod expressions;
 mod import;
 mod lint;
+mod push;
 mod query;
 mod service_discovery;
 mod span;
@@ -32,6 +33,7 @@ use crate::cli::tools::{
 };
 use rules::Unknown;
 
+pub(crate) use client::escape;
 pub(crate) use span::parse_time;
 
 /// Parts of the language that flags switch on.
@@ -100,14 +102,16 @@ fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
             client::print_paths(&server, &paths)?;
         }
         Command::Push(PushCommand { client, what }) => {
-            let Push::Metrics { labels, timeout, message: _, path, url, files } = what;
-            client::push(&client::Pushed {
+            let Push::Metrics { labels, timeout, message, path, url, files } = what;
+            push::push(&push::Pushed {
                 client: &client,
                 url: &url,
                 path: &path,
                 files: &files,
                 labels: &client::pairs(&labels)?,
                 timeout_ms: span::parse_duration_ms(&timeout)?,
+                protocol: remote::receive::Protocol::of_message(&message)
+                    .unwrap_or(remote::receive::Protocol::V1),
             })?;
         }
         Command::AdapterRules(AdapterRules::Try(options)) => adapter_rules::try_rules(&options)?,

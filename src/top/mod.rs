@@ -85,15 +85,27 @@ pub(crate) fn run(top: &Top) -> anyhow::Result<()> {
     if !once && !is_dumb {
         return screen::run(&source, &question, (top.sort_by, &top.filter), every);
     }
+    let mut looks = 0_u64;
     loop {
-        let mut rows = rows::filtered(source.rows(&question)?, &top.filter);
-        rows::sort(&mut rows, top.sort_by, false);
-        let written = std::io::stdout().write_all(plain::text(&rows, top.kind, top.output).as_bytes());
+        let text = source.rows(&question).map(|found| {
+            let mut rows = rows::filtered(found, &top.filter);
+            rows::sort(&mut rows, top.sort_by, false);
+            plain::text(&rows, top.kind, top.output)
+        });
+        let written = match text {
+            Ok(text) => {
+                let gap = if looks > 0 { "\n" } else { "" };
+                looks += 1;
+                write!(std::io::stdout(), "{gap}{text}").and_then(|()| std::io::stdout().flush())
+            }
+            // As on a screen: who has been seen once may come back.
+            Err(error) if looks > 0 => writeln!(std::io::stderr(), "{error:#}"),
+            Err(error) => return Err(error),
+        };
         // Whoever reads no further has seen enough.
         if once || written.is_err() {
             return Ok(());
         }
         std::thread::sleep(every);
-        println!();
     }
 }

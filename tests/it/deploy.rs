@@ -350,21 +350,120 @@ fn may(objects: &[Value], account: &str, verb: &str, resource: &str) -> bool {
 
 #[test]
 fn the_parts_of_the_sharded_cell_find_each_other() {
+    if installed("kubectl") {
+        let objects = kustomize("kustomize/sharded");
+        check(&objects);
+        cell(&objects);
+    }
+    let objects = chart(&[("/cell/enabled", json!(true))]);
+    check(&objects);
+    cell(&objects);
+}
+
+#[test]
+fn the_charts_cell_is_that_of_the_kustomization() {
     if !installed("kubectl") {
         return;
     }
-    let objects = kustomize("kustomize/sharded");
-    check(&objects);
-    // The slot map is made of the pods behind two services, which give them names that stay.
-    let (shard, router) = (
-        named(&objects, "StatefulSet", "pyrometer-shard"),
-        named(&objects, "StatefulSet", "pyrometer-router"),
+    let without = kinds(&chart(&[]));
+    assert!(!without.iter().any(|(_, name)| name.contains("shard")), "{without:?}");
+    let all = chart(&[("/cell/enabled", json!(true))]);
+    let ours: BTreeSet<_> = kinds(&all).difference(&without).cloned().collect();
+    let sharded = kustomize("kustomize/sharded");
+    let named_plainly = |(kind, name): (String, String)| match kind.as_str() {
+        "Namespace" => None,
+        // Its name ends with a hash.
+        "ConfigMap" => Some((kind, "pyrometer-cell".to_owned())),
+        _ => Some((kind, name)),
+    };
+    assert_eq!(ours, kinds(&sharded).into_iter().filter_map(named_plainly).collect());
+    for (kind, name) in &ours {
+        let find = |all| -> &Value { named(all, kind, name) };
+        match kind.as_str() {
+            "Role" | "ClusterRole" => assert_eq!(find(&all)["rules"], find(&sharded)["rules"], "{name}"),
+            "StatefulSet" | "Deployment" => {
+                let container = |all| find(all).pointer("/spec/template/spec/containers/0").unwrap();
+                let (ours, theirs) = (container(&all), container(&sharded));
+                let arguments = |of: &Value| of["args"].to_string().replace("pyrometer-cell/", "pyrometer/");
+                assert_eq!(arguments(ours), arguments(theirs), "{name}");
+                for key in ["resources", "ports", "env", "volumeMounts", "livenessProbe", "startupProbe"] {
+                    assert_eq!(ours[key], theirs[key], "{name} {key}");
+                }
+                let spec = |of: &Value, path: &str| of.pointer(path).cloned();
+                let claim = "/spec/volumeClaimTemplates/0/spec";
+                for path in ["/spec/replicas", claim, "/spec/template/spec/securityContext"] {
+                    assert_eq!(spec(find(&all), path), spec(find(&sharded), path), "{name} {path}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_value_of_the_charts_cell_arrives() {
+    let all = chart(&[
+        ("/cell/enabled", json!(true)),
+        ("/cell/name", json!("east: 1")),
+        ("/cell/replication", json!(3)),
+        ("/cell/shards/replicas", json!(5)),
+        ("/cell/shards/storage", json!("1Ti")),
+        ("/cell/shards/resources", json!({"limits": {"memory": "9Gi"}})),
+        ("/cell/routers/replicas", json!(4)),
+        ("/cell/routers/spool", json!("80GB")),
+        ("/cell/routers/storage", json!("100Gi")),
+        ("/cell/queriers/replicas", json!(6)),
+        ("/cell/agents/enabled", json!(false)),
+        ("/retention/time", json!("30d")),
+        ("/retention/size", json!("45GB")),
+        ("/persistence/storageClass", json!("fast")),
+        ("/tolerations", json!([{"operator": "Exists"}])),
+        ("/podDisruptionBudget/enabled", json!(false)),
+    ]);
+    check(&all);
+    let (shard, router) =
+        (named(&all, "StatefulSet", "pyrometer-shard"), named(&all, "StatefulSet", "pyrometer-router"));
+    for (set, name, value) in [
+        (router, "--cluster.replication", "3"),
+        (router, "--cluster.shards-min", "5"),
+        (router, "--router.spool-size", "80GB"),
+        (shard, "--storage.tsdb.retention.time", "30d"),
+        (shard, "--storage.tsdb.retention.size", "45GB"),
+    ] {
+        assert_eq!(flag(set, name), value);
+    }
+    let querier = named(&all, "Deployment", "pyrometer-querier");
+    let replicas = [shard, router, querier].map(|set| set["spec"]["replicas"].as_u64().unwrap());
+    assert_eq!(replicas, [5, 4, 6]);
+    for (set, storage) in [(shard, "1Ti"), (router, "100Gi")] {
+        let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
+        assert_eq!(claim["storageClassName"], "fast");
+        assert_eq!(claim["resources"]["requests"]["storage"], storage);
+        assert_eq!(set["spec"]["template"]["spec"]["tolerations"][0]["operator"], "Exists");
+    }
+    assert_eq!(shard["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"], "9Gi");
+    let config: Value =
+        serde_saphyr::from_str(text(named(&all, "ConfigMap", "pyrometer-cell"), "/data/shard.yml")).unwrap();
+    assert_eq!(config["global"]["external_labels"]["cell"], "east: 1");
+    let kinds = kinds(&all);
+    let has = |kind: &str, name: &str| kinds.contains(&(kind.to_owned(), name.to_owned()));
+    assert!(!has("StatefulSet", "pyrometer-agent") && !has("NetworkPolicy", "pyrometer-agent"));
+    assert!(
+        has("NetworkPolicy", "pyrometer-shard")
+            && !kinds.iter().any(|(kind, _)| kind == "PodDisruptionBudget")
     );
-    let querier = named(&objects, "Deployment", "pyrometer-querier");
+}
+
+/// What must hold of a sharded cell.
+fn cell(objects: &[Value]) {
+    // The slot map is made of the pods behind two services, which give them names that stay.
+    let (shard, router) =
+        (named(objects, "StatefulSet", "pyrometer-shard"), named(objects, "StatefulSet", "pyrometer-router"));
+    let querier = named(objects, "Deployment", "pyrometer-querier");
     for (set, flag_name) in [(shard, "--cluster.shard-service"), (router, "--cluster.router-service")] {
         let service = flag(router, flag_name);
         assert_eq!(text(set, "/spec/serviceName"), service);
-        let behind = named(&objects, "Service", service);
+        let behind = named(objects, "Service", service);
         assert_eq!(
             (&behind["spec"]["clusterIP"], &behind["spec"]["ports"][0]["name"]),
             (&json!("None"), &json!("http"))
@@ -385,9 +484,9 @@ fn the_parts_of_the_sharded_cell_find_each_other() {
         ("pyrometer-router", "watch", "endpointslices"),
         ("pyrometer-querier", "watch", "configmaps"),
     ] {
-        assert!(may(&objects, account, verb, resource), "{account} {verb} {resource}");
+        assert!(may(objects, account, verb, resource), "{account} {verb} {resource}");
     }
-    assert!(!may(&objects, "pyrometer-querier", "update", "configmaps"));
+    assert!(!may(objects, "pyrometer-querier", "update", "configmaps"));
     let dir = tempfile::tempdir().unwrap();
     // Configurations can be used, and the shards' labels differ from pod to pod.
     let is_ours = |object: &&Value| {
@@ -407,11 +506,11 @@ fn the_parts_of_the_sharded_cell_find_each_other() {
         (&json!("POD_NAME"), "metadata.name")
     );
     // The agent writes to where routers are.
-    let writers = named(&objects, "Service", "pyrometer-router");
+    let writers = named(objects, "Service", "pyrometer-router");
     let url = format!("http://pyrometer-router:{}/api/v1/write", writers["spec"]["ports"][0]["port"]);
     assert!(files["agent.yml"].as_str().unwrap().contains(&url));
     for set in ["pyrometer-shard", "pyrometer-router", "pyrometer-querier"] {
-        named(&objects, "PodDisruptionBudget", set);
-        named(&objects, "NetworkPolicy", set);
+        named(objects, "PodDisruptionBudget", set);
+        named(objects, "NetworkPolicy", set);
     }
 }

@@ -130,3 +130,27 @@ fn a_client_that_has_been_answered_goes_on_with_its_connection() {
         std::mem::forget(stream);
     }
 }
+
+#[test]
+fn silent_clients_of_the_secure_listener_keep_nobody_from_being_answered() {
+    let cluster = crate::cluster::Cluster::start();
+    let pyrometer = cluster.pyrometer("p", &[]);
+    pyrometer.wait_until_ready();
+    let address = pyrometer.url.trim_start_matches("https://").to_owned();
+    allow_files(4_000);
+    // More than there are places for: no greeting of TLS, or half of one.
+    let mut streams = Vec::new();
+    for number in 0..700 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01");
+        }
+        streams.push(stream);
+        if number % 100 == 99 {
+            assert_eq!(pyrometer.ask(None, "/livez", &[]).0, 200, "beside {number}");
+        }
+    }
+    assert!(!is_open(&mut streams[0]), "who came first has made room");
+    assert_eq!(pyrometer.get("/apis/metrics.k8s.io/v1beta1/nodes").0, 200);
+    cluster.stop();
+}

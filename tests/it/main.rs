@@ -37,6 +37,8 @@ mod rule_corpus;
 mod rules;
 mod secured;
 mod shards;
+mod signed;
 mod thanos;
 mod tidy;
 mod tools;
+mod top;

@@ -145,6 +145,36 @@ fn flags_of_a_group_stand_before_its_command_or_after() {
         assert!(answer.status.success(), "{}", text(&answer));
     }
     server.wait_for_rows("pushed{job=\"j\"} == 7");
+    // What the real one makes of a page, with either message.
+    let page = "# HELP h Some text.\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n\
+                # TYPE q summary\nq{quantile=\"0.5\"} 4\nq_sum 5\nq_count 6\n\
+                # TYPE p gauge\np{job=\"own\",zone=\"a\"} 7\np{other=\"b\"} 8\n";
+    let push = |program: &Path, run: &str, flags: &[&str]| {
+        let labels = [&format!("--label=run={run}")[..], "--label=job=j", "--label=zone=z", "--timeout=20s"];
+        let to = format!("{url}/api/v1/write");
+        let answer = call(program, &[&["push", "metrics"], &labels[..], flags, &[&to]].concat(), page);
+        assert!(answer.status.success(), "{}", text(&answer));
+        let rows = server.wait_for_rows(&format!("{{run={run:?}}}"));
+        let line = |mut row: Value| {
+            row["metric"].as_object_mut().unwrap().remove("run");
+            format!("{} {}", row["metric"], row["value"][1])
+        };
+        let mut rows: Vec<String> = rows.into_iter().map(line).collect();
+        rows.sort();
+        rows
+    };
+    let one = push(&own, "one", &["--header=X-A=b"]);
+    assert!(
+        one.iter().any(|row| row.contains("\"exported_job\":\"own\"") && row.contains("\"zone\":\"a\"")),
+        "{one:#?}"
+    );
+    assert_eq!(one.len(), 9, "{one:#?}");
+    assert_eq!(push(&own, "two", &["--protobuf_message=io.prometheus.write.v2.Request"]), one);
+    let wrong = call(&own, &["push", "metrics", "--protobuf_message=x", url], page);
+    assert!(!wrong.status.success());
+    if let Some(real) = crate::process::newer("promtool") {
+        assert_eq!(push(Path::new(&real), "real", &[]), one);
+    }
     // A mistake in the file names its place.
     std::fs::write(&options, "basic_auth: {user: a}\n").unwrap();
     let answer = call(&own, &["query", &file, "instant", url, "1"], "");

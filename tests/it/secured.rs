@@ -229,7 +229,12 @@ fn probes_are_open_and_say_what_holds() {
     pyrometer.wait_until_ready();
     assert_eq!(pyrometer.ask(None, "/livez", &[]), (200, json!("ok")));
     let (_, text) = pyrometer.ask(None, "/livez?verbose", &[]);
-    assert_eq!(text, "[+]ping ok\nlivez check passed\n");
+    assert_eq!(text, "[+]ping ok\n[+]store-upkeep ok\nlivez check passed\n");
+    let (_, text) = pyrometer.ask(None, "/livez?verbose&exclude=store-upkeep&exclude=nope", &[]);
+    assert_eq!(text, "[+]ping ok\n[+]store-upkeep excluded: ok\nlivez check passed\n");
+    let (status, text) = pyrometer.ask(None, "/readyz?exclude=metric-storage-ready&verbose=1", &[]);
+    let text = text.as_str().unwrap();
+    assert!(status == 200 && text.contains("[+]metric-storage-ready excluded: ok\n"), "{text}");
     let (_, text) = pyrometer.ask(None, "/readyz?verbose", &[]);
     let expected = "[+]ping ok\n[+]metric-storage-ready ok\n[+]metric-informer-sync ok\n[+]metadata-informer-sync ok\n\
                     [+]authentication-sync ok\n[+]shutdown ok\nreadyz check passed\n";
