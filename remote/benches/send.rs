@@ -7,6 +7,11 @@
 //! CPU time is that of this process, from the kernel, less that of appending alone. The receiver is another process,
 //! this program with `--sink`, which answers and does nothing.
 
+/// The series that other servers are sent in our measurements.
+#[path = "../../benches/src/load.rs"]
+#[expect(dead_code, unreachable_pub, reason = "its requests are for receivers")]
+mod load;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -31,25 +36,6 @@ const STEP_MS: i64 = 15_000;
 fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-/// Twelve labels of a container's metric.
-fn labels(id: usize) -> Labels {
-    let pod = id / 100;
-    Labels::from_pairs([
-        ("__name__", format!("container_metric_{}_total", id % 100)),
-        ("app", format!("app-{}", pod % 97)),
-        ("cluster", "production-1".to_owned()),
-        ("container", "main".to_owned()),
-        ("endpoint", "https-metrics".to_owned()),
-        ("image", format!("registry.example/app-{}:v1.{}", pod % 97, pod % 7)),
-        ("instance", format!("10.{}.{}.{}:10250", pod / 65_536, pod / 256 % 256, pod % 256)),
-        ("job", "kubelet".to_owned()),
-        ("namespace", format!("namespace-{}", pod % 31)),
-        ("node", format!("node-{}", pod / 70)),
-        ("pod", format!("app-{}-{:08x}", pod % 97, pod * 2_654_435_761 % 0xffff_ffff)),
-        ("service", format!("service-{}", pod % 97)),
-    ])
 }
 
 /// Takes everything.
@@ -167,7 +153,7 @@ fn main() -> Outcome<()> {
     let mut numbers = std::env::args().skip(1).filter(|text| text != "--bench");
     let series: usize = numbers.next().map_or(Ok(50_000), |text| text.parse())?;
     let steps: i64 = numbers.next().map_or(Ok(40), |text| text.parse())?;
-    let all: Vec<Labels> = (0..series).map(labels).collect();
+    let all: Vec<Labels> = (0..series).map(|id| Labels::from_pairs(load::labels(id))).collect();
     let millions = series as f64 * steps as f64 / 1e6;
     let (alone, _) = run(&all, steps, None)?;
     println!("appending alone: {:.3} CPU-s per million samples", alone / millions);
