@@ -298,7 +298,9 @@ fn what_makes_no_sense_is_refused_at_the_start() {
     let common = [data.as_str(), "--kubernetes=off", "--web.listen-address=127.0.0.1:0"];
     let with = |more: &[&str]| refusal(&[&common[..], more].concat());
     assert!(with(&["--grpc-address=nowhere"]).contains("--grpc-address=nowhere"));
-    assert!(with(&["--grpc-address=127.0.0.1:0", "--agent"]).contains("keeps no samples"));
+    let agent = data.replace("--storage.tsdb.path", "--storage.agent.path");
+    let text = refusal(&[agent.as_str(), common[1], common[2], "--agent", "--grpc-address=127.0.0.1:0"]);
+    assert!(text.contains("keeps no samples"), "{text}");
     let text = with(&["--grpc-address=127.0.0.1:0", "--grpc-server-tls-cert=x"]);
     assert!(text.contains("--grpc-server-tls-key"), "{text}");
     let text = with(&["--grpc-address=127.0.0.1:0", "--grpc-server-tls-cert=x", "--grpc-server-tls-key=y"]);
