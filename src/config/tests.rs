@@ -340,7 +340,7 @@ fn verdicts_agree_with_prometheus() {
 fn an_unknown_key_is_answered_with_the_nearest_known_ones() {
     let why = |key: &str| {
         let text = format!("scrape_configs:\n- job_name: a\n  {key}: 5s\n");
-        parse(Path::new("p.yml"), &text, rules::Unknown::Refused).unwrap_err().to_string()
+        parse(Path::new("p.yml"), &text).unwrap_err().to_string()
     };
     for (key, known) in [
         ("scrape_intervall", "scrape_interval"),
