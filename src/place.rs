@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::response::Redirect;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse as _;
 use axum::routing::any;
 use model::regex::AnchoredRegex;
 
@@ -23,7 +26,7 @@ pub(crate) struct Place {
     /// Path of all routes; no slash at its end, so empty for the root.
     pub(crate) prefix: String,
     /// Origins of pages that may read the API.
-    pub(crate) cors_origin: Arc<AnchoredRegex>,
+    pub(crate) cors_origin: Option<Arc<AnchoredRegex>>,
     /// Whether TLS or passwords may be asked for.
     pub(crate) guarded: bool,
     has_tls: bool,
@@ -61,7 +64,7 @@ impl Place {
             address,
             external_url,
             prefix,
-            cors_origin: Arc::new(cors_origin),
+            cors_origin: (web.cors_origin != ".*").then(|| Arc::new(cors_origin)),
             guarded: guard.is_some(),
             has_tls,
             host_name: host_name.trim().to_owned(),
@@ -73,9 +76,22 @@ impl Place {
         if self.prefix.is_empty() {
             return router;
         }
-        let target = format!("{}/", self.prefix);
-        let to_prefix = any(move || std::future::ready(Redirect::to(&target)));
-        Router::new().nest(&self.prefix, router).route("/", to_prefix)
+        let (bare, target) = (self.prefix.clone(), format!("{}/", self.prefix));
+        // The page names its files relatively, so it is at the prefix with a slash and nowhere else.
+        let to_prefix = move |request: Request, next: Next| {
+            let away = request.uri().path() == "/" || request.uri().path() == bare;
+            let moved =
+                away.then(|| (StatusCode::FOUND, [(header::LOCATION, target.clone())]).into_response());
+            async move {
+                match moved {
+                    Some(moved) => moved,
+                    None => next.run(request).await,
+                }
+            }
+        };
+        let root = any(async || StatusCode::NOT_FOUND);
+        let router = Router::new().nest_service(&self.prefix, router).route("/", root);
+        router.layer(from_fn(to_prefix))
     }
 
     /// The address for whoever is on this machine.

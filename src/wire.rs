@@ -386,7 +386,7 @@ fn api_options(cli: &Cli, flags: BTreeMap<String, String>, loaded: &Loaded, plac
         flags,
         lifecycle: cli.web.enable_lifecycle,
         admin: cli.web.enable_admin_api,
-        cors_origin: Some(Arc::clone(&place.cors_origin)),
+        cors_origin: place.cors_origin.clone(),
         port: place.address.port(),
         external_url: place.external_url.clone(),
         external_labels: loaded.external_labels.clone(),

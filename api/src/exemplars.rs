@@ -14,7 +14,8 @@ use crate::reading::Reading;
 use crate::targets::object;
 
 pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    let (start, end) = (params.required_time("start")?, params.required_time("end")?);
+    let start = params.time("start")?.unwrap_or(model::TimeRange::ALL.start);
+    let end = params.time("end")?.unwrap_or(model::TimeRange::ALL.end);
     if end < start {
         return Err(ApiError::bad_data(
             "invalid parameter \"end\": end timestamp must not be before start timestamp".to_owned(),

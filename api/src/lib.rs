@@ -428,7 +428,12 @@ pub fn router(state: State) -> Router {
     for path in ui::paths() {
         router = router.route(path, get(page::file));
     }
+    for path in ["/graph", "/query"] {
+        router = router.route(path, get(page::of_expression));
+    }
     router
+        .fallback(async || axum::http::StatusCode::NOT_FOUND)
+        .layer(axum::middleware::map_response(page::in_words))
         .layer(axum::middleware::from_fn(compress::compress))
         .layer(axum::middleware::from_fn_with_state(state.clone(), page::cors))
         .layer(axum::middleware::from_fn_with_state(state.clone(), requests::count))

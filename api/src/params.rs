@@ -95,19 +95,24 @@ impl Params {
 
     /// A duration in milliseconds: seconds with a fraction, or `1h30m`.
     pub(crate) fn duration_ms(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        let seconds = model::float::parse(text).map(|seconds| seconds * 1000.0);
-        let parsed = match seconds {
-            Some(ms) => to_ms(ms),
-            None => duration::parse_ms(text).ok(),
-        };
-        parsed.map(Some).ok_or_else(|| invalid(name, &format!("cannot parse {text:?} to a valid duration")))
+        self.get(name).map(duration_of).transpose().map_err(|what| invalid(name, &what))
+    }
+
+    /// How far back a query looks, in milliseconds.
+    pub(crate) fn lookback_ms(&self) -> Result<Option<i64>, ApiError> {
+        let what = |what| ApiError::bad_data(format!("error parsing lookback delta duration: {what}"));
+        self.get("lookback_delta").map(duration_of).transpose().map_err(what)
     }
 
     /// A count of results, 0 for all.
     pub(crate) fn limit(&self) -> Result<usize, ApiError> {
         let Some(text) = self.get("limit") else { return Ok(0) };
-        text.parse().map_err(|_| invalid("limit", &format!("{text:?} is not a non-negative whole number")))
+        let whole = text.trim_start_matches(['-', '+']);
+        let is_number = !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().map_err(|_| match is_number && text.starts_with('-') {
+            true => invalid("limit", "limit must be non-negative"),
+            false => invalid("limit", &format!("parsing {text:?}: invalid syntax")),
+        })
     }
 
     /// The `start` and `end` parameters; all of time where one is absent. A range that ends before it starts
@@ -157,6 +162,14 @@ pub(crate) fn selector(text: &str) -> Result<Vec<Matcher>, String> {
 
 pub(crate) fn invalid(name: &str, what: &str) -> ApiError {
     ApiError::bad_data(format!("invalid parameter {name:?}: {what}"))
+}
+
+fn duration_of(text: &str) -> Result<i64, String> {
+    let parsed = match model::float::parse(text).map(|seconds| seconds * 1000.0) {
+        Some(ms) => to_ms(ms),
+        None => duration::parse_ms(text).ok(),
+    };
+    parsed.ok_or_else(|| format!("cannot parse {text:?} to a valid duration"))
 }
 
 /// Milliseconds that fit an `i64`, rounded.

@@ -68,7 +68,7 @@ async fn run(state: State, client: &Client, params: &Params, times: Times) -> Re
         return Err(invalid("query", &what));
     }
     let limit = params.limit()?;
-    let lookback_ms = params.duration_ms("lookback_delta")?;
+    let lookback_ms = params.lookback_ms()?;
     let timeout = params.duration_ms("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
     let detail = Detail::of(params.get("stats"));
     let is_logged = state.query_log().is_on();

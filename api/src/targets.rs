@@ -191,7 +191,7 @@ fn rule_json(rule: &relabel::Rule) -> Value {
 
 /// `metadata`: what the targets say about each metric, the same answer counted once.
 pub(crate) async fn metadata(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    let (limit, per_metric) = (params.limit()?, number(&params, "limit_per_metric")?);
+    let (limit, per_metric) = (number(&params, "limit")?, number(&params, "limit_per_metric")?);
     let only = params.get("metric");
     let mut families: BTreeMap<String, Vec<FamilyMetadata>> = BTreeMap::new();
     for target in state.running()?.scraper.metadata() {
@@ -264,5 +264,5 @@ pub(crate) async fn target_metadata(
 
 fn number(params: &Params, name: &str) -> Result<usize, ApiError> {
     let Some(text) = params.get(name) else { return Ok(0) };
-    text.parse().map_err(|_| invalid(name, &format!("{text:?} is not a non-negative whole number")))
+    text.parse().map_err(|_| ApiError::bad_data(format!("{name} must be a number")))
 }

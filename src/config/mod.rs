@@ -266,8 +266,7 @@ fn nearest(line: &str) -> String {
     let Some(unknown) = head.split('`').nth(1).filter(|_| keys.len() > 2 * SHOWN) else { return whole() };
     let likeness = |key: &str| strsim::jaro_winkler(key, unknown);
     keys.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
-    let meant: Vec<&str> =
-        keys[..SHOWN].iter().copied().filter(|key| likeness(key) >= LIKE_ENOUGH).collect();
+    let meant: Vec<&str> = keys[..SHOWN].iter().copied().filter(|key| likeness(key) >= LIKE_ENOUGH).collect();
     match meant.is_empty() {
         true => format!("{head}; the nearest known ones are {}", keys[..SHOWN].join(", ")),
         false => format!("{head}; did you mean {}?", meant.join(" or ")),

@@ -133,6 +133,9 @@ const PATHS: &[&str] = &[
     "/api/v1/query_range?query=vector(1)&end=30&step=1",
     "/api/v1/query_exemplars?query=level&start=0&end=30",
     "/api/v1/query_exemplars?query=sum(&start=0&end=30",
+    "/api/v1/query_exemplars?query=level",
+    "/api/v1/metadata?limit=x",
+    "/nothing",
     "/api/v1/format_query?query=sum(level)by(job)",
     "/api/v1/format_query?query=sum(",
 ];
@@ -162,6 +165,10 @@ const PATHS_SINCE_3: &[&str] = &[
     "/api/v1/query?query=level&time=x",
     "/api/v1/query_range?query=level[5m]&start=0&end=30&step=1",
     "/api/v1/status/tsdb?limit=0",
+    "/api/v1/query?query=level&limit=-1",
+    "/api/v1/query?query=level&lookback_delta=x",
+    "/api/v1/labels?limit=-1",
+    "/api/v1/metadata?limit_per_metric=x",
 ];
 
 fn write_files(dir: &std::path::Path, target: &str) -> String {
@@ -290,7 +297,47 @@ fn every_endpoint_answers_as_that_of_prometheus() {
         }
     }
     assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
+    same_headers(&ours.url, &theirs.url);
     theirs.stop();
+}
+
+/// The headers that are for clients are those of the other server.
+fn same_headers(ours: &str, theirs: &str) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ask = |url: &str, method: &str, path: &str| -> Vec<String> {
+        let client =
+            reqwest::blocking::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let method = method.parse().unwrap();
+        let answer =
+            client.request(method, format!("{url}{path}")).header("Origin", "http://a.test").send().unwrap();
+        let mut seen = vec![answer.status().as_u16().to_string()];
+        for name in [
+            "access-control-allow-origin",
+            "access-control-allow-methods",
+            "access-control-expose-headers",
+            "vary",
+        ] {
+            let value = answer.headers().get(name);
+            seen.push(value.map_or_else(String::new, |value| value.to_str().unwrap().to_owned()));
+        }
+        seen
+    };
+    for (method, path) in [
+        ("GET", "/api/v1/query?query=1"),
+        ("POST", "/api/v1/query?query=1"),
+        ("GET", "/api/v1/labels"),
+        ("OPTIONS", "/api/v1/query"),
+        ("OPTIONS", "/api/v1/nothing"),
+        ("PUT", "/api/v1/query_range"),
+        ("POST", "/-/healthy"),
+        ("POST", "/-/reload"),
+        ("GET", "/-/quit"),
+    ] {
+        let (mine, its) = (ask(ours, method, path), ask(theirs, method, path));
+        // What its pages say about who may read them is no concern of an API's client.
+        let of_api = if path.starts_with("/api") && mine[0] != "405" { 5 } else { 1 };
+        assert_eq!(mine[..of_api], its[..of_api], "{method} {path}");
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn the_page_and_its_files_are_served() {
     for file in ["/page.js", "/page.css"] {
         assert_eq!(server.get(file).0, 200, "{file}");
     }
-    assert_eq!(server.get("/no-such-file").0, 404);
+    assert_eq!(server.get("/no-such-file"), (404, "404 page not found\n".to_owned()));
     let tsdb = server.json("/api/v1/status/tsdb?limit=2")["data"].clone();
     assert!(tsdb["headStats"]["numLabelPairs"].as_u64().unwrap() > 50, "{tsdb}");
     assert_eq!(tsdb["seriesCountByMetricName"].as_array().unwrap().len(), 2, "{tsdb}");

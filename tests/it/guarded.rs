@@ -83,7 +83,27 @@ fn everything_is_below_the_prefix_of_the_external_url() {
     server.wait_for_rows("up{job=\"pyrometer\"} == 1");
     let root = server.url.trim_end_matches("/prom").to_owned();
     assert_eq!(get(&format!("{root}/api/v1/query?query=1"), &[]).0, 404);
-    assert_eq!(get(&root, &[]).0, 303);
+    assert_eq!(get(&root, &[]).0, 302);
+    assert_eq!(get(&server.url, &[]).0, 302);
+    assert_eq!(get(&format!("{}/nothing", server.url), &[]), (404, "404 page not found\n".to_owned()));
+    // Links of alerts lead to the page, whatever is before it, and compressed answers say both of what they depend on.
+    let port = root.rsplit(':').next().unwrap().to_owned();
+    let raw = |path: &str, header: &str| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).to_lowercase()
+    };
+    let moved = raw("/prom/graph?g0.expr=up+%3D%3D+0&g0.tab=1", "");
+    assert!(
+        moved.starts_with("http/1.1 302") && moved.contains("location: ./?g0.expr=up+%3d%3d+0&g0.tab=1\r\n"),
+        "{moved}"
+    );
+    assert!(raw("/prom/?g0.expr=up", "").starts_with("http/1.1 200"));
+    let both = raw("/prom/api/v1/query?query=1", "Accept-Encoding: gzip\r\n");
+    assert!(both.contains("vary: accept-encoding\r\n") && both.contains("vary: origin\r\n"), "{both:.600}");
     // The cluster's APIs stay where a cluster looks for them.
     assert_eq!(get(&format!("{root}/apis/metrics.k8s.io/v1beta1"), &[]).0, 200);
     let refused =

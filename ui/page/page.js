@@ -176,6 +176,13 @@ async function refresh() {
   setTimeout(refresh, REFRESH_MS);
 }
 
+// Links of alerts name an expression, as Prometheus' pages take it.
+const asked = new URLSearchParams(location.search).get('g0.expr');
+if (asked) {
+  byId('expression').value = asked;
+  byId('query').scrollIntoView();
+  runQuery();
+}
 byId('query').addEventListener('submit', runQuery);
 byId('filter').addEventListener('input', showPods);
 byId('more').addEventListener('click', () => { allPods = true; showPods(); });
