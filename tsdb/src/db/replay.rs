@@ -3,8 +3,9 @@
 //! A segment passes three stages, which on large ones are threads: records are found, unpacked and taken apart;
 //! they are put in order, series are created, and samples are sorted by shard; each shard takes its samples. 48
 //! million samples of 200,000 series cost 10 ns to unpack, 5 to sort and 15 to append each, or 5 where
-//! a mapped chunk has them already. What is on its way between the stages is bounded: some dozens of
-//! groups of records, a few MiB in all.
+//! a mapped chunk has them already. What is on its way between the stages is bounded: two dozen
+//! groups of records of half a MiB. Chunks that are full wait in memory until they may have come to 12 MiB, and are
+//! mapped then.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use hashbrown::HashMap;
-use model::{Exemplar, Labels, TimeRange, Timestamp};
+use model::{Exemplar, HistogramValue, Labels, TimeRange, Timestamp};
 use parking_lot::Mutex;
 
 use super::late::WBL_DIR;
@@ -34,12 +35,12 @@ use crate::wal::{checkpoint, damage, segment_path, segments};
 
 /// Smaller segments are read by one thread.
 const PARALLEL_FROM_BYTES: usize = 1 << 20;
-/// Records are unpacked in groups of about so many stored bytes.
-const GROUP_BYTES: usize = 256 << 10;
+/// Records are unpacked in groups of about so many bytes.
+const GROUP_BYTES: usize = 512 << 10;
 /// Samples of a shard are appended in parts of so many.
 const PART_SAMPLES: usize = 4096;
-/// Series between two looks at how much memory closed chunks take.
-const SAMPLES_BETWEEN_MAPPINGS: usize = 4 << 20;
+/// Closed chunks are mapped when they may have come to so many bytes.
+const BYTES_BETWEEN_MAPPINGS: usize = 12 << 20;
 
 /// What replay found besides the samples, which are in the head.
 pub(super) struct Replayed {
@@ -132,6 +133,7 @@ struct Replay<'a> {
     unknown: u64,
     /// Whether the log of late samples is being read.
     is_late: bool,
+    /// About how many bytes the samples may take that closed chunks have got.
     since_mapping: usize,
     /// The newest time of the segment.
     newest: Timestamp,
@@ -202,6 +204,19 @@ fn do_work(head: &Head, work: Work) -> Option<Vec<(u32, Timestamp, f64)>> {
             let _ = done.send(());
             None
         }
+    }
+}
+
+/// What a float takes in a chunk: two bytes as a rule, and this if it has nothing of the one before.
+const FLOAT_BYTES: usize = 8;
+
+/// About how many bytes a value takes in a chunk.
+fn chunk_bytes(value: &Value) -> usize {
+    match value {
+        Value::Float(_) => FLOAT_BYTES,
+        // Some numbers of its own, and a few bytes for each bucket.
+        Value::Histogram(HistogramValue::Int(it)) => 16 + 4 * (it.positive.len() + it.negative.len()),
+        Value::Histogram(HistogramValue::Float(it)) => 16 + 8 * (it.positive.len() + it.negative.len()),
     }
 }
 
@@ -344,7 +359,7 @@ impl Replay<'_> {
             // Late samples are in no mapped chunk.
             let mut mapped = Covered::new(if self.is_late { &none } else { &self.covered });
             let taken = next.and_then(|stored| take_apart(&stored, &mut mapped, &mut space));
-            ended = self.take(taken, &hands);
+            ended = self.take(taken, &hands).and_then(|()| self.map_if_due(&hands));
         }
         self.flush(&hands);
         ended
@@ -402,14 +417,20 @@ impl Replay<'_> {
             if abandoned.load(Ordering::Relaxed) {
                 break;
             }
-            if self.since_mapping > SAMPLES_BETWEEN_MAPPINGS {
-                self.since_mapping = 0;
-                self.flush(hands);
-                hands.wait();
-                self.head.map_past().map_err(|error| Stop::Failed(error.into()))?;
-            }
+            self.map_if_due(hands)?;
         }
         Ok(())
+    }
+
+    /// Maps closed chunks from time to time, so that memory does not grow with the log.
+    fn map_if_due(&mut self, hands: &Hands<'_>) -> Result<(), Stop> {
+        if self.since_mapping <= BYTES_BETWEEN_MAPPINGS {
+            return Ok(());
+        }
+        self.since_mapping = 0;
+        self.flush(hands);
+        hands.wait();
+        self.head.map_past().map_err(|error| Stop::Failed(error.into()))
     }
 
     fn take(&mut self, taken: Taken, hands: &Hands<'_>) -> Result<(), Stop> {
@@ -484,7 +505,7 @@ impl Replay<'_> {
     }
 
     fn floats(&mut self, entries: Vec<(WalRef, Timestamp, f64)>, hands: &Hands<'_>) {
-        self.since_mapping += entries.len();
+        self.since_mapping += entries.len() * FLOAT_BYTES;
         for (wal_ref, ts, value) in entries {
             let Some(id) = self.resolve(wal_ref) else { continue };
             self.newest = self.newest.max(ts);
@@ -510,6 +531,9 @@ impl Replay<'_> {
             self.newest = self.newest.max(sample.ts);
             if !self.head.keeps_starts() {
                 sample.start = 0;
+            }
+            if !self.is_late {
+                self.since_mapping += chunk_bytes(&sample.value);
             }
             if self.is_late {
                 self.replayed.late.add(id, sample, (0, 0));
@@ -549,7 +573,7 @@ fn find_groups<'a>(data: &'a [u8], jobs: &SyncSender<Job<'a>>, order: &SyncSende
         while bytes < GROUP_BYTES
             && let Some(next) = records.next()
         {
-            bytes += next.as_ref().map_or(GROUP_BYTES, Stored::len);
+            bytes += next.as_ref().map_or(GROUP_BYTES, Stored::unpacked_bytes);
             group.push(next);
         }
         // After damage nothing can be read.

@@ -126,9 +126,18 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// The bytes that it takes.
-    pub(crate) fn len(&self) -> usize {
-        self.data.len()
+    /// About how many bytes the record has, as far as that can be seen from outside.
+    pub(crate) fn unpacked_bytes(&self) -> usize {
+        let told = if self.flags & SNAPPY != 0 {
+            snap::raw::decompress_len(&self.data).ok()
+        } else if self.flags & ZSTD != 0 {
+            let told = zstd::zstd_safe::get_frame_content_size(&self.data).ok().flatten();
+            // A stream does not tell, and packs to a tenth as a rule.
+            told.map_or(Some(self.data.len() * 10), |told| usize::try_from(told).ok())
+        } else {
+            None
+        };
+        told.unwrap_or(self.data.len()).min(RECORD_BYTES_MAX)
     }
 
     /// The record; `space` holds its bytes if it was packed.

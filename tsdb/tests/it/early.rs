@@ -10,6 +10,7 @@ use tsdb::disk::memory::Memory;
 use tsdb::{AppendError, Db, Options};
 
 use super::reading::{Content, all};
+use super::simulation::cases;
 
 const WINDOW_MS: i64 = 3_000;
 
@@ -154,7 +155,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(cases(96)))]
 
     #[test]
     fn what_comes_before_history_is_late_or_left_out(steps in steps(), allowed: bool) {

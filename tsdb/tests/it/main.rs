@@ -15,6 +15,7 @@ mod model;
 mod prometheus;
 mod promtool;
 mod reading;
+mod replay_memory;
 mod sha256;
 mod simulation;
 mod starts;

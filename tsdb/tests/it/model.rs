@@ -10,6 +10,7 @@ use tsdb::disk::memory::Memory;
 use tsdb::{AppendError, Db, FloatChunks, Options};
 
 use super::reading::{Content, all};
+use super::simulation::cases;
 
 const SERIES: u8 = 6;
 
@@ -163,7 +164,7 @@ fn options(float_chunks: FloatChunks) -> Options {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(cases(64)))]
 
     #[test]
     fn store_and_map_say_the_same(steps in steps(), xor2: bool) {
