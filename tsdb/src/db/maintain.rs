@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use model::Timestamp;
 
 use super::late::WBL_DIR;
-use super::{Inner, Maintained, WAL_DIR, directory_bytes, log_only};
+use super::{Inner, Maintained, WAL_DIR, directory_bytes, log_only, open};
 use crate::block::{Block, DELETION_SUFFIX};
 use crate::error::{CommitError, IoError};
 use crate::head::mapped;
@@ -211,7 +211,8 @@ impl Inner {
         let (dropped, renamed) = (&pending.dropped, &pending.renamed.names);
         let is_used =
             |series| live.contains(&series) || dropped.contains_key(&series) || renamed.contains(&series);
-        let keep = checkpoint::Keep { series: &is_used, from };
+        let deleted_from = from.min(open::end_of(&self.published.read().blocks));
+        let keep = checkpoint::Keep { series: &is_used, from, deleted_from };
         checkpoint::write(&self.disk, &self.dir.join(WAL_DIR), last, &keep, self.options.wal_compression)
     }
 

@@ -33,6 +33,12 @@ pub(super) struct Opened {
     pub(super) takes_samples: bool,
 }
 
+/// Until when `blocks` have everything that came in order, as far as a start can tell.
+pub(super) fn end_of(blocks: &[Arc<Block>]) -> Timestamp {
+    let in_order = blocks.iter().filter(|block| !block.meta.is_out_of_order());
+    in_order.map(|block| block.meta.max_time).max().unwrap_or(i64::MIN)
+}
+
 pub(super) fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
@@ -43,8 +49,7 @@ pub(super) fn open(
     let lock = take_lock(&*disk, dir)?;
     remove_unfinished(&*disk, dir).map_err(|source| OpenError::io(dir, source))?;
     let blocks = open_blocks(&*disk, dir, &options, progress)?;
-    let in_order = blocks.iter().filter(|block| !block.meta.is_out_of_order());
-    let head_from = in_order.map(|block| block.meta.max_time).max().unwrap_or(i64::MIN);
+    let head_from = end_of(&blocks);
     let wal_dir = dir.join(WAL_DIR);
     let io_error = |source| OpenError::io(&wal_dir, source);
     let checkpointed = checkpoint::newest(&*disk, &wal_dir).map_err(io_error)?.map(|(last, _)| last);

@@ -54,6 +54,9 @@ pub(crate) struct Keep<'a> {
     pub(crate) series: &'a dyn Fn(WalRef) -> bool,
     /// Samples before this are in blocks.
     pub(crate) from: Timestamp,
+    /// Before this, a start reads blocks only; so what is deleted there needs no mention. It is before `from` where all
+    /// samples of a span were deleted, as that became no block: head chunks may have them still.
+    pub(crate) deleted_from: Timestamp,
 }
 
 /// Writes a checkpoint that stands for the previous one and all segments up to `last`, then deletes
@@ -187,7 +190,7 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
             kept.extend(out.finish().into_iter().map(<[u8]>::to_vec));
         }
         Record::Tombstones(mut entries) => {
-            entries.retain(|&(_, _, max)| max >= keep.from);
+            entries.retain(|&(_, _, max)| max >= keep.deleted_from);
             if !entries.is_empty() {
                 kept.push(record::tombstones(&entries));
             }

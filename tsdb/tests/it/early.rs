@@ -227,3 +227,28 @@ fn a_late_sample_survives_that_nobody_could_know_to_be_late() {
         }
     }
 }
+
+/// A span of which everything was deleted becomes no block, so only the log can say so.
+#[test]
+fn what_is_deleted_stays_deleted_where_no_block_says_so() {
+    let mut both = Both::new(0);
+    let rows = |n: u8, times: &[i64]| times.iter().map(|ts| ((n, *ts), 1)).collect::<Vec<_>>();
+    both.late_commit(&rows(1, &[998_465]));
+    both.late_commit(&rows(0, &[1_000_081]));
+    both.db().delete(&[Matcher::equal("n", "1")], TimeRange::new(998_000, 999_000)).unwrap();
+    both.map.remove(&(1, 998_465));
+    for step in 0..40 {
+        both.late_commit(&rows(0, &[1_000_100 + step * 100]));
+        if step % 8 == 7 {
+            both.reopen(&[]);
+        }
+    }
+    both.late_commit(&rows(0, &[1_005_000]));
+    both.late_commit(&rows(1, &[1_005_100]));
+    both.late_commit(&rows(0, &[1_006_500]));
+    for _ in 0..3 {
+        both.db().maintain(i64::MAX).unwrap();
+        both.reopen(&[]);
+        assert_eq!(all(&both.db().snapshot()), both.expected());
+    }
+}
