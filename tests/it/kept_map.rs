@@ -154,7 +154,8 @@ fn routers_keep_the_slot_map_of_a_cluster() {
         let moving = cell.until("a third shard", |shown| shown.contains("s-2 http://"));
         assert!(moving.contains("epoch 2, replication 1, slots are moving"), "{moving}");
         let early = cell.slots(&["finish", "configmap:n/slots"]);
-        let reasons = ["could still be from before", "not yet by", "can be taken from the leaving shard from"];
+        let reasons =
+            ["could still be from before", "not yet by", "can be taken from the leaving shard from"];
         assert!(reasons.iter().any(|reason| early.contains(reason)), "{early}");
         (20..40).for_each(|number| assert_eq!(post(&second.url, number), 204));
         assert_eq!(counted(&querier), (json!("40"), Value::Null));
