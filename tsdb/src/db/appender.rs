@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use model::{Exemplar, FloatHistogram, HistogramValue, IntHistogram, Labels, Timestamp};
 use smallvec::SmallVec;
 
@@ -59,11 +59,10 @@ impl Part {
         self.floats.len() + self.others.len() + self.late.len()
     }
 
-    /// Whether a sample of a series and a time is among those that come in order.
-    fn has_in_order(&self, series: SeriesRef, ts: Timestamp) -> bool {
-        let mut floats = self.floats.iter().map(|float| (float.0, float.1));
-        let mut others = self.others.iter().map(|(series, sample)| (*series, sample.ts));
-        floats.any(|of| of == (series, ts)) || others.any(|of| of == (series, ts))
+    /// The series and times of the samples that come in order.
+    fn in_order(&self) -> impl Iterator<Item = (SeriesRef, Timestamp)> {
+        let floats = self.floats.iter().map(|float| (float.0, float.1));
+        floats.chain(self.others.iter().map(|(series, sample)| (*series, sample.ts)))
     }
 }
 
@@ -392,6 +391,8 @@ impl Inner {
         for (series, sample) in &part.others {
             newest.entry(*series).and_modify(|newest| *newest = (sample.ts.max(newest.0), true));
         }
+        let mut taken: HashSet<(SeriesRef, Timestamp)> =
+            part.in_order().filter(|(series, _)| newest.contains_key(series)).collect();
         for (series, sample) in again {
             let Some(found) = shard.resolve(series) else { continue };
             let Some(known) = newest.get_mut(&series) else { continue };
@@ -402,11 +403,13 @@ impl Inner {
             let follows = sample.ts > known.0 || *known == (Timestamp::MIN, false);
             match as_float {
                 Some(value) if follows && !known.1 => {
+                    taken.insert((series, sample.ts));
                     samples.push(found.wal_ref(), sample.ts, value);
                     part.floats.push((series, sample.ts, value));
                     *known = (sample.ts, false);
                 }
                 None if follows => {
+                    taken.insert((series, sample.ts));
                     others.push(found.wal_ref(), &sample);
                     *known = (sample.ts, true);
                     part.others.push((series, sample));
@@ -416,7 +419,7 @@ impl Inner {
                     let window = self.options.late_window_ms();
                     let first = self.head.max_ts().is_none() && sample.ts >= known.0.saturating_sub(window);
                     let takes = self.accepts_late(sample.ts) || first && window > 0;
-                    if takes && !part.has_in_order(series, sample.ts) {
+                    if takes && !taken.contains(&(series, sample.ts)) {
                         part.late.push((series, sample));
                     }
                 }
