@@ -22,13 +22,13 @@ pub(super) struct Grouping {
     names: Vec<String>,
     hasher: DefaultHashBuilder,
     /// What each worker has met; behind them, what was met by no worker of the pool.
-    met: Vec<Desk>,
+    met: Vec<Own>,
 }
 
 /// A worker's own. Cache lines go in pairs; sharing one would cost more than all the rest.
 #[derive(Default)]
 #[repr(align(128))]
-struct Desk(Mutex<Met>);
+struct Own(Mutex<Met>);
 
 /// Groups that one worker has met.
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Grouping {
         }
         names.sort_unstable();
         names.dedup();
-        let met = (0..=workers).map(|_| Desk::default()).collect();
+        let met = (0..=workers).map(|_| Own::default()).collect();
         Self { without: aggregate.without, names, hasher: DefaultHashBuilder::default(), met }
     }
 
