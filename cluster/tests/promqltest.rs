@@ -1,5 +1,6 @@
 //! The shared PromQL scripts through shards: reader and checks are those of the `promql` crate's own tests;
-//! here every question is put to a cell of 3 or 5 shards that have each series once or twice.
+//! here every question is put to a cell of 1, 3 or 5 shards that have each series once or twice, also while a shard that
+//! was added takes its slots, and when it has them.
 //! `PYROMETER_PROMQLTEST_DIR` names another folder of scripts.
 
 #![allow(
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use promql::{Engine, EngineOptions, Features, Limits, ParseOptions, QueryError};
-use remote::slots::SlotMap;
+use remote::slots::{Place, SlotMap};
 
 #[path = "support/cell.rs"]
 mod cell;
@@ -110,8 +111,41 @@ const DELAYED: [&str; 4] = ["histograms", "name_label_dropping", "native_histogr
 /// Scripts in which start timestamps count.
 const STARTED: [&str; 1] = ["start_timestamps"];
 
-/// Shards and copies.
-const CELLS: [(usize, usize); 4] = [(3, 1), (5, 1), (3, 2), (5, 2)];
+/// Where the move of slots to one more shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    None,
+    /// Samples go to the old owner and to the new one, which has none from before.
+    Begun,
+    /// What is older has stayed with the old owner, which gets no more.
+    Ended,
+}
+
+/// In the middle of most scripts.
+const MOVED_AT_MS: i64 = 300_000;
+
+/// Shards, copies, and how far a move has come.
+const CELLS: [(usize, usize, Move); 9] = [
+    (1, 1, Move::None),
+    (3, 1, Move::None),
+    (5, 1, Move::None),
+    (3, 2, Move::None),
+    (5, 2, Move::None),
+    (3, 1, Move::Begun),
+    (3, 1, Move::Ended),
+    (3, 2, Move::Begun),
+    (3, 2, Move::Ended),
+];
+
+fn map((shards, replication, moved): (usize, usize, Move)) -> SlotMap {
+    let map = SlotMap::first(cell::places("s", shards), cell::places("r", 1), replication).unwrap();
+    let fresh = Place { name: "fresh".to_owned(), url: "http://fresh".to_owned() };
+    match moved {
+        Move::None => map,
+        Move::Begun => map.with_shard(fresh, MOVED_AT_MS).unwrap(),
+        Move::Ended => map.with_shard(fresh, MOVED_AT_MS).unwrap().finished(MOVED_AT_MS + 1, 0).unwrap(),
+    }
+}
 
 fn ask(engine: &Engine, store: &Memory, eval: &Eval) -> Result<promql::Outcome, QueryError> {
     let expr = promql::parse(&eval.query, &ParseOptions::experimental())
@@ -132,13 +166,14 @@ fn keep_last(samples: &mut model::Samples) {
     keep(&mut samples.histogram_ts, &mut samples.histograms);
 }
 
+#[derive(Default)]
 struct Tally {
     cases: usize,
     pushed: u64,
     faults: Vec<String>,
 }
 
-fn run(path: &Path, (shards, replication): (usize, usize), tally: &mut Tally) {
+fn run(path: &Path, shape: (usize, usize, Move), tally: &mut Tally) {
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
     let options = EngineOptions {
         limits: Limits { samples_max: 10_000, ..Limits::default() },
@@ -150,7 +185,7 @@ fn run(path: &Path, (shards, replication): (usize, usize), tally: &mut Tally) {
         ..EngineOptions::default()
     };
     let engine = Engine::new(options.clone());
-    let map = SlotMap::first(cell::places("s", shards), cell::places("r", 1), replication).unwrap();
+    let map = map(shape);
     let mut store = Memory::default();
     let stock = |store: &mut Memory| {
         store.0.values_mut().for_each(keep_last);
@@ -169,11 +204,12 @@ fn run(path: &Path, (shards, replication): (usize, usize), tally: &mut Tally) {
                 tally.cases += 1;
                 let verdict = check::check(&eval, &ask(&engine, &store, &eval));
                 // The other ways of asking are asked once, of what is put together from all shards.
-                let verdict = verdict.and_then(|()| match (shards, replication) {
-                    (3, 1) => variants::check(&engine, &store, &eval),
+                let verdict = verdict.and_then(|()| match shape {
+                    (3, 1, Move::None) => variants::check(&engine, &store, &eval),
                     _ => Ok(()),
                 });
-                let at = format!("{name}:{} on {shards} shards, {replication} copies", eval.line);
+                let (shards, copies, moved) = shape;
+                let at = format!("{name}:{} on {shards} shards, {copies} copies, move {moved:?}", eval.line);
                 tally.faults.extend(verdict.err().map(|fault| format!("{at}: {}: {fault}", eval.query)));
                 continue;
             }
@@ -187,13 +223,20 @@ fn run(path: &Path, (shards, replication): (usize, usize), tally: &mut Tally) {
 #[test]
 fn scripts_pass_on_shards() {
     let Some(folder) = support::shared("PYROMETER_PROMQLTEST_DIR", "promqltest") else { return };
-    let mut tally = Tally { cases: 0, pushed: 0, faults: Vec::new() };
-    for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if path.extension().is_some_and(|extension| extension == "test") {
-            CELLS.into_iter().for_each(|cell| run(&path, cell, &mut tally));
-        }
-    }
-    let Tally { cases, pushed, faults } = tally;
+    let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == "test")).collect();
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let run_all = |shape| {
+            let mut tally = Tally::default();
+            paths.iter().for_each(|path| run(path, shape, &mut tally));
+            tally
+        };
+        let runs: Vec<_> = CELLS.into_iter().map(|shape| scope.spawn(move || run_all(shape))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let cases: usize = tallies.iter().map(|tally| tally.cases).sum();
+    let pushed: u64 = tallies.iter().map(|tally| tally.pushed).sum();
+    let faults: Vec<String> = tallies.into_iter().flat_map(|tally| tally.faults).collect();
     println!("{} of {cases} cases pass, {pushed} parts were evaluated in shards", cases - faults.len());
     assert!(faults.is_empty(), "{} of {cases} cases fail:\n{}", faults.len(), faults.join("\n"));
     assert!(pushed > 100, "only {pushed} parts were evaluated in shards");

@@ -13,7 +13,17 @@ use serde_json::Value;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pyrometer"));
+    isolated(Command::new(env!("CARGO_BIN_EXE_pyrometer")))
+}
+
+/// The same on a host of a test's own, which is a network namespace.
+fn command_on(namespace: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_pyrometer")]);
+    isolated(command)
+}
+
+fn isolated(mut command: Command) -> Command {
     // What the developer's machine has of clusters is none of the tests' business.
     command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").env("HOME", "/nonexistent");
     command
@@ -42,16 +52,26 @@ impl Server {
         Self::launch("127.0.0.1:0", dir, arguments, environment)
     }
 
+    /// The same at an address of a network namespace.
+    pub(crate) fn start_on(namespace: &str, address: &str, dir: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(command_on(namespace), address, dir, arguments)
+    }
+
     pub(crate) fn launch(
         address: &str,
         dir: &Path,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        let mut command = command();
+        command.envs(environment.iter().copied());
+        Self::spawn(command, address, dir, arguments)
+    }
+
+    fn spawn(mut command: Command, address: &str, dir: &Path, arguments: &[&str]) -> Self {
         let is_agent = arguments.iter().any(|argument| matches!(*argument, "--agent" | "--role=agent"));
         let store = if is_agent { "agent" } else { "tsdb" };
-        let mut child = command()
-            .envs(environment.iter().copied())
+        let mut child = command
             .arg(format!("--web.listen-address={address}"))
             .arg(format!("--storage.{store}.path={}", dir.join("data").display()))
             .args(arguments)

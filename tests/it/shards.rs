@@ -42,25 +42,48 @@ pub(crate) fn value((series, ts): Key) -> f64 {
     f64::from(i32::try_from(mixed).unwrap()) + f64::from(u32::try_from(series).unwrap()) / 64.0
 }
 
+/// Where a process listens: at an address of this machine, or of a network namespace.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) address: String,
+    pub(crate) namespace: Option<String>,
+}
+
+impl Site {
+    /// On this machine, whatever the name of the process.
+    pub(crate) fn here(_: &str) -> Self {
+        Self { address: free_address(), namespace: None }
+    }
+}
+
 /// One process of the cell, which can be started again at its address.
 pub(crate) struct Process {
     dir: PathBuf,
     pub(crate) address: String,
+    namespace: Option<String>,
     flags: Vec<String>,
     server: Option<Server>,
 }
 
 impl Process {
     pub(crate) fn new(dir: &Path, name: &str, flags: &[String]) -> Self {
+        Self::at(Site::here(name), dir, name, flags)
+    }
+
+    pub(crate) fn at(site: Site, dir: &Path, name: &str, flags: &[String]) -> Self {
+        let Site { address, namespace } = site;
         let mut process =
-            Self { dir: dir.join(name), address: free_address(), flags: flags.to_vec(), server: None };
+            Self { dir: dir.join(name), address, namespace, flags: flags.to_vec(), server: None };
         process.start();
         process
     }
 
     pub(crate) fn start(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        self.server = Some(Server::start_at(&self.address, &self.dir, &flags));
+        self.server = Some(match &self.namespace {
+            Some(namespace) => Server::start_on(namespace, &self.address, &self.dir, &flags),
+            None => Server::start_at(&self.address, &self.dir, &flags),
+        });
     }
 
     pub(crate) fn kill(&mut self) {
@@ -98,39 +121,50 @@ impl Cell {
     /// With more flags for routers, and shards reached at what `url` gives.
     pub(crate) fn start_by(
         dir: &Path,
-        (shards, routers, replication): (usize, usize, usize),
+        counts: (usize, usize, usize),
         more: &[&str],
         url: &mut dyn FnMut(&Process) -> String,
+    ) -> Self {
+        Self::start_at(dir, counts, more, (&mut Site::here, url))
+    }
+
+    /// With every process where `site` says by its name: `s0`, `r0` and so on, and `q`.
+    pub(crate) fn start_at(
+        dir: &Path,
+        (shards, routers, replication): (usize, usize, usize),
+        more: &[&str],
+        (site, url): (&mut dyn FnMut(&str) -> Site, &mut dyn FnMut(&Process) -> String),
     ) -> Self {
         let map = dir.join("map.json");
         let flag = format!("--cluster.slot-map={}", map.display());
         let shard = ["--kubernetes=off".to_owned(), "--role=shard".to_owned()];
-        let shards: Vec<Process> =
-            (0..shards).map(|at| Process::new(dir, &format!("s{at}"), &shard)).collect();
+        let shards: Vec<Process> = (0..shards)
+            .map(|at| format!("s{at}"))
+            .map(|name| Process::at(site(&name), dir, &name, &shard))
+            .collect();
         // Routers and queriers want a map that names the routers.
-        let addresses: Vec<String> = (0..routers).map(|_| free_address()).collect();
+        let sites: Vec<Site> = (0..routers).map(|at| site(&format!("r{at}"))).collect();
         let mut arguments = vec!["create".to_owned(), map.display().to_string()];
         for (at, shard) in shards.iter().enumerate() {
             arguments.push(format!("--shard=s{at}={}", url(shard)));
         }
-        arguments.extend(addresses.iter().enumerate().map(|(at, a)| format!("--router=r{at}=http://{a}")));
+        let routers = sites.iter().enumerate();
+        arguments.extend(routers.map(|(at, site)| format!("--router=r{at}=http://{}", site.address)));
         arguments.push(format!("--replication={replication}"));
         slots(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        let routers = addresses
+        let routers = sites
             .into_iter()
             .enumerate()
-            .map(|(at, address)| {
-                let dir = dir.join(format!("r{at}"));
-                let name = format!("--router.name=r{at}");
-                let own = ["--role=router".to_owned(), flag.clone(), name];
-                let flags = own.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
-                let mut process = Process { dir, address, flags, server: None };
-                process.start();
-                process
+            .map(|(at, site)| {
+                let name = format!("r{at}");
+                let own = ["--role=router".to_owned(), flag.clone(), format!("--router.name={name}")];
+                let flags: Vec<String> =
+                    own.into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
+                Process::at(site, dir, &name, &flags)
             })
             .collect();
         let flags = ["--kubernetes=off".to_owned(), "--role=querier".to_owned(), flag];
-        let querier = Process::new(dir, "q", &flags);
+        let querier = Process::at(site("q"), dir, "q", &flags);
         Self { map, shards, routers, querier }
     }
 

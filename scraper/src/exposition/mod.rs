@@ -162,8 +162,9 @@ impl ParseError {
 pub enum Event<'a> {
     /// A float.
     Sample(Sample<'a>),
-    /// A native histogram.
-    Histogram(HistogramSample<'a>),
+    /// A native histogram; it lies elsewhere, so that the floats of a page, which are nearly all of it, are moved in
+    /// a few words.
+    Histogram(Box<HistogramSample<'a>>),
     /// A type line.
     Type {
         /// The family.

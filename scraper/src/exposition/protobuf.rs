@@ -133,7 +133,14 @@ impl<'a> Protobuf<'a> {
         match (pending.value, self.native.take()) {
             (None, Some((value, examples))) => {
                 let exemplars = examples.iter().map(|example| exemplar_in(&self.scratch, example)).collect();
-                Event::Histogram(HistogramSample { series, metric_type, value, ts, start_ts, exemplars })
+                Event::Histogram(Box::new(HistogramSample {
+                    series,
+                    metric_type,
+                    value,
+                    ts,
+                    start_ts,
+                    exemplars,
+                }))
             }
             (value, native) => {
                 self.native = native;
