@@ -279,11 +279,14 @@ impl<'a> Appender<'a> {
         let examples = self.inner.encode_exemplars(exemplars, unlogged);
         let said = self.inner.encode_metadata(metadata, unlogged);
         let new_series = self.inner.series_record(unlogged);
+        let late = late.finish();
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(others.finish());
+        // Who follows the log hears of late samples, too.
+        let records = records.chain(late.iter().flat_map(|record| [record::COPY_MARK, record]));
         let records = records.chain(examples.as_deref()).chain(said.as_deref());
         let records: SmallVec<[&[u8]; 8]> = records.collect();
         let kept: usize = shards.iter().map(Part::len).sum();
-        let written = log.commit(&records, &late.finish(), kept as u64)?;
+        let written = log.commit(&records, &late, kept as u64)?;
         if written == Written::Logged && self.inner.options.wal_sync_interval.is_zero() {
             log.sync()?;
         }
@@ -427,13 +430,15 @@ impl Inner {
         }
     }
 
-    /// The same for late samples.
+    /// The same for late samples. Of two of one time the first is taken.
     fn encode_late(&self, part: &mut Part, unlogged: &mut Vec<u32>, records: &mut SampleRecords) {
         let Some(first) = part.late.first() else { return };
         let mut shard = self.head.shard(first.0.id());
+        let mut taken = HashSet::with_capacity(part.late.len());
         part.late.retain(|(series, sample)| {
             let Some(found) = shard.resolve(*series) else { return false };
-            if self.head.late.taken(series.id(), sample.ts, &sample.value).is_some() {
+            let known = self.head.late.taken(series.id(), sample.ts, &sample.value);
+            if known.is_some() || !taken.insert((*series, sample.ts)) {
                 return false;
             }
             records.push(found.wal_ref(), sample);
