@@ -334,6 +334,35 @@ fn the_second_version_goes_both_ways() {
     second.stop();
 }
 
+/// What comes late is sent on, too.
+#[test]
+fn late_samples_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = "storage: {tsdb: {out_of_order_time_window: 1h}}\n";
+    let path = dir.path().join("receiver.yml");
+    std::fs::write(&path, late).unwrap();
+    let flag = format!("--config.file={}", path.display());
+    let receiver = ours(&dir.path().join("receiver"), &[&flag]);
+    let path = dir.path().join("sender.yml");
+    let text = format!(
+        "{late}remote_write:\n- url: {}/api/v1/write\n  queue_config: {{batch_send_deadline: 200ms}}\n",
+        receiver.url
+    );
+    std::fs::write(&path, text).unwrap();
+    let flag = format!("--config.file={}", path.display());
+    let sender = ours(&dir.path().join("sender"), &[&flag]);
+    let now = now_s() * 1000;
+    let headers = [(CONTENT, FIRST), (ENCODING, "snappy")];
+    let labels: &[(&str, &[u8])] = &[("__name__", b"late"), ("instance", b"a")];
+    for ts in [now, now - 600_000] {
+        let body = snappy(&first(labels, &samples(&[(ts, 7.0)])));
+        let answer = post(&sender.url, &headers, &body);
+        assert_eq!(answer.0, 204, "{answer:?}");
+    }
+    receiver.wait_for_rows("count_over_time(late{instance=\"a\"}[15m]) == 2");
+    assert_eq!(sender.interrupt(), Some(0));
+}
+
 /// A receiver that wants to know who sends: the certificate is another one without a restart.
 #[test]
 fn certificates_are_read_again() {

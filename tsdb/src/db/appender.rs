@@ -14,7 +14,7 @@ use crate::head::metadata::Metadata;
 use crate::head::series::Refusal;
 use crate::head::{SHARDS, SeriesRef, Shard, shard_of};
 use crate::wal::record::{self, SamplesRecord, SeriesRecord};
-use crate::wal::samples::SampleRecords;
+use crate::wal::samples::{self, OrderedRecords, SampleRecords};
 
 /// A batch of samples of one moment, typically one scrape: all or nothing in the log, seen as a whole by
 /// readers. Dropping it without `commit` forgets the samples.
@@ -130,11 +130,14 @@ impl<'a> Appender<'a> {
         let check = self.inner.in_log_order(found.check(ts, value), &found, ts);
         let known = || found.value_at(ts, self.inner.head.mapped());
         let verdict = self.verdict((series, ts), check, || Value::Float(value), known)?;
+        let part = &self.batch.shards[shard_of(series.id())];
+        // What the batch has of a series shall stay in its order.
+        let follows_other = found.is_pending() && part.others.iter().any(|(other, _)| *other == series);
         if verdict != Verdict::Skip {
             found.set_pending(true);
         }
         drop(shard);
-        if verdict == Verdict::Store && !self.inner.options.keeps_starts() {
+        if verdict == Verdict::Store && !self.inner.options.keeps_starts() && !follows_other {
             self.batch.shards[shard_of(series.id())].floats.push((series, ts, value));
         } else {
             self.add(verdict, series, Sample { ts, start: start_ts, value: Value::Float(value) });
@@ -268,7 +271,7 @@ impl<'a> Appender<'a> {
         let mut log = self.inner.log.lock();
         let min_valid = self.inner.head.min_valid.load(Ordering::Acquire);
         let Batch { shards, samples, exemplars, metadata, unlogged, started } = batch;
-        let (mut others, mut late) = (SampleRecords::new(*started), SampleRecords::new(*started));
+        let (mut others, mut late) = (OrderedRecords::new(*started), SampleRecords::new(*started));
         samples.clear();
         unlogged.clear();
         let given: usize = shards.iter().map(Part::len).sum();
@@ -279,11 +282,14 @@ impl<'a> Appender<'a> {
         let examples = self.inner.encode_exemplars(exemplars, unlogged);
         let said = self.inner.encode_metadata(metadata, unlogged);
         let new_series = self.inner.series_record(unlogged);
+        let late = late.finish();
         let records = new_series.finish().into_iter().chain(samples.finish()).chain(others.finish());
+        // Who follows the log hears of late samples, too.
+        let records = records.chain(late.iter().flat_map(|record| [record::COPY_MARK, record]));
         let records = records.chain(examples.as_deref()).chain(said.as_deref());
         let records: SmallVec<[&[u8]; 8]> = records.collect();
         let kept: usize = shards.iter().map(Part::len).sum();
-        let written = log.commit(&records, &late.finish(), kept as u64)?;
+        let written = log.commit(&records, &late, kept as u64)?;
         if written == Written::Logged && self.inner.options.wal_sync_interval.is_zero() {
             log.sync()?;
         }
@@ -321,7 +327,7 @@ impl Inner {
         part: &mut Part,
         min_valid: Timestamp,
         unlogged: &mut Vec<u32>,
-        (samples, others): (&mut SamplesRecord, &mut SampleRecords),
+        (samples, others): (&mut SamplesRecord, &mut OrderedRecords),
     ) {
         let Some(first) = part.first() else { return };
         let mut shard = self.head.shard(first.id());
@@ -379,17 +385,19 @@ impl Inner {
         part: &mut Part,
         again: Vec<(SeriesRef, Sample)>,
         shard: &mut Shard,
-        (samples, others): (&mut SamplesRecord, &mut SampleRecords),
+        (floats, others): (&mut SamplesRecord, &mut OrderedRecords),
     ) {
-        /// The newest sample that comes in order, and whether it is none of the floats, which are appended first.
-        type Newest = (Timestamp, bool);
+        /// The newest sample that comes in order, and its kind, unless it is one of the floats, which are appended first.
+        type Newest = (Timestamp, Option<u8>);
         let mut newest: HashMap<SeriesRef, Newest> =
-            again.iter().map(|(series, _)| (*series, (Timestamp::MIN, false))).collect();
+            again.iter().map(|(series, _)| (*series, (Timestamp::MIN, None))).collect();
         for &(series, ts, _) in &part.floats {
-            newest.entry(series).and_modify(|newest| *newest = (ts, false));
+            newest.entry(series).and_modify(|newest| *newest = (ts, None));
         }
         for (series, sample) in &part.others {
-            newest.entry(*series).and_modify(|newest| *newest = (sample.ts.max(newest.0), true));
+            newest
+                .entry(*series)
+                .and_modify(|newest| *newest = (sample.ts.max(newest.0), Some(samples::kind(&sample.value))));
         }
         let mut taken: HashSet<(SeriesRef, Timestamp)> =
             part.in_order().filter(|(series, _)| newest.contains_key(series)).collect();
@@ -400,18 +408,22 @@ impl Inner {
                 Value::Float(value) if !self.options.keeps_starts() => Some(value),
                 _ => None,
             };
-            let follows = sample.ts > known.0 || *known == (Timestamp::MIN, false);
+            let follows = sample.ts > known.0 || *known == (Timestamp::MIN, None);
             match as_float {
-                Some(value) if follows && !known.1 => {
+                Some(value) if follows && known.1.is_none() => {
                     taken.insert((series, sample.ts));
-                    samples.push(found.wal_ref(), sample.ts, value);
+                    floats.push(found.wal_ref(), sample.ts, value);
                     part.floats.push((series, sample.ts, value));
-                    *known = (sample.ts, false);
+                    known.0 = sample.ts;
                 }
-                None if follows => {
+                _ if follows => {
                     taken.insert((series, sample.ts));
+                    let kind = samples::kind(&sample.value);
+                    if known.1.is_some_and(|before| before != kind) {
+                        others.begin();
+                    }
                     others.push(found.wal_ref(), &sample);
-                    *known = (sample.ts, true);
+                    *known = (sample.ts, Some(kind));
                     part.others.push((series, sample));
                 }
                 _ => {
@@ -427,13 +439,15 @@ impl Inner {
         }
     }
 
-    /// The same for late samples.
+    /// The same for late samples. Of two of one time the first is taken.
     fn encode_late(&self, part: &mut Part, unlogged: &mut Vec<u32>, records: &mut SampleRecords) {
         let Some(first) = part.late.first() else { return };
         let mut shard = self.head.shard(first.0.id());
+        let mut taken = HashSet::with_capacity(part.late.len());
         part.late.retain(|(series, sample)| {
             let Some(found) = shard.resolve(*series) else { return false };
-            if self.head.late.taken(series.id(), sample.ts, &sample.value).is_some() {
+            let known = self.head.late.taken(series.id(), sample.ts, &sample.value);
+            if known.is_some() || !taken.insert((*series, sample.ts)) {
                 return false;
             }
             records.push(found.wal_ref(), sample);

@@ -93,6 +93,7 @@ pub(super) fn replay(
         from: head.min_valid.load(Ordering::Acquire),
         unknown: 0,
         is_late: false,
+        is_copy: false,
         since_mapping: 0,
         newest: Timestamp::MIN,
         replayed: Replayed {
@@ -133,6 +134,8 @@ struct Replay<'a> {
     unknown: u64,
     /// Whether the log of late samples is being read.
     is_late: bool,
+    /// The next record is a copy of what the log of late samples has, or had until that was in blocks or deleted.
+    is_copy: bool,
     /// About how many bytes the samples may take that closed chunks have got.
     since_mapping: usize,
     /// The newest time of the segment.
@@ -332,6 +335,7 @@ impl Replay<'_> {
     fn segment(&mut self, source: &Source<'_>, path: &Path) -> Result<Option<Damage>, OpenError> {
         let data = source.disk.map(path).map_err(|source| OpenError::io(path, source))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.is_copy = false;
         let ended = if data.len() < PARALLEL_FROM_BYTES || cores < 2 || self.is_late {
             self.read_alone(&data, source.abandoned)
         } else {
@@ -434,7 +438,13 @@ impl Replay<'_> {
     }
 
     fn take(&mut self, taken: Taken, hands: &Hands<'_>) -> Result<(), Stop> {
-        match taken.map_err(Stop::Damaged)? {
+        let record = taken.map_err(Stop::Damaged)?;
+        let is_mark = matches!(record, Record::CopyMark) && !self.is_late;
+        let leave_out = std::mem::replace(&mut self.is_copy, is_mark);
+        if leave_out && record.has_samples() {
+            return Ok(());
+        }
+        match record {
             Record::Series(entries) => self.series(entries, hands),
             Record::Samples(entries) if !self.is_late => self.floats(entries, hands),
             Record::Samples(entries) => {
@@ -474,7 +484,7 @@ impl Replay<'_> {
                     }
                 }
             }
-            Record::MappedMarkers | Record::Unknown => {}
+            Record::MappedMarkers | Record::CopyMark | Record::Unknown => {}
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ pub struct Tail {
 
 impl Db {
     /// Reads the log from `position` on, or from its end: first the series that have been named before, then
-    /// everything that is committed, as it comes. Late samples are in another log and not among it.
+    /// everything that is committed, as it comes, late samples included.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -278,7 +278,7 @@ fn logged(record: Record) -> Option<Logged> {
             (is_empty, if histograms.is_empty() { floats } else { Logged::Histograms(histograms) })
         }
         Record::Exemplars(entries) => (entries.is_empty(), Logged::Exemplars(entries)),
-        Record::Tombstones(_) | Record::MappedMarkers | Record::Unknown => {
+        Record::Tombstones(_) | Record::MappedMarkers | Record::CopyMark | Record::Unknown => {
             return None;
         }
     };

@@ -136,6 +136,7 @@ struct Copy {
 fn copy_segment(disk: &dyn Disk, path: &Path, keep: &Keep<'_>, out: &mut Copy) -> Result<(), IoError> {
     let segment = disk.map(path).map_err(IoError::at(path))?;
     let (mut records, mut space) = (Records::new(&segment), Vec::new());
+    let mut is_copy = false;
     while let Some(next) = records.next() {
         let invalid = |what: &str, offset: usize| IoError {
             path: path.to_owned(),
@@ -145,6 +146,11 @@ fn copy_segment(disk: &dyn Disk, path: &Path, keep: &Keep<'_>, out: &mut Copy) -
         let next = next.map_err(damaged)?;
         let data = next.unpack(&mut space).map_err(damaged)?;
         let record = record::decode(data).map_err(|Malformed(what)| invalid(what, next.start))?;
+        let leave_out = std::mem::replace(&mut is_copy, matches!(record, Record::CopyMark));
+        if leave_out && record.has_samples() {
+            // The log of late samples has them until they are in blocks.
+            continue;
+        }
         if let Record::Metadata(entries) = record {
             let live = entries.into_iter().filter(|(series, _)| (keep.series)(*series));
             out.metadata.extend(live);
@@ -201,7 +207,7 @@ fn filter(record: Record, keep: &Keep<'_>) -> Vec<Vec<u8>> {
                 new.map(|(series, ts, value, labels)| (*series, *ts, *value, labels)),
             ));
         }
-        Record::Metadata(_) | Record::MappedMarkers | Record::Unknown => {}
+        Record::Metadata(_) | Record::MappedMarkers | Record::CopyMark | Record::Unknown => {}
     }
     kept
 }

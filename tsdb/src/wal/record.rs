@@ -18,6 +18,9 @@ const HISTOGRAMS: u8 = 7;
 const FLOAT_HISTOGRAMS: u8 = 8;
 const CUSTOM_HISTOGRAMS: u8 = 9;
 const CUSTOM_FLOAT_HISTOGRAMS: u8 = 10;
+/// Says that the next record is a copy of late samples; their own log has them, too. To others it is a list of no markers.
+pub(crate) const COPY_MARK: &[u8] = &[MAPPED_MARKERS];
+
 pub(super) const SAMPLES_WITH_START: u8 = 11;
 pub(super) const HISTOGRAMS_WITH_START: u8 = 12;
 pub(super) const FLOAT_HISTOGRAMS_WITH_START: u8 = 13;
@@ -40,12 +43,21 @@ pub(crate) enum Record {
     Tombstones(Vec<(WalRef, Timestamp, Timestamp)>),
     Exemplars(Vec<(WalRef, Timestamp, f64, Labels)>),
     MappedMarkers,
+    /// The next record is of late samples, and a copy, see [`COPY_MARK`].
+    CopyMark,
     Metadata(Vec<(WalRef, Metadata)>),
     Histograms(Vec<(WalRef, Timestamp, HistogramValue)>),
     /// Samples with start times, all floats or all histograms.
     Started(Vec<(WalRef, Sample)>),
     /// A type of a later version; skipped, as Prometheus does.
     Unknown,
+}
+
+impl Record {
+    /// Whether it is of samples.
+    pub(crate) fn has_samples(&self) -> bool {
+        matches!(self, Self::Samples(_) | Self::Histograms(_) | Self::Started(_))
+    }
 }
 
 /// Reads a record.
@@ -61,6 +73,7 @@ pub(crate) fn decode(data: &[u8]) -> Result<Record, Malformed> {
                 entries.into_iter().map(|(r, t, (value, labels))| (r, t, value, labels)).collect(),
             )
         }
+        MAPPED_MARKERS if bytes.is_empty() => Record::CopyMark,
         MAPPED_MARKERS => Record::MappedMarkers,
         METADATA => Record::Metadata(all(&mut bytes, metadata)?),
         HISTOGRAMS | CUSTOM_HISTOGRAMS => {

@@ -8,6 +8,7 @@ use super::record::{
 };
 use crate::chunk::{Sample, Value};
 use crate::codec::bytes::Put;
+use smallvec::{SmallVec, smallvec};
 
 /// Samples of a batch. Start times make other records, which Prometheus reads from 3.14 on: so either all samples are
 /// in those or none, and a series' samples stay in their order.
@@ -51,6 +52,43 @@ impl SampleRecords {
             }
             Self::Started(records) => records.iter().filter_map(StartedRecord::finish).collect(),
         }
+    }
+}
+
+/// Samples of a batch in the order in which they came. Records are of one kind, so where a series has one kind after
+/// another, those of the second kind begin anew: whoever reads the log finds the samples of each series in their order.
+#[derive(Debug)]
+pub(crate) struct OrderedRecords {
+    started: bool,
+    groups: SmallVec<[SampleRecords; 1]>,
+}
+
+impl OrderedRecords {
+    pub(crate) fn new(started: bool) -> Self {
+        Self { started, groups: smallvec![SampleRecords::new(started)] }
+    }
+
+    /// What follows comes after everything there is.
+    pub(crate) fn begin(&mut self) {
+        self.groups.push(SampleRecords::new(self.started));
+    }
+
+    pub(crate) fn push(&mut self, series: WalRef, sample: &Sample) {
+        self.groups.last_mut().into_iter().for_each(|group| group.push(series, sample));
+    }
+
+    /// The finished records that are not empty.
+    pub(crate) fn finish(&self) -> impl Iterator<Item = &[u8]> {
+        self.groups.iter().flat_map(SampleRecords::finish)
+    }
+}
+
+/// Samples of one kind are in one record.
+pub(crate) fn kind(value: &Value) -> u8 {
+    match value {
+        Value::Float(_) => 0,
+        Value::Histogram(HistogramValue::Int(histogram)) => 1 + u8::from(histogram.has_custom_buckets()),
+        Value::Histogram(HistogramValue::Float(histogram)) => 3 + u8::from(histogram.has_custom_buckets()),
     }
 }
 

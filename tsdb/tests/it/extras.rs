@@ -1,5 +1,7 @@
-use model::{Labels, Matcher, TimeRange};
-use tsdb::{AppendError, Db, Exemplar, Options};
+use std::collections::BTreeMap;
+
+use model::{HistogramValue, IntHistogram, Labels, Matcher, Span, TimeRange};
+use tsdb::{AppendError, Db, Exemplar, FloatChunks, Logged, Options};
 
 use super::reading::all;
 
@@ -75,4 +77,58 @@ fn exemplars_survive_a_restart() {
     let found = db.exemplars(&[selector], TimeRange::ALL);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].1, [exemplar(1000), exemplar(2000)]);
+}
+
+/// Every order of the kinds in one batch, with what the log says of it.
+#[test]
+fn a_series_that_changes_its_kind_within_a_batch_keeps_the_order() {
+    let int = IntHistogram {
+        count: 3,
+        sum: 4.5,
+        positive_spans: vec![Span { offset: 0, length: 1 }],
+        positive: vec![3],
+        ..IntHistogram::default()
+    };
+    let custom = IntHistogram { schema: -53, custom_values: vec![1.0], ..int.clone() };
+    let kinds = [
+        None,
+        Some(HistogramValue::Int(int.clone())),
+        Some(HistogramValue::Float(int.to_float())),
+        Some(HistogramValue::Int(custom)),
+    ];
+    for float_chunks in [FloatChunks::Xor, FloatChunks::Xor2] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = || Options { float_chunks, ..Options::default() };
+        let db = Db::open(dir.path(), options()).unwrap();
+        let mut tail = db.tail(None).unwrap();
+        let mut batch = db.appender();
+        let mut count = 0;
+        for order in 0..256usize {
+            let labels = Labels::from_pairs([("order", &order.to_string())]);
+            let series = batch.series(&labels).unwrap();
+            for (at, ts) in (0..4).zip(1..) {
+                match &kinds[order >> (2 * at) & 3] {
+                    None => batch.append(series, ts, ts as f64).unwrap(),
+                    Some(histogram) => batch.append_histogram(series, ts, histogram).unwrap(),
+                }
+                count += 1;
+            }
+        }
+        assert_eq!(batch.commit().unwrap(), count);
+        let before = all(&db.snapshot());
+        assert!(before.values().all(|samples| samples.iter().map(|sample| sample.0).eq(1..5)));
+        let mut told: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+        while let Some(logged) = tail.read().unwrap() {
+            let mut tell = |series, ts| told.entry(series).or_default().push(ts);
+            match logged {
+                Logged::Samples(entries) => entries.iter().for_each(|(n, (ts, _), _)| tell(*n, *ts)),
+                Logged::Histograms(entries) => entries.iter().for_each(|(n, (ts, _), _)| tell(*n, *ts)),
+                _ => {}
+            }
+        }
+        assert!(told.len() == 256 && told.values().all(|times| *times == [1, 2, 3, 4]), "{told:?}");
+        drop(db);
+        let db = Db::open(dir.path(), options()).unwrap();
+        assert_eq!(all(&db.snapshot()), before);
+    }
 }

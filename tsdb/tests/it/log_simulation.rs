@@ -4,26 +4,21 @@
 //! that was durable, with its bits and under its series; he hears nothing that was never appended. Only where the log
 //! may go for its age, he may be told that a part of it has gone.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{HistogramValue, Labels};
+use model::Labels;
 use tsdb::disk::memory::{Faults, Memory};
-use tsdb::{Compression, Db, FloatChunks, LogOnly, Logged, Options, Position, Tail};
+use tsdb::{Compression, Db, FloatChunks, LogOnly, Options};
 
-use super::reading::fingerprint;
+use super::follower::{Follower, Samples};
 use super::simulation::{DIR, Dice, SERIES, Wrong, append, number};
-
-/// Series, time, bits.
-type Samples = BTreeSet<(String, i64, u64)>;
 
 struct Simulation {
     dice: Dice,
     disk: Memory,
     db: Option<Db>,
-    tail: Option<Tail>,
     options: Options,
     now: i64,
     /// Whatever a batch has taken.
@@ -31,12 +26,8 @@ struct Simulation {
     /// What was acknowledged, and is in the log.
     logged: Samples,
     durable: Samples,
-    heard: Samples,
-    names: BTreeMap<u64, Labels>,
-    /// Everything before is done.
-    done: Position,
+    follower: Follower,
     may_skip: bool,
-    skipped: bool,
     planted: Faults,
 }
 
@@ -63,17 +54,13 @@ impl Simulation {
             dice,
             disk,
             db: None,
-            tail: None,
             options,
             now: 1_000_000,
             appended: Samples::new(),
             logged: Samples::new(),
             durable: Samples::new(),
-            heard: Samples::new(),
-            names: BTreeMap::new(),
-            done: Position::default(),
+            follower: Follower::default(),
             may_skip,
-            skipped: false,
             planted,
         }
     }
@@ -87,9 +74,7 @@ impl Simulation {
         }
         let Some(db) = &self.db else { return Ok(()) };
         db.attach_history(&mut |_| {}).map_err(|error| format!("cannot attach: {error}"))?;
-        self.names.clear();
-        let tail = db.tail(Some(self.done)).map_err(|error| format!("cannot follow: {error}"))?;
-        self.tail = Some(tail);
+        self.follower.begin(db)?;
         self.follow(u64::MAX)
     }
 
@@ -112,12 +97,11 @@ impl Simulation {
             31 => {
                 // Another follower takes over.
                 let Some(db) = &self.db else { return Ok(()) };
-                self.names.clear();
-                self.tail = Some(db.tail(Some(self.done)).map_err(|error| error.to_string())?);
+                self.follower.begin(db)?;
             }
             32 => self.sync(),
             33 => {
-                self.tail = None;
+                self.follower.end();
                 self.db = None;
                 self.durable.extend(self.logged.iter().cloned());
                 self.open()?;
@@ -156,7 +140,7 @@ impl Simulation {
 
     fn maintain(&mut self) {
         let Some(db) = &self.db else { return };
-        db.keep_log_from(Some(self.done));
+        db.keep_log_from(Some(self.follower.done));
         let _ = db.maintain(self.now);
     }
 
@@ -204,38 +188,13 @@ impl Simulation {
 
     /// Reads so many items, and is done with them.
     fn follow(&mut self, items: u64) -> Result<(), Wrong> {
-        let Some(tail) = &mut self.tail else { return Ok(()) };
-        for _ in 0..items {
-            let Some(logged) = tail.read().map_err(|error| format!("cannot read: {error}"))? else { break };
-            let mut heard: Vec<(u64, i64, u64)> = Vec::new();
-            match logged {
-                Logged::Series(entries) => self.names.extend(entries),
-                Logged::Samples(entries) => {
-                    heard.extend(entries.iter().map(|(n, (ts, _), value)| (*n, *ts, value.to_bits())));
-                }
-                Logged::Histograms(entries) => heard.extend(entries.iter().map(|(n, (ts, _), value)| {
-                    let float = match value {
-                        HistogramValue::Int(int) => int.to_float(),
-                        HistogramValue::Float(float) => float.clone(),
-                    };
-                    (*n, *ts, fingerprint(&float))
-                })),
-                Logged::Skipped { from, to } if !self.may_skip => {
-                    return Err(format!("the log from {from:?} to {to:?} is gone"));
-                }
-                Logged::Skipped { .. } => self.skipped = true,
-                Logged::Exemplars(_) | Logged::Metadata(_) => {}
+        for sample in self.follower.read(items)? {
+            if !self.appended.contains(&sample) {
+                return Err(format!("{sample:?} was invented"));
             }
-            for (name, ts, bits) in heard {
-                let series = self.names.get(&name).map(Labels::to_string);
-                let series = series.ok_or_else(|| format!("series {name} has no labels"))?;
-                let sample = (series, ts, bits);
-                if !self.appended.contains(&sample) {
-                    return Err(format!("{sample:?} was invented"));
-                }
-                self.heard.insert(sample);
-            }
-            self.done = tail.position();
+        }
+        if self.follower.skipped && !self.may_skip {
+            return Err("a part of the log is gone".to_owned());
         }
         Ok(())
     }
@@ -243,7 +202,8 @@ impl Simulation {
     /// The process ends, or the machine does.
     fn end(&mut self, power_cut: bool) -> Result<(), Wrong> {
         self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
-        (self.tail, self.db) = (None, None);
+        self.follower.end();
+        self.db = None;
         let dice = &mut self.dice;
         self.disk =
             if power_cut { self.disk.after_power_cut(&mut || dice.next()) } else { self.disk.after_kill() };
@@ -252,17 +212,17 @@ impl Simulation {
         let durable = self.durable.clone();
         let logged = self.logged.clone();
         self.open()?;
-        let missing = |all: &Samples| all.difference(&self.heard).next().cloned();
-        let lost = missing(if power_cut { &durable } else { &logged }).filter(|_| !self.skipped);
+        let missing = |all: &Samples| all.difference(&self.follower.heard).next().cloned();
+        let lost = missing(if power_cut { &durable } else { &logged }).filter(|_| !self.follower.skipped);
         // What a power cut takes, it takes.
-        self.logged.retain(|sample| self.heard.contains(sample) || !logged.contains(sample));
+        self.logged.retain(|sample| self.follower.heard.contains(sample) || !logged.contains(sample));
         self.durable.extend(self.logged.intersection(&logged).cloned());
         lost.map_or(Ok(()), |lost| Err(format!("{lost:?} is lost")))
     }
 
     fn check(&self, all: bool) -> Result<(), Wrong> {
         let must = if all { &self.logged } else { &self.durable };
-        let lost = must.difference(&self.heard).next().filter(|_| !self.skipped);
+        let lost = must.difference(&self.follower.heard).next().filter(|_| !self.follower.skipped);
         lost.map_or(Ok(()), |lost| Err(format!("{lost:?} is lost")))
     }
 }

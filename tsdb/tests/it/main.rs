@@ -7,6 +7,7 @@ mod concurrency;
 mod early;
 mod extras;
 mod faults;
+mod follower;
 mod kill;
 mod late_names;
 mod log_only;

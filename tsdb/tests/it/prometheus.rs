@@ -28,7 +28,8 @@ impl Drop for Server {
 impl Server {
     /// Starts a server on a directory; `None` where Prometheus is not installed.
     fn start(dir: &Path, config: &Path) -> Option<Self> {
-        std::fs::write(config, "global: {scrape_interval: 1h}\n").unwrap();
+        let late = "storage: {tsdb: {out_of_order_time_window: 1h}}";
+        std::fs::write(config, format!("global: {{scrape_interval: 1h}}\n{late}\n")).unwrap();
         let path = format!("--storage.tsdb.path={}", dir.display());
         let more = ["--storage.tsdb.retention.time=100y", "--enable-feature=native-histograms"];
         Self::start_with(config, &[&[path.as_str()], &more[..]].concat())
@@ -109,7 +110,8 @@ impl Server {
 
 const START_S: i64 = 1_700_000_000;
 
-fn fill(db: &Db, from: i64, to: i64) {
+/// Appends a minute a step; `late`: with samples that come late, and series that have no other.
+fn fill(db: &Db, (from, to): (i64, i64), late: bool) {
     for step in from..to {
         let ts = (START_S + step * 60) * 1000;
         let mut batch = db.appender();
@@ -117,6 +119,12 @@ fn fill(db: &Db, from: i64, to: i64) {
             let labels = Labels::from_pairs([("__name__", "pingpong"), ("n", &n.to_string())]);
             let series = batch.series(&labels).unwrap();
             batch.append(series, ts, (step * n) as f64).unwrap();
+            if late && step % 7 == 0 && step > 60 {
+                let late = [("__name__", "pingpong"), ("late", "only"), ("n", &n.to_string())];
+                let only = batch.series(&Labels::from_pairs(late)).unwrap();
+                batch.append(series, ts - 90_000, step as f64).unwrap();
+                batch.append(only, ts - 3_500_000, step as f64).unwrap();
+            }
         }
         let series = batch.series(&Labels::from_pairs([("__name__", "native")])).unwrap();
         let counts = vec![step.unsigned_abs(), step.unsigned_abs() / 2];
@@ -144,13 +152,21 @@ fn fill(db: &Db, from: i64, to: i64) {
 fn prometheus_reads_our_directory_and_we_read_it_back() {
     let (dir, config) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let config = config.path().join("prometheus.yml");
-    let options = Options { retention_ms: None, wal_segment_bytes_max: 100_000, ..Options::default() };
+    let options = Options {
+        retention_ms: None,
+        wal_segment_bytes_max: 100_000,
+        out_of_order_window_ms: 3_600_000,
+        ..Options::default()
+    };
     // Blocks, a checkpoint, mapped head chunks and a log.
     let steps = 20 * 60;
     let db = Db::open(dir.path(), options.clone()).unwrap();
-    fill(&db, 0, steps);
+    fill(&db, (0, steps), true);
     assert!(db.stats().blocks > 3);
     let ours = all(&db.snapshot());
+    let late = ours.iter().filter(|(labels, _)| labels.contains("late=")).map(|(_, samples)| samples.len());
+    assert_eq!(late.clone().count(), 20);
+    assert!(late.min() > Some(150));
     drop(db);
     let Some(server) = Server::start(dir.path(), &config) else { return };
     let end = START_S + steps * 60;
@@ -172,7 +188,7 @@ fn prometheus_reads_our_directory_and_we_read_it_back() {
     server.stop();
     let db = Db::open(dir.path(), options).unwrap();
     assert_eq!(all(&db.snapshot()), ours);
-    fill(&db, steps, steps + 200);
+    fill(&db, (steps, steps + 200), true);
     db.cut_head().unwrap();
     let ours = all(&db.snapshot());
     drop(db);
@@ -190,7 +206,7 @@ fn an_agent_of_prometheus_goes_on_where_ours_ended_and_ours_where_that_one_did()
     let options = || Options { log_only, wal_segment_bytes_max: 100_000, ..Options::default() };
     let db = Db::open(dir.path(), options()).unwrap();
     db.keep_log_from(None);
-    fill(&db, 0, 95);
+    fill(&db, (0, 95), false);
     assert_eq!(db.stats().head_series, 22);
     let ours = Heard::all(&mut db.tail(Some(Position::default())).unwrap());
     assert!(std::fs::read_dir(dir.path().join("wal")).unwrap().count() >= 2, "a checkpoint and a segment");
@@ -207,7 +223,7 @@ fn an_agent_of_prometheus_goes_on_where_ours_ended_and_ours_where_that_one_did()
     assert!(server.metric("prometheus_agent_active_series").unwrap() >= 22.0 + 100.0);
     server.stop();
     let db = Db::open(dir.path(), options()).unwrap();
-    fill(&db, 95, 100);
+    fill(&db, (95, 100), false);
     let both = Heard::all(&mut db.tail(Some(Position::default())).unwrap());
     let (pingpong, theirs): (Vec<_>, Vec<_>) =
         both.samples.iter().partition(|(series, ..)| series.starts_with("pingpong"));

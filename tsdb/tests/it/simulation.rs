@@ -1,7 +1,8 @@
 //! A store on a disk that fails, driven by seed, against a map.
 //!
 //! What must hold after every crash: each sample that was acknowledged and made durable is there with
-//! its bits; nothing is there that was never appended; of each series a prefix in time is there.
+//! its bits; nothing is there that was never appended; of each series a prefix in time is there. Somebody who
+//! follows the log has heard everything that is there, late or not, and of each batch everything once.
 //! `tsdb/simulate --seeds N --from S` runs others than the usual seeds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use tsdb::disk::Disk as _;
 use tsdb::disk::memory::{Faults, Memory};
 use tsdb::{Appender, Compression, Db, FloatChunks, History, Options};
 
+use super::follower::{Follower, Samples};
 use super::reading::{Content, all, fingerprint};
 
 /// SplitMix64.
@@ -63,6 +65,11 @@ struct Simulation {
     early: BTreeSet<(String, i64)>,
     /// Of these, what was acknowledged since the start, and is not sure to be durable.
     loose: Vec<(String, i64, u64)>,
+    follower: Follower,
+    /// The machine has stopped: what was not durable may be gone from one log, and not from the other.
+    cut: bool,
+    /// Whatever a batch has taken.
+    appended: Samples,
     /// Bugs that stay planted.
     planted: Faults,
 }
@@ -110,6 +117,9 @@ impl Simulation {
             deleted: BTreeSet::new(),
             early: BTreeSet::new(),
             loose: Vec::new(),
+            follower: Follower::default(),
+            cut: false,
+            appended: Samples::new(),
             planted,
         }
     }
@@ -127,7 +137,7 @@ impl Simulation {
         }
         let Some(db) = &self.db else { return Ok(()) };
         if self.dice.one_in(8) {
-            // Died before history was there.
+            // Died before history was there. (Nobody follows yet.)
             self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
             self.db = None;
             let dice = &mut self.dice;
@@ -141,6 +151,7 @@ impl Simulation {
                     }
                     self.unsure.entry((series, ts)).or_default().insert(bits);
                 }
+                self.cut = true;
                 self.disk.after_power_cut(&mut || dice.next())
             };
             self.disk.set_faults(self.planted);
@@ -165,6 +176,23 @@ impl Simulation {
         let gone = of(&before).difference(&of(&after)).filter(|sample| !stays(sample)).count();
         if !added.is_empty() || gone > left_out {
             return Err(format!("a snapshot has seen history come: {added:?}, {gone} not {left_out} gone"));
+        }
+        self.follower.begin(db)?;
+        self.listen()
+    }
+
+    /// Hears what has been committed.
+    fn listen(&mut self) -> Result<(), Wrong> {
+        let mut once = Samples::new();
+        for sample in self.follower.read(u64::MAX)? {
+            let of_time = (sample.0.clone(), sample.1);
+            let may_repeat = self.deleted.contains(&of_time) || self.early.contains(&of_time);
+            if !self.appended.contains(&sample) {
+                return Err(format!("{sample:?} was invented for the follower"));
+            }
+            if !once.insert(sample) && !may_repeat {
+                return Err(format!("{of_time:?} was heard twice"));
+            }
         }
         Ok(())
     }
@@ -244,6 +272,7 @@ impl Simulation {
     }
 
     fn step(&mut self) -> Result<(), Wrong> {
+        self.listen()?;
         let Some(db) = &self.db else { return self.open() };
         let action = self.dice.below(42);
         if std::env::var_os("SIMULATION_TRACE").is_some() {
@@ -263,6 +292,7 @@ impl Simulation {
                 let snapshot = db.snapshot();
                 let before = all(&snapshot);
                 self.commit();
+                self.listen()?;
                 let Some(db) = &self.db else { return Ok(()) };
                 let _ = db.cut_head();
                 if all(&snapshot) != before {
@@ -270,6 +300,7 @@ impl Simulation {
                 }
             }
             33 => {
+                self.follower.end();
                 self.db = None;
                 self.mark_durable();
                 self.restart()?;
@@ -312,6 +343,7 @@ impl Simulation {
                 self.logged = Some(self.acknowledged.clone());
             }
         }
+        self.listen()?;
         if let Some(db) = &self.db {
             let _ = db.maintain(self.now);
         }
@@ -381,6 +413,8 @@ impl Simulation {
         self.disk.set_faults(Faults { operations, ..self.planted });
         for _ in 0..8 {
             self.commit();
+            // Before that is gone from the log.
+            let _ = self.listen();
             let Some(db) = &self.db else { return };
             let _ = if self.dice.one_in(3) { db.cut_head() } else { db.maintain(self.now) };
         }
@@ -418,7 +452,9 @@ impl Simulation {
             let in_the_way = |other: i64| if window > 0 { other == ts } else { other >= ts };
             let mut same = accepted.iter().filter(|(series, ..)| *series == labels.to_string());
             let is_taken = !same.any(|(_, other, _)| in_the_way(*other));
-            if let Some(bits) = append(&mut batch, &mut self.dice, &labels, number, ts)
+            let taken = append(&mut batch, &mut self.dice, &labels, number, ts);
+            self.appended.extend(taken.map(|bits| (labels.to_string(), ts, bits)));
+            if let Some(bits) = taken
                 && is_taken
             {
                 accepted.push((labels.to_string(), ts, bits));
@@ -441,6 +477,7 @@ impl Simulation {
 
     fn kill(&mut self) -> Result<(), Wrong> {
         self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
+        self.follower.end();
         self.db = None;
         self.disk = self.disk.after_kill();
         self.disk.set_faults(self.planted);
@@ -458,9 +495,11 @@ impl Simulation {
     fn power_cut(&mut self) -> Result<(), Wrong> {
         // The dead process must not write any more.
         self.disk.set_faults(Faults { operations: Some(0), ..self.planted });
+        self.follower.end();
         self.db = None;
         let dice = &mut self.dice;
         self.disk = self.disk.after_power_cut(&mut || dice.next());
+        self.cut = true;
         self.disk.set_faults(self.planted);
         self.open()?;
         self.check(Must::Durable)?;
@@ -486,6 +525,8 @@ impl Simulation {
     /// Compares the store with the model.
     fn check(&mut self, must: Must) -> Result<(), Wrong> {
         let content = self.content();
+        self.listen()?;
+        let waits = self.waiting() > 0 || self.follower.skipped;
         for (series, samples) in &content {
             for &(ts, bits) in samples {
                 let sure = self.acknowledged.get(series).and_then(|s| s.get(&ts)) == Some(&bits);
@@ -493,8 +534,15 @@ impl Simulation {
                 if !sure && !unsure.is_some_and(|unsure| unsure.contains(&bits)) {
                     return Err(format!("{series} at {ts} was invented, with bits {bits}"));
                 }
+                let durable = self.durable.get(series).is_some_and(|samples| samples.contains_key(&ts));
+                if self.cut && !durable {
+                    self.follower.heard.insert((series.clone(), ts, bits));
+                } else if !waits && !self.follower.heard.contains(&(series.clone(), ts, bits)) {
+                    return Err(format!("nobody who follows has heard of {series} at {ts}"));
+                }
             }
         }
+        self.cut = false;
         for (series, samples) in &self.acknowledged {
             let present: BTreeMap<i64, u64> =
                 content.get(series).map(|samples| samples.iter().copied().collect()).unwrap_or_default();

@@ -110,6 +110,50 @@ fn what_a_checkpoint_took_is_said_and_names_are_kept() {
 }
 
 #[test]
+fn late_samples_are_told_once_whatever_becomes_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { out_of_order_window_ms: 100 * 60_000, ..options() };
+    let db = Db::open(dir.path(), options()).unwrap();
+    let (mut tail, mut sent, mut expected) = (db.tail(None).unwrap(), Sent::default(), BTreeMap::new());
+    let mut add = |db: &Db, entries: &[(usize, i64)]| {
+        let mut batch = db.appender();
+        for &(n, ts) in entries {
+            let series = batch.series(&labels(n)).unwrap();
+            batch.append(series, ts, ts as f64).unwrap();
+            expected.insert((labels(n).to_string(), ts), (ts as f64).to_bits());
+        }
+        batch.commit().unwrap();
+    };
+    let minute = 60_000;
+    // A late sample beside new ones, twice in one batch, alone, and of a series that has nothing else.
+    add(&db, &[(0, 200 * minute), (1, 200 * minute)]);
+    add(&db, &[(0, 201 * minute), (0, 150 * minute), (0, 150 * minute)]);
+    add(&db, &[(1, 110 * minute)]);
+    add(&db, &[(2, 120 * minute)]);
+    sent.take_all(&mut tail);
+    let position = tail.position();
+    drop((tail, db));
+
+    // These come before it is known that they are late.
+    let db = Db::open_at_once(dir.path(), options(), &mut |_| {}).unwrap();
+    add(&db, &[(0, 199 * minute), (1, 203 * minute)]);
+    add(&db, &[(1, 180 * minute)]);
+    db.attach_history(&mut |_| {}).unwrap();
+    let mut tail = db.tail(Some(position)).unwrap();
+    sent.take_all(&mut tail);
+    db.cut_head().unwrap();
+    add(&db, &[(3, 202 * minute), (0, 204 * minute)]);
+    sent.take_all(&mut tail);
+    let position = tail.position();
+    drop((tail, db));
+    let db = Db::open(dir.path(), options()).unwrap();
+    sent.take_all(&mut db.tail(Some(position)).unwrap());
+    assert_eq!((sent.skipped, sent.samples == expected), (0, true));
+    let there: usize = super::reading::all(&db.snapshot()).values().map(Vec::len).sum();
+    assert_eq!(there, expected.len());
+}
+
+#[test]
 fn a_waiting_reader_is_woken() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(dir.path(), options()).unwrap();
