@@ -8,14 +8,16 @@ pub(crate) mod at;
 mod binary;
 mod call;
 pub(crate) mod column;
-mod detect;
+pub(crate) mod detect;
 mod extended;
 mod grid;
+mod kept;
 mod matching;
 pub(crate) mod range;
 mod result;
 mod select;
 mod shared;
+pub(crate) mod sharing;
 pub(crate) mod source;
 mod subquery;
 pub(crate) mod tally;
@@ -37,8 +39,10 @@ use crate::limits::{Account, Desk};
 use at::Times;
 use column::Column;
 use extended::SmoothedSelector;
+use kept::Kept;
 use select::{InstantSelector, Yield};
 use shared::Shared;
+use sharing::{Marks, Sharing};
 use source::{BoxSource, ColumnMap, Mapped, NameRule, Ready, Scratch, Series, Source, join_equal};
 use tally::Tally;
 
@@ -63,6 +67,7 @@ pub(crate) struct Evaluator<'a> {
     unordered: Vec<usize>,
     times: Times,
     shared: Vec<Shared<'a>>,
+    kept: Kept<'a>,
     /// Costs by node and step, if they are asked for.
     pub(crate) tally: Option<Tally>,
     pool: Option<&'a rayon::ThreadPool>,
@@ -95,6 +100,7 @@ impl<'a> Evaluator<'a> {
             unordered: Vec::new(),
             times,
             shared: Vec::new(),
+            kept: Kept::default(),
             tally: None,
             pool,
         }
@@ -112,10 +118,13 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Prepared for the selectors of a query.
-    pub(crate) fn for_query(mut self, expr: &Expr) -> Result<Self, QueryError> {
-        detect::selectors(expr, false, &mut self.detecting);
+    pub(crate) fn for_query(mut self, expr: &'a Expr) -> Result<Self, QueryError> {
+        self.detecting = detect::selectors(expr);
         self.unordered = unordered::selectors(expr);
-        self.shared = shared::select(self.querier, expr, &self.times, self.account)?;
+        let marks = Marks { detecting: &self.detecting, unordered: &self.unordered };
+        let sharing = Sharing::of(expr, &self.times, marks)?;
+        self.shared = shared::select(self.querier, &sharing.readings, self.account)?;
+        self.kept = Kept::new(sharing);
         Ok(self)
     }
 
@@ -165,6 +174,11 @@ impl<'a> Evaluator<'a> {
 
     /// The series of a vector expression, all computed.
     pub(crate) fn vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        self.shared_whole(expr, grid).unwrap_or_else(|| self.own_vector(expr, grid))
+    }
+
+    /// As [`Evaluator::vector`], whether or not others compute the same.
+    fn own_vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, QueryError> {
         let Some(tally) = self.tally.as_ref().filter(|_| !matches!(expr.kind, ExprKind::Paren(_))) else {
             return self.whole_vector(expr, grid);
         };
@@ -201,7 +215,7 @@ impl<'a> Evaluator<'a> {
                 Ok(series)
             }
             _ => {
-                let source = self.source(expr, grid)?;
+                let source = self.own_source(expr, grid)?;
                 self.collect(source.as_ref(), expr, grid)
             }
         }
@@ -209,6 +223,11 @@ impl<'a> Evaluator<'a> {
 
     /// The series of a vector expression, to be computed one at a time.
     pub(crate) fn source<'s>(&'s self, expr: &'s Expr, grid: Grid) -> Result<BoxSource<'s>, QueryError> {
+        self.shared_stream(expr, grid).unwrap_or_else(|| self.own_source(expr, grid))
+    }
+
+    /// As [`Evaluator::source`], whether or not others compute the same.
+    fn own_source<'s>(&'s self, expr: &'s Expr, grid: Grid) -> Result<BoxSource<'s>, QueryError> {
         let constant = grid.count > 1 && at::is_constant(expr);
         match &expr.kind {
             ExprKind::Paren(inner) => self.source(inner, grid),
@@ -408,7 +427,7 @@ impl<'a> Evaluator<'a> {
         self.account.check()?;
         if let Some(shared) = self.shared.iter().find(|shared| shared.serves(&selector.matchers, range)) {
             let set = Arc::clone(&shared.set) as Arc<dyn SeriesSet + '_>;
-            let fixed = is_name_fixed(selector, set.as_ref(), false);
+            let fixed = is_name_fixed(selector, set.as_ref(), shared.unordered);
             return Ok((set, fixed));
         }
         let selection = Selection::new(&selector.matchers, range).until(self.account.cancelled());

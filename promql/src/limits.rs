@@ -191,6 +191,17 @@ impl<'a> Account<'a> {
         true
     }
 
+    /// How many series and samples were read.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.series_read.load(Ordering::Relaxed), self.samples_read.load(Ordering::Relaxed))
+    }
+
+    /// Counts series and samples that were read before and are used again.
+    pub(crate) fn read_again(&self, (series, samples): (u64, u64)) {
+        self.series_read.fetch_add(series, Ordering::Relaxed);
+        self.samples_read.fetch_add(samples, Ordering::Relaxed);
+    }
+
     /// Gives back what [`Account::hold`] took.
     pub(crate) fn release(&self, samples: usize, bytes: usize) {
         take_back(&self.samples, samples as u64);
@@ -228,6 +239,16 @@ impl<'a> Desk<'a> {
     pub(crate) fn read(&mut self, samples: usize) {
         self.series_read += 1;
         self.samples_read += samples as u64;
+    }
+
+    /// How many samples this worker has read.
+    pub(crate) fn samples_read(&self) -> u64 {
+        self.samples_read
+    }
+
+    /// How many samples this worker holds.
+    pub(crate) fn samples_held(&self) -> usize {
+        self.samples
     }
 
     /// Holds `samples` and `bytes` in place of what was held before, and at least as much as then.

@@ -5,13 +5,14 @@
 
 use std::fmt;
 
-use model::{Matcher, TimeRange};
+use model::TimeRange;
 
 use crate::ast::{Expr, ExprKind, Selector, Span};
 use crate::engine::{Costs, NodeStats, QueryError};
 use crate::eval::Grid;
 use crate::eval::at::{Times, is_constant};
-use crate::eval::{is_streamed, unordered};
+use crate::eval::sharing::{Marks, Sharing};
+use crate::eval::{detect, is_streamed, unordered};
 
 /// A query's plan; prints as a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,57 +60,6 @@ impl Plan {
     }
 }
 
-/// A selection that a query makes.
-pub(crate) struct Reading {
-    pub(crate) matchers: Vec<Matcher>,
-    /// All the time that is read.
-    pub(crate) range: TimeRange,
-    /// How many selectors read it.
-    pub(crate) users: usize,
-}
-
-/// The selections of a query. Equal selectors make one, if the times that they read overlap.
-pub(crate) fn readings(expr: &Expr, times: &Times) -> Result<Vec<Reading>, QueryError> {
-    let mut out: Vec<Reading> = Vec::new();
-    visit(expr, times.query, times, &mut |_, selector, range| {
-        let same = |other: &&mut Reading| other.matchers == selector.matchers && other.range.overlaps(range);
-        match out.iter_mut().find(same) {
-            Some(reading) => {
-                let (start, end) = (reading.range.start.min(range.start), reading.range.end.max(range.end));
-                reading.range = TimeRange::new(start, end);
-                reading.users += 1;
-            }
-            None => out.push(Reading { matchers: selector.matchers.clone(), range, users: 1 }),
-        }
-    })?;
-    Ok(out)
-}
-
-/// Calls `found` with each selector and the time that it reads.
-fn visit(
-    expr: &Expr,
-    grid: Grid,
-    times: &Times,
-    found: &mut dyn FnMut(&Expr, &Selector, TimeRange),
-) -> Result<(), QueryError> {
-    match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
-        ExprKind::Vector(selector) => {
-            found(expr, selector, times.instant(selector, grid)?.1);
-            Ok(())
-        }
-        ExprKind::Matrix(matrix) => {
-            found(expr, &matrix.selector, times.windows(matrix, grid)?.reach());
-            Ok(())
-        }
-        ExprKind::Subquery(subquery) => match times.subquery(subquery, expr, grid)?.1 {
-            Some(inner) => visit(&subquery.expr, inner, times, found),
-            None => Ok(()),
-        },
-        _ => operands(expr).into_iter().try_for_each(|operand| visit(operand, grid, times, found)),
-    }
-}
-
 /// The operands of an expression; the matchers that `info` takes are none.
 pub(crate) fn operands(expr: &Expr) -> Vec<&Expr> {
     match &expr.kind {
@@ -133,28 +83,39 @@ pub(crate) fn height(expr: &Expr) -> usize {
 
 /// The plan of a query.
 pub(crate) fn explain(expr: &Expr, times: &Times) -> Result<Plan, QueryError> {
-    let readings = readings(expr, times)?;
-    let planner = Planner { times, readings, unordered: unordered::selectors(expr) };
-    planner.node(expr, times.query, false)
+    let (detecting, unordered) = (detect::selectors(expr), unordered::selectors(expr));
+    let marks = Marks { detecting: &detecting, unordered: &unordered };
+    let planner = Planner { times, sharing: Sharing::of(expr, times, marks)?, unordered: &unordered };
+    planner.node((expr, expr), times.query, false)
 }
 
 struct Planner<'a> {
     times: &'a Times,
-    readings: Vec<Reading>,
+    sharing: Sharing<'a>,
     /// Selectors whose series may come in any order.
-    unordered: Vec<usize>,
+    unordered: &'a [usize],
 }
 
 impl Planner<'_> {
-    fn node(&self, expr: &Expr, grid: Grid, inside_constant: bool) -> Result<Plan, QueryError> {
-        if let ExprKind::Paren(inner) = &expr.kind {
-            return self.node(inner, grid, inside_constant);
-        }
+    /// The plan of `expr`, in whose place its equal `evaluated` is evaluated.
+    fn node(
+        &self,
+        (expr, evaluated): (&Expr, &Expr),
+        grid: Grid,
+        inside_constant: bool,
+    ) -> Result<Plan, QueryError> {
+        let (expr, evaluated) = (expr.unwrapped(), evaluated.unwrapped());
         let mut notes = Vec::new();
         let is_literal = matches!(expr.kind, ExprKind::Number(_) | ExprKind::String(_));
         let constant = !is_literal && is_constant(expr);
         if constant && !inside_constant && grid.count > 1 {
             notes.push("computed once".to_owned());
+        }
+        let shared = self.sharing.occurrence(expr);
+        let repeats = shared.is_some_and(|(_, repeats)| repeats);
+        let evaluated = shared.map_or(evaluated, |(slot, _)| slot.expr);
+        if let Some((slot, false)) = shared {
+            notes.push(format!("computed once for {}", slot.uses));
         }
         let mut inner = grid;
         let what = match &expr.kind {
@@ -188,17 +149,26 @@ impl Planner<'_> {
         {
             notes.push(if is_streamed(expr) { "streams" } else { "holds" }.to_owned());
         }
+        if repeats {
+            return Ok(Plan {
+                what,
+                notes: vec!["as before".to_owned()],
+                span: expr.span,
+                operands: Vec::new(),
+            });
+        }
         let operands = operands(expr)
             .into_iter()
-            .map(|operand| self.node(operand, inner, inside_constant || constant))
+            .zip(operands(evaluated))
+            .map(|pair| self.node(pair, inner, inside_constant || constant))
             .collect::<Result<_, _>>()?;
-        Ok(Plan { what, notes, span: expr.span, operands })
+        Ok(Plan { what, notes, span: evaluated.span, operands })
     }
 
     fn reads(&self, expr: &Expr, selector: &Selector, range: TimeRange, notes: &mut Vec<String>) {
         notes.push(format!("reads {}..{}", range.start, range.end));
-        let shared = self.readings.iter().any(|reading| {
-            reading.users > 1 && reading.matchers == selector.matchers && reading.range.overlaps(range)
+        let shared = self.sharing.readings.iter().any(|reading| {
+            reading.lookups > 1 && reading.matchers == selector.matchers && reading.range.overlaps(range)
         });
         if shared {
             notes.push("shared".to_owned());
@@ -236,18 +206,6 @@ sum: folds
         for ordered in ["x", "topk(2, x)", "sum(a + b)", "count_values(\"v\", x)", "sum(sort(x))"] {
             assert!(!plan(ordered).contains("unsorted"), "{ordered}");
         }
-    }
-
-    #[test]
-    fn equal_selectors_are_read_once() {
-        let wanted = "\
-/: holds
-├ a: reads 700001..1600000, shared
-└ +: holds
-  ├ a: reads 700001..1600000, shared
-  └ b: reads 700001..1600000
-";
-        assert_eq!(plan("a / (a + b)"), wanted);
     }
 
     #[test]

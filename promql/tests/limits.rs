@@ -152,6 +152,44 @@ fn equal_selectors_decode_their_series_once() {
 }
 
 #[test]
+fn equal_parts_are_computed_once_and_counted_as_often_as_they_are_named() {
+    for (query, decoded) in [
+        ("rate(m[5m]) / ignoring(x) rate(m[5m])", 20),
+        ("sum(rate(m[5m])) / count(rate(m[5m]))", 20),
+        ("max_over_time(rate(m[5m])[1m:10s]) - min_over_time(rate(m[5m])[1m:10s])", 20),
+    ] {
+        let store = Slow(store(20), AtomicUsize::new(0));
+        let engine = engine(Limits::default());
+        let outcome = ask(&engine, &store, query).unwrap();
+        assert_eq!(store.1.load(Ordering::Relaxed), decoded, "{query}");
+        // As without sharing.
+        let apart = query.replacen("m[", "m{x!=\"\"}[", 1).replace("x!=\"\"", "x=\"\"");
+        let apart = ask(&engine, &store.0, &apart).unwrap();
+        assert_eq!((outcome.stats.samples, outcome.stats.series), (apart.stats.samples, apart.stats.series));
+        assert_eq!(format!("{:?}", outcome.value), format!("{:?}", apart.value), "{query}");
+        assert_eq!(engine.bytes_held(), 0);
+    }
+}
+
+#[test]
+fn what_is_kept_for_others_never_takes_more_than_half_of_a_limit() {
+    let query = "(m - m offset 10s) / m + sum(rate(m[1m])) / count(rate(m[1m]))";
+    let apart = "(m - m offset 10s) / m{x=\"\"} + sum(rate(m[1m])) / count(rate(m{x=\"\"}[1m]))";
+    let asked = |text: &str, bytes| {
+        let engine = engine(Limits { bytes_per_query_max: bytes, ..Limits::default() });
+        let answer = ask(&engine, &store(20), text).map(|outcome| format!("{:?}", outcome.value));
+        assert_eq!(engine.bytes_held(), 0);
+        answer.ok()
+    };
+    let wanted = asked(apart, 0).unwrap();
+    for bytes in (20_000..400_000).step_by(10_000) {
+        if asked(apart, bytes).is_some() {
+            assert_eq!(asked(query, bytes + bytes / 2).as_ref(), Some(&wanted), "{bytes}");
+        }
+    }
+}
+
+#[test]
 fn queries_beyond_the_concurrency_wait() {
     let limits = Limits { concurrency: 1, timeout: Duration::from_millis(200), ..Limits::default() };
     let engine = engine(limits);

@@ -17,9 +17,10 @@ mod storage;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use generate::Random;
-use model::Labels;
+use model::{Labels, Matcher, Querier, Selection, SeriesSet, StorageError, TimeRange};
 use naive::Naive;
 use promql::{Engine, EngineOptions, ParseOptions, QueryOptions, QueryValue, parse};
 use proptest::prelude::*;
@@ -75,6 +76,39 @@ fn config() -> ProptestConfig {
     }
 }
 
+/// A store that hands series out in order, whether or not it must.
+struct Ordered(storage::Memory);
+
+impl Querier for Ordered {
+    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        self.0.select(selection)
+    }
+
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(
+        &self,
+        _: &str,
+        _: &[Matcher],
+        _: TimeRange,
+        _: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Queries in which something was shared.
+static SHARED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many parts of a query are computed for others.
+fn count_shared(text: &str) -> usize {
+    let expr = parse(text, &ParseOptions::experimental()).unwrap();
+    let plan = ENGINE.explain(&expr, (START, END), STEP, &QueryOptions::default());
+    plan.map_or(0, |plan| plan.to_string().matches("as before").count())
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -123,6 +157,31 @@ proptest! {
         };
         // Nor on whether costs are counted.
         prop_assert_eq!(ask(&ENGINE, true), ask(&ALONE, false), "{}", text);
+    }
+
+    fn shared_and_unshared_agree(seed: u64) {
+        let mut random = Random::new(seed);
+        let mut store = generate::store(&mut random);
+        generate::add_histograms(&mut store, &mut random);
+        let text = generate::anything(&mut random, 3);
+        // In the same order always, so that sums are the same to the last bit.
+        let store = Ordered(store);
+        let ask = |distinct, with_costs| {
+            let expr = parse(&generate::marked(&text, distinct), &ParseOptions::experimental()).unwrap();
+            let options = QueryOptions { with_costs, ..QueryOptions::default() };
+            let answer = ENGINE.range(&store, &expr, START, END, STEP, &options);
+            answer.map_err(|_| ()).map(|o| {
+                let steps = o.costs.map(|costs| costs.samples_per_step);
+                (format!("{:?}", o.value), o.warnings, o.infos, o.stats.samples, steps)
+            })
+        };
+        if count_shared(&generate::marked(&text, false)) > 0 {
+            SHARED.fetch_add(1, Ordering::Relaxed);
+        }
+        prop_assert_eq!(count_shared(&generate::marked(&text, true)), 0, "{}", text);
+        for with_costs in [false, true] {
+            prop_assert_eq!(ask(false, with_costs), ask(true, with_costs), "{}", generate::marked(&text, false));
+        }
     }
 
     #[test]
@@ -198,6 +257,13 @@ proptest! {
             prop_assert_eq!(again.as_ref(), Ok(&expr), "{}", text);
         }
     }
+}
+
+#[test]
+fn what_is_shared_comes_out_as_if_it_were_not() {
+    shared_and_unshared_agree();
+    let (shared, cases) = (SHARED.load(Ordering::Relaxed), config().cases);
+    assert!(shared > cases as usize / 4, "{shared} of {cases} queries have equal parts");
 }
 
 #[test]

@@ -53,6 +53,13 @@ impl Column {
         self.histograms.clear();
     }
 
+    /// Takes over the cells of `other`, in memory that is there already.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.floats.clear();
+        self.floats.extend_from_slice(&other.floats);
+        self.histograms.clone_from(&other.histograms);
+    }
+
     pub(crate) fn steps(&self) -> usize {
         self.floats.len()
     }

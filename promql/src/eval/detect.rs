@@ -12,9 +12,15 @@ use crate::ast::{Expr, ExprKind};
 use crate::functions::Function;
 use crate::histogram::is_reset;
 
-/// Collects where the selectors stand that feed `histogram_count`, `histogram_sum` or
-/// `histogram_avg` and nothing that looks at buckets.
-pub(super) fn selectors(expr: &Expr, counted: bool, out: &mut Vec<usize>) {
+/// Where the selectors stand that feed `histogram_count`, `histogram_sum` or `histogram_avg` and nothing that
+/// looks at buckets.
+pub(crate) fn selectors(expr: &Expr) -> Vec<usize> {
+    let mut out = Vec::new();
+    visit(expr, false, &mut out);
+    out
+}
+
+fn visit(expr: &Expr, counted: bool, out: &mut Vec<usize>) {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) => {}
         ExprKind::Vector(_) | ExprKind::Matrix(_) => {
@@ -22,18 +28,18 @@ pub(super) fn selectors(expr: &Expr, counted: bool, out: &mut Vec<usize>) {
                 out.push(expr.span.start);
             }
         }
-        ExprKind::Subquery(subquery) => selectors(&subquery.expr, counted, out),
-        ExprKind::Paren(inner) => selectors(inner, counted, out),
-        ExprKind::Unary(unary) => selectors(&unary.expr, counted, out),
+        ExprKind::Subquery(subquery) => visit(&subquery.expr, counted, out),
+        ExprKind::Paren(inner) => visit(inner, counted, out),
+        ExprKind::Unary(unary) => visit(&unary.expr, counted, out),
         ExprKind::Binary(binary) => {
-            selectors(&binary.left, counted && !super::binary::is_trim(binary.op), out);
-            selectors(&binary.right, counted && !super::binary::is_trim(binary.op), out);
+            visit(&binary.left, counted && !super::binary::is_trim(binary.op), out);
+            visit(&binary.right, counted && !super::binary::is_trim(binary.op), out);
         }
         ExprKind::Aggregate(aggregate) => {
             if let Some(param) = &aggregate.param {
-                selectors(param, false, out);
+                visit(param, false, out);
             }
-            selectors(&aggregate.expr, counted, out);
+            visit(&aggregate.expr, counted, out);
         }
         ExprKind::Call(call) => {
             let counted = match call.function {
@@ -43,7 +49,7 @@ pub(super) fn selectors(expr: &Expr, counted: bool, out: &mut Vec<usize>) {
                 }
                 _ => counted,
             };
-            call.args.iter().for_each(|arg| selectors(arg, counted, out));
+            call.args.iter().for_each(|arg| visit(arg, counted, out));
         }
     }
 }

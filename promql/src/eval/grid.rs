@@ -10,7 +10,7 @@ pub(super) const STEPS_MAX: i64 = 10_000_000;
 pub(crate) struct TooManySteps;
 
 /// `start`, `start + step`, ...: `count` times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Grid {
     pub(crate) start: Timestamp,
     /// Milliseconds; 0 for an instant.

@@ -1,5 +1,6 @@
 //! Selectors that occur more than once are read once.
 //!
+//! What is equal in more than its selectors is computed once ([`super::sharing`]); this is for the rest.
 //! `a / (a + b)` and `rate(x[5m]) / rate(x[1h])` name the same series twice. Which series fulfil the
 //! matchers is found out once, for all the time that any of the occurrences reads; each then reads its
 //! own part. A set may hold series without samples in that part: they come out empty and vanish.
@@ -13,11 +14,9 @@ use std::sync::{Arc, OnceLock};
 
 use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
 
-use crate::ast::Expr;
+use super::sharing::Reading;
 use crate::engine::QueryError;
-use crate::eval::at::Times;
 use crate::limits::Account;
-use crate::plan::{self, Reading};
 
 /// Bytes of decoded samples that one selection keeps, at most.
 const KEPT_MAX: usize = 32 << 20;
@@ -27,6 +26,8 @@ pub(super) struct Shared<'a> {
     matchers: Vec<Matcher>,
     range: TimeRange,
     pub(super) set: Arc<dyn SeriesSet + 'a>,
+    /// Whether its series come in any order.
+    pub(super) unordered: bool,
 }
 
 impl Shared<'_> {
@@ -36,21 +37,25 @@ impl Shared<'_> {
     }
 }
 
-/// Makes the selections of `expr` that have several users.
+/// Makes those selections that have several users.
 pub(super) fn select<'a>(
     querier: &'a dyn Querier,
-    expr: &Expr,
-    times: &Times,
+    readings: &[Reading],
     account: &'a Account<'a>,
 ) -> Result<Vec<Shared<'a>>, QueryError> {
     let mut out = Vec::new();
-    for Reading { matchers, range, users } in plan::readings(expr, times)? {
-        if users > 1 {
-            let inner = querier.select(&Selection::new(&matchers, range).until(account.cancelled()))?;
+    for reading in readings.iter().filter(|reading| reading.lookups > 1) {
+        let Reading { range, unordered, .. } = *reading;
+        let selection = Selection::new(&reading.matchers, range).until(account.cancelled());
+        let inner =
+            if unordered { querier.select_unordered(&selection)? } else { querier.select(&selection)? };
+        let set: Arc<dyn SeriesSet> = if reading.readers > 1 {
             let columns = (0..inner.len()).map(|_| OnceLock::new()).collect();
-            let set = Arc::new(Kept { inner, range, columns, bytes: AtomicUsize::new(0), account });
-            out.push(Shared { matchers, range, set });
-        }
+            Arc::new(Kept { inner, range, columns, bytes: AtomicUsize::new(0), account })
+        } else {
+            Arc::from(inner)
+        };
+        out.push(Shared { matchers: reading.matchers.clone(), range, set, unordered });
     }
     Ok(out)
 }

@@ -100,7 +100,7 @@ impl Source for Ready<'_> {
     }
 
     fn compute(&self, at: usize, _: &mut Scratch<'_>, out: &mut Column) -> Result<(), QueryError> {
-        out.clone_from(&self.series[at].column);
+        out.copy_from(&self.series[at].column);
         Ok(())
     }
 

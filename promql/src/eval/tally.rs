@@ -63,6 +63,18 @@ impl Tally {
         }
     }
 
+    /// What has been counted by step so far.
+    pub(crate) fn steps(&self) -> Vec<u64> {
+        self.steps.iter().map(|step| step.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Counts `more` samples by step: what was computed once is used again.
+    pub(crate) fn steps_again(&self, more: &[u64]) {
+        for (step, more) in self.steps.iter().zip(more) {
+            step.fetch_add(*more, Ordering::Relaxed);
+        }
+    }
+
     /// The samples by step, and the costs of the nodes that had any.
     pub(crate) fn into_parts(self) -> (Vec<u64>, Vec<NodeStats>) {
         let stats = |node: Node| NodeStats {

@@ -91,8 +91,13 @@ pub fn add_histograms(memory: &mut Memory, random: &mut Random) {
     }
 }
 
-/// A query of any kind.
+/// A query of any kind. Every third names a part of it several times.
 pub fn anything(random: &mut Random, depth: u64) -> String {
+    if depth > 0 && random.below(3) == 0 {
+        let part = anything(random, depth - 1);
+        let other = anything(random, 0);
+        return repeated(random, &part, &other);
+    }
     let inner = match random.below(4) {
         0 => vector(random, depth),
         1 => random.one_of(&["h", "h{x=\"1\"}", "{__name__=~\"a|h\"}", "c_bucket"]).to_owned(),
@@ -130,12 +135,59 @@ pub fn anything(random: &mut Random, depth: u64) -> String {
     }
 }
 
-/// A query of the kind that the model of the tests evaluates.
+/// A query that names `part` several times.
+fn repeated(random: &mut Random, part: &str, other: &str) -> String {
+    let grouping = random.one_of(&["", "by (x) ", "without (y) "]);
+    match random.below(9) {
+        0 => format!("({part}) / ({part})"),
+        1 => format!("(({part}) - ({other})) / ({part})"),
+        2 => format!("sum {grouping}({part}) / count {grouping}({part})"),
+        3 => format!("({part}) - on (x, y) group_left () max by (x, y) ({part})"),
+        4 => format!("({part}) > avg {grouping}({part}) or ({part})"),
+        5 => format!("sum ({part}) + (count ({part}) or sum ({other})) * sum ({part})"),
+        6 => format!("max_over_time(({part})[2m:20s]) - min_over_time(({part})[2m:20s])"),
+        7 => format!("min {grouping}(abs({part})) + max {grouping}(abs({part})) - ({part})"),
+        _ => format!("({other}) and ({part}) unless (({part}) > 3)"),
+    }
+}
+
+/// `text` with a condition on each selector that all series fulfil: the same one everywhere, or, if they are to
+/// be `distinct`, one that differs from selector to selector. Both are of the same length.
+pub fn marked(text: &str, distinct: bool) -> String {
+    let mut out = String::new();
+    let (mut word, mut quoted, mut count) = (String::new(), false, 0);
+    for c in text.chars().chain([' ']) {
+        if !quoted && (c.is_ascii_alphanumeric() || c == '_') {
+            word.push(c);
+            continue;
+        }
+        let named = ["a", "b", "h", "c_bucket"].contains(&word.as_str());
+        let opens = c == '{' && !quoted;
+        out.push_str(&std::mem::take(&mut word));
+        if named || opens {
+            let mark = if distinct { count % 100 } else { 0 };
+            count += 1;
+            let end = if opens { "," } else { "}" };
+            out.push_str(&format!("{{q!=\"{mark:02}\"{end}"));
+        }
+        if !opens {
+            out.push(c);
+        }
+        quoted ^= c == '"';
+    }
+    out
+}
+
+/// A query of the kind that the model of the tests evaluates. Every fifth names a part of it several times.
 pub fn vector(random: &mut Random, depth: u64) -> String {
     if depth == 0 {
         return selector(random);
     }
     let inner = depth - 1;
+    if random.below(5) == 0 {
+        let (part, other) = (vector(random, inner), selector(random));
+        return repeated(random, &part, &other);
+    }
     match random.below(12) {
         0 => selector(random),
         1 => format!("({})", vector(random, inner)),

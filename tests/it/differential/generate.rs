@@ -345,7 +345,8 @@ impl Generator<'_> {
             return self.selector();
         }
         let inner = depth - 1;
-        match self.random.below(24) {
+        match self.random.below(28) {
+            24.. => self.repeated(inner),
             0 | 1 => self.selector(),
             2 => format!("({})", self.vector(inner)),
             3 => format!("-{}", self.vector(inner)),
@@ -358,6 +359,21 @@ impl Generator<'_> {
             18..=21 => self.joined(inner),
             22 => format!("vector({})", self.scalar(inner)),
             _ => self.dashboard(),
+        }
+    }
+
+    /// An expression that names a part several times.
+    fn repeated(&mut self, depth: usize) -> String {
+        let (part, other, grouping) = (self.vector(depth), self.selector(), self.grouping());
+        match self.random.below(8) {
+            0 => format!("({part}) / ({part})"),
+            1 => format!("(({part}) - ({other})) / ({part})"),
+            2 => format!("sum{grouping} ({part}) / count{grouping} ({part})"),
+            3 => format!("({part}) > on (job) group_left () max by (job) ({part})"),
+            4 => format!("min{grouping} (abs({part})) + max{grouping} (abs({part})) or ({part})"),
+            5 => format!("sum ({part}) + (count ({part}) or sum ({other})) * sum ({part})"),
+            6 => format!("max_over_time(({part})[1m:15s]) - min_over_time(({part})[1m:15s])"),
+            _ => format!("({other}) and ({part}) unless (({part}) > 3)"),
         }
     }
 
