@@ -353,6 +353,9 @@ fn selectors(
         if let Some(part) = parts.into_iter().find(|part| !part.contains('=')) {
             return fault(at, format!("invalid field selector: {part:?}"));
         }
+        if let Err(error) = metrics_api::LabelSelector::parse(&it.label) {
+            return fault(at, format!("invalid label selector {:?}: {error}", it.label));
+        }
         out.push(KubernetesSelector { role: of, labels: it.label.clone(), fields: it.field.clone() });
     }
     Ok(out)

@@ -167,6 +167,11 @@ fn mistakes_are_placed() {
             "p.yml:4:11: unknown Kubernetes SD role \"pots\"",
         ),
         (
+            "scrape_configs:\n- job_name: a\n  kubernetes_sd_configs:\n  - role: pod\n    selectors:\n    \
+             - {role: pod, label: 'a in (b'}\n",
+            "p.yml:6:7: invalid label selector \"a in (b\": ",
+        ),
+        (
             "scrape_configs:\n- job_name: a\n  file_sd_configs:\n  - files: [x.txt]\n",
             "p.yml:4:5: path name \"x.txt\" is not valid for file discovery",
         ),

@@ -53,6 +53,18 @@ fn targets_of_a_file_are_scraped_and_a_bad_file_changes_nothing() {
     server.wait_for("the end of the old series", |server| {
         server.query("prometheus_tsdb_head_series{job=\"first\"}").is_empty().then_some(())
     });
+
+    // A signal does the same, and a mistake in the file changes nothing then either.
+    write(&path, "third", target);
+    server.signal("-HUP");
+    server.wait_for_rows("up{job=\"third\"} == 1");
+    std::fs::write(&path, "scrape_configs: 7\n").unwrap();
+    server.signal("-HUP");
+    server.wait_for("the refusal", |server| {
+        let (_, metrics) = server.get("/metrics");
+        metrics.contains("prometheus_config_last_reload_successful 0").then_some(())
+    });
+    assert_eq!(server.query("up{job=\"third\"} == 1").len(), 1);
 }
 
 #[test]

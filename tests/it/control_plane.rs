@@ -502,9 +502,10 @@ fn autoscalers_of_a_real_control_plane_scale_by_all_five_kinds_of_metric() {
         });
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             plane.wait_for_replicas(MANY);
-            let top = plane.kubectl(&["top", "pods", "-n", "default"]);
-            println!("{top}");
-            assert_eq!(top.lines().count(), 1 + KINDS.len() * usize::try_from(MANY).unwrap(), "{top}");
+            let lines = 1 + KINDS.len() * usize::try_from(MANY).unwrap();
+            let top = || plane.kubectl(&["top", "pods", "-n", "default"]);
+            wait("kubectl top of all pods", || top().lines().count() == lines);
+            println!("{}", top());
             assert!(plane.kubectl(&["top", "nodes"]).contains("n1"));
             let explained = plane.kubectl(&["explain", "podmetrics", "--api-version=metrics.k8s.io/v1beta1"]);
             assert!(explained.contains("PodMetrics"), "{explained}");
