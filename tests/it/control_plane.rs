@@ -17,7 +17,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, RULES, client};
-use crate::process::{PATIENCE, Server, installed, output, run};
+use crate::process::{PATIENCE, Server, command, installed, output, run};
 use crate::shards::free_address;
 
 /// What scales, each by a metric of another kind.
@@ -146,6 +146,7 @@ impl ControlPlane {
         let account = "/O=system:serviceaccounts/O=system:serviceaccounts:pyrometer/\
                        CN=system:serviceaccount:pyrometer:pyrometer";
         cluster.sign("account", account, "ca", client_only);
+        cluster.sign("installer", &format!("{account}-installer"), "ca", client_only);
         let file = |name: &str| cluster.path(name).display().to_string();
         run("openssl", &["genrsa", "-out", &file("sa.key"), "2048"]);
         run("openssl", &["rsa", "-in", &file("sa.key"), "-pubout", "-out", &file("sa.pub")]);
@@ -380,20 +381,22 @@ fn workloads(autoscaling: &str) -> Vec<Value> {
     objects
 }
 
-/// The service that leads to Pyrometer, and the groups that it serves.
-fn aggregation(cluster: &Cluster, port: u16) -> Vec<Value> {
-    let authority =
-        base64::engine::general_purpose::STANDARD.encode(std::fs::read(cluster.path("ca.crt")).unwrap());
+const GROUPS: [(&str, &str); 4] = [
+    ("metrics.k8s.io", "v1beta1"),
+    ("custom.metrics.k8s.io", "v1beta1"),
+    ("custom.metrics.k8s.io", "v1beta2"),
+    ("external.metrics.k8s.io", "v1beta1"),
+];
+
+/// The service that leads to Pyrometer, and the groups that it serves, verified by an authority if one is known.
+fn aggregation(authority: Option<&Path>, port: u16) -> Vec<Value> {
+    let authority = authority.map(|path| std::fs::read(path).unwrap());
+    let authority = authority.map(|pem| base64::engine::general_purpose::STANDARD.encode(pem));
     let mut objects = vec![json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "pyrometer", "namespace": "kube-system"},
         "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port, "protocol": "TCP"}]},
     })];
-    for (group, version) in [
-        ("metrics.k8s.io", "v1beta1"),
-        ("custom.metrics.k8s.io", "v1beta1"),
-        ("custom.metrics.k8s.io", "v1beta2"),
-        ("external.metrics.k8s.io", "v1beta1"),
-    ] {
+    for (group, version) in GROUPS {
         objects.push(json!({
             "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
             "metadata": {"name": format!("{version}.{group}")},
@@ -407,9 +410,9 @@ fn aggregation(cluster: &Cluster, port: u16) -> Vec<Value> {
     objects
 }
 
-/// The rights that the shipped manifests give, and nothing else of them.
-fn rights() -> Vec<Value> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+/// The rights that shipped manifests give, and nothing else of them.
+fn rights(folder: &str) -> Vec<Value> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let rendered = run("kubectl", &["kustomize", &root.display().to_string()]);
     let kinds = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
     rendered
@@ -420,7 +423,12 @@ fn rights() -> Vec<Value> {
 }
 
 /// Pyrometer as the account of the manifests.
-fn pyrometer(cluster: &Cluster, plane: &ControlPlane, pages: &str, port: u16) -> Server {
+fn pyrometer(
+    cluster: &Cluster,
+    plane: &ControlPlane,
+    (pages, port): (&str, u16),
+    certificate: [String; 2],
+) -> Server {
     let write = |name: &str, text: &str| {
         std::fs::write(cluster.path(name), text).unwrap();
         cluster.path(name).display().to_string()
@@ -444,7 +452,7 @@ fn pyrometer(cluster: &Cluster, plane: &ControlPlane, pages: &str, port: u16) ->
         format!("--kubernetes-api.adapter-rules={}", write("plane-rules.yaml", RULES)),
         "--kubernetes=kubeconfig".to_owned(),
     ];
-    own.extend(cluster.given());
+    own.extend(certificate);
     let arguments: Vec<&str> = own.iter().map(String::as_str).collect();
     let dir = cluster.path("plane");
     std::fs::create_dir_all(&dir).unwrap();
@@ -474,13 +482,13 @@ fn autoscalers_of_a_real_control_plane_scale_by_all_five_kinds_of_metric() {
     });
     let plane = ControlPlane::start(&folder, &cluster);
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
-    plane.apply(&cluster, "rights.json", &[rights(), vec![node]].concat());
+    plane.apply(&cluster, "rights.json", &[rights("deploy"), vec![node]].concat());
     let status = json!({"status": {"allocatable": {"cpu": "4", "memory": "16Gi"}}});
     let media = "application/merge-patch+json";
     plane.send(reqwest::Method::PATCH, "/api/v1/nodes/n1/status", media, &status);
     let port = free_address().rsplit(':').next().unwrap().parse().unwrap();
-    let server = pyrometer(&cluster, &plane, &pages, port);
-    plane.apply(&cluster, "apis.json", &aggregation(&cluster, port));
+    let server = pyrometer(&cluster, &plane, (&pages, port), cluster.given());
+    plane.apply(&cluster, "apis.json", &aggregation(Some(&cluster.path("ca.crt")), port));
     let versions = plane.kubectl(&["api-versions"]);
     let autoscaling =
         if versions.contains("autoscaling/v2\n") { "autoscaling/v2" } else { "autoscaling/v2beta2" };
@@ -526,6 +534,41 @@ fn autoscalers_of_a_real_control_plane_scale_by_all_five_kinds_of_metric() {
             std::panic::resume_unwind(panic);
         }
     });
+    drop(server);
+    drop(plane);
+    cluster.stop();
+}
+
+#[test]
+fn the_installer_has_the_rights_it_needs_and_the_api_server_verifies_what_it_made() {
+    let Some(folder) = programs() else { return };
+    let cluster = Cluster::start();
+    let plane = ControlPlane::start(&folder, &cluster);
+    plane.apply(&cluster, "rights.json", &rights("deploy/kustomize/verified"));
+    let port = free_address().rsplit(':').next().unwrap().parse().unwrap();
+    plane.apply(&cluster, "apis.json", &aggregation(None, port));
+    let mut installer = command();
+    installer.env("KUBECONFIG", kubeconfig(&cluster, &plane.url, "installer")).args([
+        "install-ca-bundle",
+        "--secret=pyrometer/pyrometer-tls",
+        "--name=pyrometer.kube-system.svc",
+    ]);
+    installer.args(GROUPS.map(|(group, version)| format!("{version}.{group}")));
+    let output = installer.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let secret = plane.get("/api/v1/namespaces/pyrometer/secrets/pyrometer-tls");
+    let certificate = [("cert", "tls.crt"), ("private-key", "tls.key")].map(|(flag, key)| {
+        let text = secret["data"][key].as_str().unwrap_or_else(|| panic!("no {key} in {secret}"));
+        std::fs::write(cluster.path(key), base64::engine::general_purpose::STANDARD.decode(text).unwrap())
+            .unwrap();
+        format!("--kubernetes-api.tls-{flag}-file={}", cluster.path(key).display())
+    });
+    let server = pyrometer(&cluster, &plane, ("127.0.0.1:1", port), certificate);
+    for (group, version) in GROUPS {
+        let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{group}");
+        assert!(plane.get(&path)["spec"]["caBundle"].is_string(), "{path}");
+        wait(&path, || plane.get(&path)["status"]["conditions"][0]["status"] == "True");
+    }
     drop(server);
     drop(plane);
     cluster.stop();
