@@ -5,7 +5,7 @@
 //! installed one. No run depends on it: there is no package of these. What stands in is the kubelet: a thread that says
 //! of every pod that it runs, and a page that shows what its containers use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -231,14 +231,18 @@ impl ControlPlane {
     }
 
     fn apply(&self, cluster: &Cluster, name: &str, objects: &[Value]) {
+        self.offer(cluster, name, objects, "none");
+    }
+
+    fn offer(&self, cluster: &Cluster, name: &str, objects: &[Value], dry_run: &str) {
         let path = cluster.path(name);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         std::fs::write(&path, list.to_string()).unwrap();
         // Some kinds are served a moment after the server is ready.
         let own = format!("--kubeconfig={}", self.kubeconfig);
-        let path = path.display().to_string();
+        let (path, dry_run) = (path.display().to_string(), format!("--dry-run={dry_run}"));
         wait(&format!("kubectl apply of {name}"), || {
-            let output = output("kubectl", &[&own, "apply", "-f", &path]);
+            let output = output("kubectl", &[&own, "apply", &dry_run, "-f", &path]);
             println!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
             output.status.success()
         });
@@ -410,16 +414,19 @@ fn aggregation(authority: Option<&Path>, port: u16) -> Vec<Value> {
     objects
 }
 
-/// The rights that shipped manifests give, and nothing else of them.
-fn rights(folder: &str) -> Vec<Value> {
+/// Shipped manifests.
+fn rendered(folder: &str) -> Vec<Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let rendered = run("kubectl", &["kustomize", &root.display().to_string()]);
+    let text = run("kubectl", &["kustomize", &root.display().to_string()]);
+    text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+}
+
+/// The rights that they give, and nothing else of them.
+fn rights(folder: &str) -> Vec<Value> {
     let kinds = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
-    rendered
-        .split("\n---\n")
-        .map(|document| serde_saphyr::from_str::<Value>(document).unwrap())
-        .filter(|object| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind)))
-        .collect()
+    let mut objects = rendered(folder);
+    objects.retain(|object| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind)));
+    objects
 }
 
 /// Pyrometer as the account of the manifests.
@@ -535,6 +542,43 @@ fn autoscalers_of_a_real_control_plane_scale_by_all_five_kinds_of_metric() {
         }
     });
     drop(server);
+    drop(plane);
+    cluster.stop();
+}
+
+#[test]
+fn all_manifests_are_what_the_api_server_takes() {
+    let Some(folder) = programs() else { return };
+    let cluster = Cluster::start();
+    let plane = ControlPlane::start(&folder, &cluster);
+    let served = plane.kubectl(&["api-resources", "--no-headers"]);
+    let kinds: BTreeSet<(&str, &str)> = served
+        .lines()
+        .map(|line| line.split_whitespace().rev().collect::<Vec<_>>())
+        .map(|words| (words[2], words[0]))
+        .collect();
+    for (at, folder) in
+        ["deploy", "deploy/kustomize/ha", "deploy/kustomize/verified", "deploy/kustomize/sharded"]
+            .into_iter()
+            .enumerate()
+    {
+        let mut objects = rendered(folder);
+        let spaces: Vec<Value> =
+            objects.iter().filter(|object| object["kind"] == "Namespace").cloned().collect();
+        plane.apply(&cluster, &format!("spaces{at}.json"), &spaces);
+        // An older API server does not know all that a newer one does.
+        objects.retain(|object| {
+            let of = |key: &str| object[key].as_str().unwrap();
+            let kind = (of("apiVersion"), of("kind"));
+            let is_served = kinds.contains(&kind);
+            if !is_served {
+                println!("{folder}: {kind:?} is not served and was not tried");
+            }
+            is_served
+        });
+        plane.offer(&cluster, &format!("manifests{at}.json"), &objects, "server");
+        println!("{folder}: {} objects taken", objects.len());
+    }
     drop(plane);
     cluster.stop();
 }
