@@ -5,7 +5,7 @@ use promql::ast::{
 };
 use serde_json::{Value, json};
 
-/// The tree of `expr`. Expressions are at most as deep as the parser lets them be.
+/// The tree of `expr`. It is as high as the expression: what is done with it takes [`Expr::with_stack`].
 pub(crate) fn tree(expr: &Expr) -> Value {
     match &expr.kind {
         ExprKind::Number(number) => {

@@ -3,8 +3,7 @@
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use model::{Exemplar, Labels, Matcher};
-use promql::ast::{Expr, ExprKind};
+use model::{Exemplar, Labels};
 use serde_json::{Value, json};
 
 use crate::State;
@@ -24,8 +23,7 @@ pub(crate) async fn exemplars(Shared(state): Shared<State>, params: Params) -> R
     let text = params.get("query").unwrap_or_default();
     let expr = promql::parse(text, &state.options().grammar)
         .map_err(|error| ApiError::bad_data(error.to_string()))?;
-    let mut selectors = Vec::new();
-    push_selectors(&expr, &mut selectors);
+    let selectors: Vec<_> = expr.selectors().into_iter().map(|selector| selector.matchers.clone()).collect();
     if selectors.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -55,25 +53,4 @@ fn entry(labels: &Labels, exemplars: &[Exemplar]) -> Value {
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch are far below 2^53")]
 fn seconds(ts: model::Timestamp) -> Value {
     if ts % 1000 == 0 { json!(ts / 1000) } else { json!(ts as f64 / 1000.0) }
-}
-
-/// The conditions of every selector in `expr`.
-fn push_selectors(expr: &Expr, out: &mut Vec<Vec<Matcher>>) {
-    match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) => {}
-        ExprKind::Vector(selector) => out.push(selector.matchers.clone()),
-        ExprKind::Matrix(matrix) => out.push(matrix.selector.matchers.clone()),
-        ExprKind::Subquery(subquery) => push_selectors(&subquery.expr, out),
-        ExprKind::Paren(inner) => push_selectors(inner, out),
-        ExprKind::Unary(unary) => push_selectors(&unary.expr, out),
-        ExprKind::Binary(binary) => {
-            push_selectors(&binary.left, out);
-            push_selectors(&binary.right, out);
-        }
-        ExprKind::Aggregate(aggregate) => {
-            aggregate.param.iter().for_each(|param| push_selectors(param, out));
-            push_selectors(&aggregate.expr, out);
-        }
-        ExprKind::Call(call) => call.args.iter().for_each(|arg| push_selectors(arg, out)),
-    }
 }

@@ -150,11 +150,11 @@ impl Params {
 /// Reads one series selector; the error is the text for the user.
 pub(crate) fn selector(text: &str) -> Result<Vec<Matcher>, String> {
     let expr = promql::parse(text, &promql::ParseOptions::default()).map_err(|error| error.to_string())?;
-    match expr.kind {
+    match &expr.kind {
         promql::ExprKind::Vector(selector)
             if selector.offset.is_none() && selector.at.is_none() && selector.extension.is_none() =>
         {
-            Ok(selector.matchers)
+            Ok(selector.matchers.clone())
         }
         _ => Err(format!("{text:?} is not a plain series selector")),
     }

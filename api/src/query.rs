@@ -194,5 +194,6 @@ pub(crate) async fn format(Shared(state): Shared<State>, params: Params) -> Resu
 }
 
 pub(crate) async fn tree(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
-    Ok(success(&crate::ast::tree(&parse(&state, &params)?)))
+    let expr = parse(&state, &params)?;
+    Ok(expr.with_stack(|| success(&crate::ast::tree(&expr))))
 }

@@ -53,7 +53,7 @@ impl Plan {
     pub(crate) fn new(expr: &Expr) -> Self {
         let mut plan = Self { expr: expr.clone(), parts: Vec::new() };
         let mut root = plan.expr.clone();
-        plan.push_down(&mut root);
+        expr.with_stack(|| plan.push_down(&mut root));
         plan.expr = root;
         plan
     }

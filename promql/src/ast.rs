@@ -3,6 +3,7 @@
 use model::{Matcher, Timestamp};
 
 use crate::functions::Function;
+use crate::stack;
 
 /// A stretch of the query text, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,12 +35,22 @@ impl Position {
     /// The position of byte `at` of `text`.
     #[must_use]
     pub fn of(text: &str, at: usize) -> Self {
-        let before = &text.as_bytes()[..at.min(text.len())];
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+        Self::within(&line_ends(text), at.min(text.len()))
+    }
+
+    /// The position of byte `at` of a text whose lines end at `line_ends`.
+    pub(crate) fn within(line_ends: &[usize], at: usize) -> Self {
+        let line = line_ends.partition_point(|end| *end < at);
+        let start = line.checked_sub(1).map_or(0, |before| line_ends[before] + 1);
+        let (line, column) = (line + 1, at - start + 1);
         let clamp = |n| u32::try_from(n).unwrap_or(u32::MAX);
         Self { line: clamp(line), column: clamp(column) }
     }
+}
+
+/// Where the lines of a text end, but for the last one.
+pub(crate) fn line_ends(text: &str) -> Vec<usize> {
+    text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
 }
 
 impl std::fmt::Display for Position {
@@ -50,7 +61,6 @@ impl std::fmt::Display for Position {
 
 /// An expression and where it stands. Two expressions are equal if they mean the same text up to
 /// layout: spans, positions and the order of matchers are left out of the comparison.
-#[derive(Clone, Debug)]
 pub struct Expr {
     /// What it is.
     pub kind: ExprKind,
@@ -62,7 +72,32 @@ pub struct Expr {
 
 impl PartialEq for Expr {
     fn eq(&self, other: &Self) -> bool {
-        self.kind == other.kind
+        stack::guarded(|| self.kind == other.kind)
+    }
+}
+
+impl Clone for Expr {
+    fn clone(&self) -> Self {
+        let kind = stack::guarded(|| self.kind.clone());
+        Self { kind, span: self.span, position: self.position }
+    }
+}
+
+impl std::fmt::Debug for Expr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, span, position } = self;
+        let mut f = f.debug_struct("Expr");
+        stack::guarded(|| f.field("kind", kind).field("span", span).field("position", position).finish())
+    }
+}
+
+impl Drop for Expr {
+    fn drop(&mut self) {
+        let is_leaf = matches!(self.kind, ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Vector(_));
+        if !is_leaf && !stack::suffices() {
+            let kind = self.take_kind();
+            stack::guarded(|| drop(kind));
+        }
     }
 }
 
@@ -526,18 +561,24 @@ impl Expr {
             ExprKind::String(_) => ValueType::String,
             ExprKind::Vector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
             ExprKind::Matrix(_) | ExprKind::Subquery(_) => ValueType::Matrix,
-            ExprKind::Paren(inner) => inner.value_type(),
-            ExprKind::Unary(unary) => unary.expr.value_type(),
+            ExprKind::Paren(inner) => stack::guarded(|| inner.value_type()),
+            ExprKind::Unary(unary) => stack::guarded(|| unary.expr.value_type()),
             ExprKind::Call(call) => call.function.signature().returns,
             ExprKind::Binary(binary) => {
-                let scalar = |e: &Self| e.value_type() == ValueType::Scalar;
-                if scalar(&binary.left) && scalar(&binary.right) {
+                // Chains are high at their left.
+                let scalar = |e: &Self| stack::guarded(|| e.value_type()) == ValueType::Scalar;
+                if scalar(&binary.right) && scalar(&binary.left) {
                     ValueType::Scalar
                 } else {
                     ValueType::Vector
                 }
             }
         }
+    }
+
+    /// Takes the kind out; an expression cannot be taken apart otherwise, since dropping it needs care.
+    pub(crate) fn take_kind(&mut self) -> ExprKind {
+        std::mem::replace(&mut self.kind, ExprKind::String(String::new()))
     }
 
     /// All selectors that are written, in the order of the text. The function `info` may read a metric besides
@@ -550,7 +591,7 @@ impl Expr {
     }
 
     fn add_selectors<'a>(&'a self, out: &mut Vec<&'a Selector>) {
-        match &self.kind {
+        stack::guarded(|| match &self.kind {
             ExprKind::Number(_) | ExprKind::String(_) => {}
             ExprKind::Vector(selector) => out.push(selector),
             ExprKind::Matrix(matrix) => out.push(&matrix.selector),
@@ -565,7 +606,7 @@ impl Expr {
                 aggregate.param.iter().chain([&aggregate.expr]).for_each(|expr| expr.add_selectors(out));
             }
             ExprKind::Call(call) => call.args.iter().for_each(|arg| arg.add_selectors(out)),
-        }
+        });
     }
 
     /// The expression without parentheses around it.

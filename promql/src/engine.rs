@@ -257,11 +257,9 @@ pub struct EngineStats {
 /// Longer than any query runs.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Expressions that nest deeper are evaluated on a stack of their own.
-const SHALLOW: usize = 24;
-
-/// The size of that stack; evaluation recurses as deep as an expression nests.
-const STACK_BYTES: usize = 64 << 20;
+/// The stack of a worker, which computes one series through all that its expression does to it. Pages that are
+/// not touched take no memory.
+const WORKER_STACK_BYTES: usize = 16 << 20;
 
 impl Engine {
     /// Builds an engine and starts its threads.
@@ -269,6 +267,7 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Self {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.workers)
+            .stack_size(WORKER_STACK_BYTES)
             .thread_name(|at| format!("query-{at}"))
             .build()
             // Without threads, the caller's own does the work.
@@ -377,7 +376,8 @@ impl Engine {
     ) -> Result<Plan, QueryError> {
         let grid = if step_ms == 0 { Some(Grid::instant(start)) } else { Grid::range(start, end, step_ms) };
         let grid = grid.ok_or_else(invalid_range)?;
-        plan::explain(expr, &self.times(grid, if step_ms == 0 { start } else { end }, options))
+        let times = self.times(grid, if step_ms == 0 { start } else { end }, options);
+        expr.with_stack(|| plan::explain(expr, &times))
     }
 
     fn times(&self, query: Grid, end: Timestamp, options: &QueryOptions<'_>) -> Times {
@@ -406,13 +406,14 @@ impl Engine {
         Ok(Outcome { value, warnings, infos, stats, costs })
     }
 
-    /// Evaluates in a place at the gate, under the limits.
-    fn evaluated<T: Send>(
+    /// Evaluates in a place at the gate, under the limits, on the caller's thread. The pool computes series for it,
+    /// but no thread of the pool ever waits for another query, so that a long one does not hold up a short one.
+    fn evaluated<T>(
         &self,
         querier: &dyn Querier,
         (expr, times): (&Expr, Times),
         options: &QueryOptions<'_>,
-        evaluation: impl Fn(&Evaluator<'_>) -> Result<T, QueryError> + Sync,
+        evaluation: impl FnOnce(&Evaluator<'_>) -> Result<T, QueryError>,
     ) -> Result<(T, Parts), QueryError> {
         let limits = &self.options.limits;
         let timeout = options.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
@@ -422,24 +423,25 @@ impl Engine {
         let _place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
         let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
-        let evaluated = self.evaluated_on(&account, (querier, expr, times), options, evaluation);
+        let evaluated =
+            expr.with_stack(|| self.evaluated_on(&account, (querier, expr, times), options, evaluation));
         let mut stats = account.stats();
         (stats.queued, stats.elapsed) = (entered - asked, entered.elapsed());
         self.totals.add(&stats);
         evaluated.map(|(value, parts)| (value, Parts { stats, ..parts }))
     }
 
-    fn evaluated_on<T: Send>(
+    fn evaluated_on<T>(
         &self,
         account: &Account<'_>,
         (querier, expr, times): (&dyn Querier, &Expr, Times),
         options: &QueryOptions<'_>,
-        evaluation: impl Fn(&Evaluator<'_>) -> Result<T, QueryError> + Sync,
+        evaluation: impl FnOnce(&Evaluator<'_>) -> Result<T, QueryError>,
     ) -> Result<(T, Parts), QueryError> {
         let evaluator =
             Evaluator::new(querier, &self.options, account, times, self.pool.as_ref()).for_query(expr)?;
         let evaluator = if options.with_costs { evaluator.with_tally(expr) } else { evaluator };
-        let value = evaluate(&evaluator, expr, evaluation)?;
+        let value = evaluation(&evaluator)?;
         let (warnings, infos, tally) = evaluator.into_parts();
         let costs = tally.map(|tally| {
             let (samples_per_step, nodes) = tally.into_parts();
@@ -461,29 +463,6 @@ impl Totals {
             counter.fetch_add(more, Ordering::Relaxed);
         }
     }
-}
-
-/// Evaluates a query on the caller's thread. The pool computes series for it, but no thread of the pool
-/// ever waits for another query, so that a long one does not hold up a short one.
-fn evaluate<T: Send>(
-    evaluator: &Evaluator<'_>,
-    expr: &Expr,
-    evaluation: impl Fn(&Evaluator<'_>) -> Result<T, QueryError> + Sync,
-) -> Result<T, QueryError> {
-    if plan::height(expr) <= SHALLOW {
-        return evaluation(evaluator);
-    }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-        let spawned = thread.spawn_scoped(scope, || evaluation(evaluator));
-        match spawned.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(value)) => value,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => {
-                Err(QueryError::Execution(format!("no thread for a deeply nested expression: {error}")))
-            }
-        }
-    })
 }
 
 fn invalid_range() -> QueryError {

@@ -36,6 +36,7 @@ mod parse;
 mod plan;
 mod print;
 pub mod series;
+mod stack;
 pub mod text;
 
 pub use aggregate::GroupSum;
@@ -46,5 +47,7 @@ pub use engine::{
 };
 pub use histogram::{Bucket, all as buckets};
 pub use limits::Limits;
-pub use parse::{CHAIN_MAX, DEPTH_MAX, ParseError, ParseErrorKind, ParseOptions, parse, parse_selector};
+pub use parse::{
+    DEPTH_MAX, DURATION_MAX, HEIGHT_MAX, ParseError, ParseErrorKind, ParseOptions, parse, parse_selector,
+};
 pub use plan::Plan;

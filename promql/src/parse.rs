@@ -12,7 +12,7 @@ mod selector;
 
 use std::fmt;
 
-use crate::ast::{Expr, Position, Span};
+use crate::ast::{Expr, Position, Span, line_ends};
 use crate::lex;
 use input::Tokens;
 
@@ -74,7 +74,7 @@ pub enum ParseErrorKind {
     UnknownFunction,
     /// Something that needs a flag which is off.
     NotEnabled,
-    /// Nesting beyond [`DEPTH_MAX`].
+    /// Nesting beyond [`DEPTH_MAX`], [`HEIGHT_MAX`] or [`DURATION_MAX`].
     TooDeep,
 }
 
@@ -100,11 +100,14 @@ impl fmt::Display for ParseError {
 impl std::error::Error for ParseError {}
 
 /// Parentheses, calls and brackets may nest this deep.
-pub const DEPTH_MAX: usize = 128;
+pub const DEPTH_MAX: usize = 1000;
 
-/// A chain of binary operators and modifiers may be this long; the tree of `a + a + a` is as high as
-/// the chain is long, and everything that walks the tree recurses.
-pub const CHAIN_MAX: usize = 500;
+/// The tree of an expression may be this high. That of `a + a + a` is as high as the chain is long, and
+/// everything that walks the tree recurses.
+pub const HEIGHT_MAX: usize = 5000;
+
+/// A computed duration may have this many operators.
+pub const DURATION_MAX: usize = 1000;
 
 /// Reads an expression.
 ///
@@ -112,8 +115,10 @@ pub const CHAIN_MAX: usize = 500;
 /// The first mistake in the text.
 pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
     let tokens = lex::tokens(text);
-    let input = Tokens::new(text, &tokens, options);
+    let line_ends = line_ends(text);
+    let input = Tokens::new((text, &line_ends), &tokens, options);
     let expr = expr::query(input)?;
+    expr::check_height(input, tokens.len(), &expr)?;
     check::check(&expr, text)?;
     Ok(expr)
 }
@@ -126,5 +131,5 @@ pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
 pub fn parse_selector(text: &str) -> Result<crate::ast::Selector, ParseError> {
     let tokens = lex::tokens(text);
     let options = ParseOptions::default();
-    selector::alone(Tokens::new(text, &tokens, &options))
+    selector::alone(Tokens::new((text, &line_ends(text)), &tokens, &options))
 }

@@ -78,7 +78,8 @@ pub(crate) fn operands(expr: &Expr) -> Vec<&Expr> {
 
 /// How deep an expression nests.
 pub(crate) fn height(expr: &Expr) -> usize {
-    1 + operands(expr).into_iter().map(height).max().unwrap_or(0)
+    let below = |operand| crate::stack::guarded(|| height(operand));
+    1 + operands(expr).into_iter().map(below).max().unwrap_or(0)
 }
 
 /// The plan of a query.

@@ -9,6 +9,7 @@ use model::is_legacy_label_name;
 use crate::ast::{
     Aggregate, At, Binary, Cardinality, Duration, Expr, ExprKind, Matching, Number, Selector, Subquery,
 };
+use crate::stack;
 use crate::text::Quote;
 
 impl Expr {
@@ -21,6 +22,12 @@ impl Expr {
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        stack::guarded(|| self.print(f))
+    }
+}
+
+impl Expr {
+    fn print(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExprKind::Number(number) => number.fmt(f),
             ExprKind::String(text) => Quote(text).fmt(f),
@@ -118,7 +125,7 @@ impl Display for Top<'_> {
 
 impl Display for Duration {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
+        stack::guarded(|| match self {
             Self::Number(number) => number.fmt(f),
             Self::Step => f.write_str("step()"),
             Self::Range => f.write_str("range()"),
@@ -127,7 +134,7 @@ impl Display for Duration {
             Self::Binary(op, sides) => write!(f, "{} {} {}", sides.0, op.as_str(), sides.1),
             Self::MinOf(pair) => write!(f, "min_of({}, {})", pair.0, pair.1),
             Self::MaxOf(pair) => write!(f, "max_of({}, {})", pair.0, pair.1),
-        }
+        })
     }
 }
 

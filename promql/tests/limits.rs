@@ -207,27 +207,63 @@ fn queries_beyond_the_concurrency_wait() {
     });
 }
 
+/// Runs `f` on a thread like those of a server.
+fn on_a_small_stack(f: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        thread.spawn_scoped(scope, f).unwrap().join().unwrap();
+    });
+}
+
 #[test]
 fn deep_nesting_is_refused() {
     for (open, close) in [("(", ")"), ("-", ""), ("sum(", ")"), ("a[", ""), ("a[5m:5m+(", ""), ("1^", "")] {
         let text = format!("{}a{}", open.repeat(20_000), close.repeat(20_000));
         assert!(parse(&text, &ParseOptions::experimental()).is_err(), "{open}");
     }
-    let chain = "a + ".repeat(20_000) + "a";
-    let error = parse(&chain, &ParseOptions::default()).unwrap_err();
-    assert_eq!(error.kind, ParseErrorKind::TooDeep);
+    let nested_chains = (0..30).fold("a".to_owned(), |inner, _| format!("({inner}){}", " + a".repeat(400)));
+    let durations = format!("a[1s{}]", " + 1s".repeat(20_000));
+    let offsets = format!("a offset (1s{})", " + 1s".repeat(20_000));
+    on_a_small_stack(|| {
+        for text in
+            ["a + ".repeat(20_000) + "a", "a ^ ".repeat(20_000) + "a", nested_chains, durations, offsets]
+        {
+            let error = parse(&text, &ParseOptions::experimental()).unwrap_err();
+            assert_eq!(error.kind, ParseErrorKind::TooDeep, "{}", &text[..40]);
+            assert!(error.message.contains("more than"), "{error}");
+        }
+    });
 }
 
 #[test]
 fn the_deepest_query_that_is_read_is_answered() {
-    let chain = "1 + ".repeat(promql::CHAIN_MAX) + "scalar(m)";
-    let nested = "abs(".repeat(promql::DEPTH_MAX - 2) + "m" + &")".repeat(promql::DEPTH_MAX - 2);
+    let (chain, depth) = (promql::HEIGHT_MAX - 2, promql::DEPTH_MAX - 2);
     let engine = engine(Limits::default());
-    for text in [chain, nested] {
-        let expr = parse(&text, &ParseOptions::default()).unwrap();
-        assert_eq!(expr.to_string(), text);
-        assert_eq!(expr.clone(), expr);
-        engine.instant(&store(1), &expr, 500_000, &QueryOptions::default()).unwrap();
+    for text in [
+        "1 + ".repeat(chain) + "scalar(m)",
+        "1 + ".repeat(chain / 5) + "m",
+        "m".to_owned() + &" + 1".repeat(chain),
+        "m or ".repeat(chain / 5) + "m",
+        "(m - m) + ".repeat(chain / 5) + "m",
+        "abs(".repeat(depth) + "m" + &")".repeat(depth),
+        "(".repeat(depth) + "m" + &")".repeat(depth),
+        "-(".repeat(depth / 2) + "m" + &")".repeat(depth / 2),
+        "sum(".repeat(depth) + "m" + &")".repeat(depth),
+        "m + (".repeat(depth / 2) + "m" + &")".repeat(depth / 2),
+        "min_over_time(".repeat(depth / 20) + "m" + &"[20s:10s])".repeat(depth / 20),
+        (0..10).fold("m".to_owned(), |inner, _| format!("({inner}){}", " + m".repeat(100))),
+        format!("sum_over_time(m[1s{}])", " + 1s".repeat(promql::DURATION_MAX)),
+    ] {
+        on_a_small_stack(|| {
+            let expr = parse(&text, &ParseOptions::experimental()).unwrap();
+            assert_eq!(expr.to_string(), text);
+            assert!(expr.clone() == expr && !expr.selectors().is_empty());
+            assert!(!format!("{expr:?}").is_empty() && !expr.pretty().is_empty());
+            // Several series a time, on the workers' stacks, where the engine does not hold them all.
+            let series = if text.ends_with(" + 1") { 600 } else { 1 };
+            engine.instant(&store(series), &expr, 500_000, &QueryOptions::default()).unwrap();
+            engine.explain(&expr, (0, 990_000), 10_000, &QueryOptions::default()).unwrap();
+        });
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Reading {
 /// All selectors of a query whose time moves with it.
 pub(crate) fn readings(expr: &Expr) -> Vec<Reading> {
     let mut out = Vec::new();
-    visit(expr, (0, 0), &mut out);
+    expr.with_stack(|| visit(expr, (0, 0), &mut out));
     out
 }
 

@@ -117,6 +117,10 @@ impl Times {
     }
 
     fn seconds(&self, duration: &Duration) -> Result<f64, QueryError> {
+        crate::stack::guarded(|| self.seconds_of(duration))
+    }
+
+    fn seconds_of(&self, duration: &Duration) -> Result<f64, QueryError> {
         Ok(match duration {
             Duration::Number(number) => number.value,
             Duration::Step => self.step_and_range().0,
@@ -140,6 +144,10 @@ impl Times {
 /// Whether an expression has the same value at every step: all its selectors are pinned by `@`, and
 /// it calls nothing that looks at the time of evaluation.
 pub(crate) fn is_constant(expr: &Expr) -> bool {
+    crate::stack::guarded(|| is_constant_kind(expr))
+}
+
+fn is_constant_kind(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) => true,
         ExprKind::Vector(selector) => selector.at.is_some(),
@@ -147,7 +155,8 @@ pub(crate) fn is_constant(expr: &Expr) -> bool {
         ExprKind::Subquery(subquery) => subquery.at.is_some(),
         ExprKind::Paren(inner) => is_constant(inner),
         ExprKind::Unary(unary) => is_constant(&unary.expr),
-        ExprKind::Binary(binary) => is_constant(&binary.left) && is_constant(&binary.right),
+        // Chains are high at their left.
+        ExprKind::Binary(binary) => is_constant(&binary.right) && is_constant(&binary.left),
         ExprKind::Aggregate(aggregate) => {
             is_constant(&aggregate.expr) && aggregate.param.as_ref().is_none_or(is_constant)
         }

@@ -13,7 +13,8 @@ use crate::histogram;
 
 /// Whether both sides are vectors.
 pub(super) fn is_between_vectors(binary: &Binary) -> bool {
-    binary.left.value_type() == ValueType::Vector && binary.right.value_type() == ValueType::Vector
+    // Chains are high at their left.
+    binary.right.value_type() == ValueType::Vector && binary.left.value_type() == ValueType::Vector
 }
 
 /// Whether the operator cuts histograms.

@@ -12,27 +12,35 @@ use crate::text::Quote;
 
 /// Checks an expression from its leaves up.
 pub(super) fn check(expr: &Expr, text: &str) -> Result<(), ParseError> {
-    Checker { text }.expr(expr)
+    Checker { text }.expr(expr).map(|_| ())
 }
 
 struct Checker<'a> {
     text: &'a str,
 }
 
-type Checked = Result<(), ParseError>;
+/// The type of what was checked.
+type Checked = Result<ValueType, ParseError>;
 
 impl Checker<'_> {
-    fn refuse(&self, span: Span, message: String) -> Checked {
+    fn refuse<T>(&self, span: Span, message: String) -> Result<T, ParseError> {
         let position = Position::of(self.text, span.start);
         Err(ParseError { span, position, kind: ParseErrorKind::Type, message })
     }
 
     fn expr(&self, expr: &Expr) -> Checked {
+        crate::stack::guarded(|| self.kind(expr))
+    }
+
+    fn kind(&self, expr: &Expr) -> Checked {
         match &expr.kind {
-            ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
+            ExprKind::Number(_) => Ok(ValueType::Scalar),
+            ExprKind::String(_) => Ok(ValueType::String),
             ExprKind::Paren(inner) => self.expr(inner),
-            ExprKind::Vector(selector) => self.selector(selector, expr.span),
-            ExprKind::Matrix(matrix) => self.selector(&matrix.selector, matrix.selector_span),
+            ExprKind::Vector(selector) => self.selector(selector, expr.span).map(|()| ValueType::Vector),
+            ExprKind::Matrix(matrix) => {
+                self.selector(&matrix.selector, matrix.selector_span).map(|()| ValueType::Matrix)
+            }
             ExprKind::Subquery(subquery) => self.subquery(subquery, expr.span),
             ExprKind::Unary(unary) => self.unary(unary, expr.span),
             ExprKind::Binary(binary) => self.binary(binary, expr.span),
@@ -42,9 +50,8 @@ impl Checker<'_> {
     }
 
     fn subquery(&self, subquery: &Subquery, span: Span) -> Checked {
-        self.expr(&subquery.expr)?;
-        match subquery.expr.value_type() {
-            ValueType::Vector => Ok(()),
+        match self.expr(&subquery.expr)? {
+            ValueType::Vector => Ok(ValueType::Matrix),
             other => self.refuse(
                 span,
                 format!("subquery is only allowed on instant vector, got {} instead", other.as_str()),
@@ -53,9 +60,8 @@ impl Checker<'_> {
     }
 
     fn unary(&self, unary: &Unary, span: Span) -> Checked {
-        self.expr(&unary.expr)?;
-        match unary.expr.value_type() {
-            ValueType::Scalar | ValueType::Vector => Ok(()),
+        match self.expr(&unary.expr)? {
+            operand @ (ValueType::Scalar | ValueType::Vector) => Ok(operand),
             other => self.refuse(
                 span,
                 format!(
@@ -66,7 +72,7 @@ impl Checker<'_> {
         }
     }
 
-    fn selector(&self, selector: &Selector, span: Span) -> Checked {
+    fn selector(&self, selector: &Selector, span: Span) -> Result<(), ParseError> {
         if let Some(name) = &selector.name {
             // The first matcher is the one that the name itself stands for.
             if let Some(second) = selector.matchers[1..].iter().find(|m| *m.name == *METRIC_NAME) {
@@ -83,9 +89,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn expect(&self, expr: &Expr, wanted: ValueType, context: &str) -> Checked {
-        self.expr(expr)?;
-        let found = expr.value_type();
+    fn expect(&self, expr: &Expr, wanted: ValueType, context: &str) -> Result<(), ParseError> {
+        let found = self.expr(expr)?;
         if found == wanted {
             return Ok(());
         }
@@ -95,13 +100,18 @@ impl Checker<'_> {
     }
 
     fn binary(&self, binary: &Binary, span: Span) -> Checked {
-        self.expr(&binary.left)?;
-        self.expr(&binary.right)?;
-        self.operands(binary, span)
+        let (left, right) = (self.expr(&binary.left)?, self.expr(&binary.right)?);
+        self.operands(binary, (left, right), span)?;
+        let scalars = left == ValueType::Scalar && right == ValueType::Scalar;
+        Ok(if scalars { ValueType::Scalar } else { ValueType::Vector })
     }
 
-    fn operands(&self, binary: &Binary, span: Span) -> Checked {
-        let (left, right) = (binary.left.value_type(), binary.right.value_type());
+    fn operands(
+        &self,
+        binary: &Binary,
+        (left, right): (ValueType, ValueType),
+        span: Span,
+    ) -> Result<(), ParseError> {
         let (op, matching) = (binary.op, &binary.matching);
         let scalar = |kind| kind == ValueType::Scalar;
         let between = Span { start: binary.left.span.end, end: binary.right.span.start };
@@ -113,8 +123,8 @@ impl Checker<'_> {
             let message = format!("label {} must not occur in ON and GROUP clause at once", Quote(label));
             return self.refuse(self.operator_span(between), message);
         }
-        for side in [&binary.left, &binary.right] {
-            if !matches!(side.value_type(), ValueType::Scalar | ValueType::Vector) {
+        for (side, kind) in [(&binary.left, left), (&binary.right, right)] {
+            if !matches!(kind, ValueType::Scalar | ValueType::Vector) {
                 let message =
                     "binary expression must contain only scalar and instant vector types".to_owned();
                 return self.refuse(side.span, message);
@@ -155,13 +165,14 @@ impl Checker<'_> {
         match (&aggregate.param, aggregate.op.param_type()) {
             (Some(param), Some(wanted)) => self.expect(param, wanted, "aggregation parameter"),
             _ => Ok(()),
-        }
+        }?;
+        Ok(ValueType::Vector)
     }
 
     fn call(&self, call: &Call, span: Span) -> Checked {
         let signature = call.function.signature();
         let (count, args) = (call.args.len(), signature.args);
-        let arity = |words: String| {
+        let arity = |words: String| -> Checked {
             let name = signature.name;
             self.refuse(span, format!("expected {words} argument(s) in call to \"{name}\", got {count}"))
         };
@@ -183,17 +194,17 @@ impl Checker<'_> {
         if call.function == Function::Info
             && let Some(second) = call.args.get(1)
         {
-            return self.info(&call.args[0], second);
+            return self.info(&call.args[0], second).map(|()| signature.returns);
         }
         let context = format!("call to function \"{}\"", signature.name);
         for (at, arg) in call.args.iter().enumerate() {
             self.expect(arg, args[at.min(args.len() - 1)], &context)?;
         }
-        Ok(())
+        Ok(signature.returns)
     }
 
     /// The second argument of `info` is a set of matchers that looks like a selector.
-    fn info(&self, first: &Expr, second: &Expr) -> Checked {
+    fn info(&self, first: &Expr, second: &Expr) -> Result<(), ParseError> {
         self.expect(first, ValueType::Vector, "call to function \"info\"")?;
         match &second.kind {
             ExprKind::Vector(selector) if selector.name.is_none() => Ok(()),

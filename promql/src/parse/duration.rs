@@ -2,8 +2,8 @@
 
 use nom::Parser as _;
 
-use super::ParseErrorKind;
 use super::input::{Parsed, Tokens, expect};
+use super::{DURATION_MAX, ParseErrorKind};
 use crate::ast::{BinaryOp, Duration, Number, Span};
 use crate::lex::{Keyword, TokenKind};
 
@@ -14,6 +14,7 @@ const INNER_CONTEXT: &str = " in duration expression";
 /// A duration that must be above zero: a range or a step.
 pub(super) fn positive(input: Tokens<'_>) -> Parsed<'_, Duration> {
     let start = input.first().span.start;
+    check_length(input, true)?;
     let (rest, duration) = binary(input, 0, RANGE_CONTEXT)?;
     let span = rest.span_from(start);
     match literal(input, duration, span)? {
@@ -28,6 +29,7 @@ pub(super) fn positive(input: Tokens<'_>) -> Parsed<'_, Duration> {
 /// A duration after `offset`: a signed literal, or a computed one in parentheses or by a function.
 pub(super) fn offset(input: Tokens<'_>) -> Parsed<'_, Duration> {
     let start = input.first().span.start;
+    check_length(input, false)?;
     let (rest, duration) = unary(input, OFFSET_CONTEXT)?;
     let duration = literal(input, duration, rest.span_from(start))?;
     Ok((rest, duration))
@@ -56,6 +58,31 @@ fn literal(
     }
 }
 
+/// Refuses a duration of too many operators. One in brackets ends where these, a colon or the text end; one after
+/// `offset` is a single token or stands in parentheses.
+fn check_length(input: Tokens<'_>, bracketed: bool) -> Result<(), nom::Err<Box<super::ParseError>>> {
+    let (mut rest, mut operators, mut open) = (input, 0, 0usize);
+    loop {
+        match rest.kind() {
+            TokenKind::RightBracket | TokenKind::Colon | TokenKind::End | TokenKind::Error(_) => break,
+            TokenKind::LeftParen => open += 1,
+            TokenKind::RightParen => {
+                open = open.saturating_sub(1);
+                if open == 0 && !bracketed {
+                    break;
+                }
+            }
+            TokenKind::Number(_) | TokenKind::Duration(_) if open == 0 && !bracketed => break,
+            kind => operators += usize::from(arithmetic(kind).is_some()),
+        }
+        if operators > DURATION_MAX {
+            return Err(input.too_deep(rest.first().span, ("operators in a duration", DURATION_MAX)));
+        }
+        rest = rest.skip();
+    }
+    Ok(())
+}
+
 fn enabled(input: Tokens<'_>, span: Span) -> Result<(), nom::Err<Box<super::ParseError>>> {
     if input.options.duration_expressions {
         return Ok(());
@@ -79,6 +106,10 @@ fn arithmetic(kind: &TokenKind) -> Option<BinaryOp> {
 }
 
 fn binary<'a>(input: Tokens<'a>, min: u8, context: &str) -> Parsed<'a, Duration> {
+    crate::stack::guarded(|| operations(input, min, context))
+}
+
+fn operations<'a>(input: Tokens<'a>, min: u8, context: &str) -> Parsed<'a, Duration> {
     let start = input.first().span.start;
     let (mut rest, mut left) = unary(input.deeper()?, context)?;
     let mut left_span = rest.span_from(start);

@@ -3,13 +3,14 @@
 use nom::Parser as _;
 
 use super::input::{Parsed, Tokens, expect};
-use super::{CHAIN_MAX, ParseError, ParseErrorKind, duration, selector};
+use super::{HEIGHT_MAX, ParseError, ParseErrorKind, duration, selector};
 use crate::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension, Matching,
     MatrixSelector, Number, Selector, Span, Subquery, Unary,
 };
 use crate::functions::Function;
 use crate::lex::{Keyword, TokenKind};
+use crate::{plan, stack};
 
 /// A whole query.
 pub(super) fn query(input: Tokens<'_>) -> Result<Expr, ParseError> {
@@ -37,17 +38,18 @@ fn operator(input: Tokens<'_>) -> Option<BinaryOp> {
 
 /// Operators of precedence `min` and above, and their operands.
 ///
-/// The functions on the way from here to a nested expression are kept small: how deep a query may nest
-/// is a matter of the stack that they take.
+/// Everything that nests comes by here.
 fn binary(input: Tokens<'_>, min: u8) -> Parsed<'_, Expr> {
-    let (mut rest, mut left) = unary(input.deeper()?)?;
-    let mut chain = 0;
-    while let Some(op) = operator(rest).filter(|op| op.precedence() >= min) {
-        chain += 1;
-        check_chain(rest, chain)?;
-        (rest, left) = operation(rest, left, op)?;
-    }
-    Ok((rest.at_depth_of(input), left))
+    stack::guarded(|| {
+        let (mut rest, mut left) = unary(input.deeper()?)?;
+        let mut chain = 0;
+        while let Some(op) = operator(rest).filter(|op| op.precedence() >= min) {
+            chain += 1;
+            check_chain(rest, chain)?;
+            (rest, left) = operation(rest, left, op)?;
+        }
+        Ok((rest.at_depth_of(input), left))
+    })
 }
 
 /// The operator `op`, which comes next, and its right operand.
@@ -82,11 +84,20 @@ fn check_modifiers(
 }
 
 fn check_chain(input: Tokens<'_>, length: usize) -> Result<(), nom::Err<Box<ParseError>>> {
-    if length <= CHAIN_MAX {
+    if length < HEIGHT_MAX {
         return Ok(());
     }
-    let message = "expression is nested too deeply".to_owned();
-    Err(input.fail(ParseErrorKind::TooDeep, input.first().span, message))
+    Err(input.too_deep(input.first().span, ("operators in a chain", HEIGHT_MAX)))
+}
+
+/// Refuses what is too high as a whole, though no chain and no nesting of it is. No tree is higher than it has
+/// tokens.
+pub(super) fn check_height(input: Tokens<'_>, tokens: usize, expr: &Expr) -> Result<(), ParseError> {
+    if tokens <= HEIGHT_MAX || plan::height(expr) <= HEIGHT_MAX {
+        return Ok(());
+    }
+    let limit = ("levels of operators and parentheses", HEIGHT_MAX);
+    Err(*input.error(ParseErrorKind::TooDeep, expr.span, Tokens::too_deep_message(limit)))
 }
 
 /// What may stand between a binary operator and its right operand.
@@ -169,8 +180,8 @@ fn unary(input: Tokens<'_>) -> Parsed<'_, Expr> {
     let start = input.first().span.start;
     let negative = *sign == BinaryOp::Sub;
     let (rest, operand) = binary(input.skip(), BinaryOp::Pow.precedence())?;
-    let kind = match operand.kind {
-        ExprKind::Number(number) => ExprKind::Number(if negative { number.negated() } else { number }),
+    let kind = match &operand.kind {
+        ExprKind::Number(number) => ExprKind::Number(if negative { number.negated() } else { *number }),
         _ => ExprKind::Unary(Box::new(Unary { negative, expr: operand })),
     };
     Ok((rest, rest.expr(start, kind)))
@@ -343,7 +354,7 @@ fn aggregate(input: Tokens<'_>, op: AggregateOp) -> Parsed<'_, Expr> {
 }
 
 /// `[range]` or `[range:step]` after `inner`.
-fn brackets(input: Tokens<'_>, inner: Expr) -> Parsed<'_, Expr> {
+fn brackets(input: Tokens<'_>, mut inner: Expr) -> Parsed<'_, Expr> {
     let start = inner.span.start;
     let open = input.first().span.start;
     let (mut rest, range) = duration::positive(input.skip())?;
@@ -363,7 +374,7 @@ fn brackets(input: Tokens<'_>, inner: Expr) -> Parsed<'_, Expr> {
     let (rest, _) = expect(&TokenKind::RightBracket, context).parse(rest)?;
     let span = rest.span_from(open);
     let refuse = |message: &str| Err(input.fail(ParseErrorKind::Type, span, message.to_owned()));
-    match inner.kind {
+    match inner.take_kind() {
         ExprKind::Vector(selector) if selector.offset.is_some() => {
             refuse("no offset modifiers allowed before range")
         }

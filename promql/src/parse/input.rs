@@ -14,6 +14,8 @@ pub(super) type Parsed<'a, T> = nom::IResult<Tokens<'a>, T, Box<ParseError>>;
 pub(super) struct Tokens<'a> {
     pub(super) text: &'a str,
     pub(super) options: &'a ParseOptions,
+    /// Where lines end, in bytes.
+    line_ends: &'a [usize],
     rest: &'a [Token],
     /// The end of the token before.
     last_end: usize,
@@ -31,8 +33,12 @@ impl NomError<Tokens<'_>> for Box<ParseError> {
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn new(text: &'a str, tokens: &'a [Token], options: &'a ParseOptions) -> Self {
-        Self { text, options, rest: tokens, last_end: 0, depth: 0 }
+    pub(super) fn new(
+        (text, line_ends): (&'a str, &'a [usize]),
+        tokens: &'a [Token],
+        options: &'a ParseOptions,
+    ) -> Self {
+        Self { text, options, line_ends, rest: tokens, last_end: 0, depth: 0 }
     }
 
     /// The next token.
@@ -68,13 +74,18 @@ impl<'a> Tokens<'a> {
     /// The input one level deeper.
     pub(super) fn deeper(self) -> Result<Self, nom::Err<Box<ParseError>>> {
         if self.depth >= DEPTH_MAX {
-            return Err(self.fail(
-                ParseErrorKind::TooDeep,
-                self.first().span,
-                "expression is nested too deeply".to_owned(),
-            ));
+            return Err(self.too_deep(self.first().span, ("levels of nesting", DEPTH_MAX)));
         }
         Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    /// A failure because there is more than `limit` of something.
+    pub(super) fn too_deep(self, span: Span, limit: (&str, usize)) -> nom::Err<Box<ParseError>> {
+        self.fail(ParseErrorKind::TooDeep, span, Self::too_deep_message(limit))
+    }
+
+    pub(super) fn too_deep_message((what, limit): (&str, usize)) -> String {
+        format!("expression is nested too deeply: more than {limit} {what}")
     }
 
     /// The same input back at the depth of `outer`.
@@ -95,7 +106,7 @@ impl<'a> Tokens<'a> {
 
     /// Builds an expression that starts at `start` and ends with the last token read.
     pub(super) fn expr(self, start: usize, kind: ExprKind) -> Expr {
-        Expr { kind, span: self.span_from(start), position: Position::of(self.text, start) }
+        Expr { kind, span: self.span_from(start), position: Position::within(self.line_ends, start) }
     }
 
     /// An error that names the next token, with a context such as ` in grouping opts, expected label`.
@@ -115,7 +126,7 @@ impl<'a> Tokens<'a> {
 
     pub(super) fn error(self, kind: ParseErrorKind, span: Span, message: String) -> Box<ParseError> {
         let span = if message.starts_with("no expression") { Span::default() } else { span };
-        Box::new(ParseError { span, position: Position::of(self.text, span.start), kind, message })
+        Box::new(ParseError { span, position: Position::within(self.line_ends, span.start), kind, message })
     }
 
     pub(super) fn fail(self, kind: ParseErrorKind, span: Span, message: String) -> nom::Err<Box<ParseError>> {

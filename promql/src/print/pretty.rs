@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Brackets, Operation, Operator, sign};
 use crate::ast::{Expr, ExprKind};
+use crate::stack;
 
 /// An expression longer than this is split.
 const LINE_MAX: usize = 100;
@@ -34,6 +35,10 @@ fn list(out: &mut String, items: &[&Expr], level: usize) {
 
 /// Writes `expr`, each line with `level` indents at least. Writing to a String cannot fail.
 fn write(out: &mut String, expr: &Expr, level: usize) {
+    stack::guarded(|| write_guarded(out, expr, level));
+}
+
+fn write_guarded(out: &mut String, expr: &Expr, level: usize) {
     if let ExprKind::Unary(unary) = &expr.kind {
         let mut inner = String::new();
         write(&mut inner, &unary.expr, level);
@@ -47,8 +52,8 @@ fn write(out: &mut String, expr: &Expr, level: usize) {
         let _ = write!(out, "{}", Brackets(subquery));
         return;
     }
-    let line = expr.to_string();
-    if line.len() > LINE_MAX {
+    let mut line = Line(String::new());
+    if has_many_parts(expr) || write!(line, "{expr}").is_err() {
         match &expr.kind {
             ExprKind::Paren(inner) => {
                 indent(out, level);
@@ -76,5 +81,31 @@ fn write(out: &mut String, expr: &Expr, level: usize) {
         }
     }
     indent(out, level);
-    out.push_str(&line);
+    let _ = write!(out, "{expr}");
+}
+
+/// Whether an expression has more parts than a line has bytes.
+fn has_many_parts(expr: &Expr) -> bool {
+    let (mut waiting, mut count) = (vec![expr], 0);
+    while let Some(expr) = waiting.pop() {
+        count += 1;
+        if count > LINE_MAX {
+            return true;
+        }
+        waiting.extend(crate::plan::operands(expr));
+    }
+    false
+}
+
+/// A line that takes no more than [`LINE_MAX`] bytes.
+struct Line(String);
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        if self.0.len() + text.len() > LINE_MAX {
+            return Err(std::fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
 }

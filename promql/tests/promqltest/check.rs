@@ -91,7 +91,7 @@ pub fn check(eval: &Eval, answer: &Result<Outcome, QueryError>) -> Result<(), Fa
     annotations("warnings", &eval.warnings, &outcome.warnings)?;
     annotations("infos", &eval.infos, &outcome.infos)?;
     if let Some(wanted) = &eval.string {
-        let literal = promql::parse(wanted, &promql::ParseOptions::default()).map(|expr| expr.kind);
+        let literal = promql::parse(wanted, &promql::ParseOptions::default()).map(|expr| expr.kind.clone());
         return match (&outcome.value, literal) {
             (QueryValue::String { text, .. }, Ok(promql::ExprKind::String(wanted))) if *text == wanted => {
                 Ok(())
@@ -135,7 +135,7 @@ fn annotations(class: &str, wanted: &Annotations, got: &[String]) -> Result<(), 
 
 pub fn scalar(eval: &Eval, value: f64) -> Result<(), Fault> {
     let wanted = eval.expected.first().map_or("", String::as_str);
-    match promql::parse(wanted, &promql::ParseOptions::default()).map(|e| e.kind) {
+    match promql::parse(wanted, &promql::ParseOptions::default()).map(|e| e.kind.clone()) {
         Ok(promql::ExprKind::Number(number)) if close(number.value, value) => Ok(()),
         _ => Err(format!("scalar {value}, want {wanted}")),
     }
