@@ -22,6 +22,8 @@ mod golden;
 mod guarded;
 mod hostile;
 mod kept_map;
+mod kubelets;
+mod metrics_server;
 mod neighbours;
 mod process;
 mod prometheus;
