@@ -34,6 +34,7 @@ mod discovery;
 mod errors;
 mod external;
 mod health;
+mod lister;
 mod metrics;
 mod objects;
 mod openapi;
@@ -57,6 +58,7 @@ use model::{Matcher, Querier, Timestamp};
 pub use access::{Gatekeeper, PeerCertificates, Reviewer, Trust};
 pub use adapter::Adapter;
 pub use health::{Check, Health};
+use lister::Lister;
 use pod_list::LabelTexts;
 pub use selector::{LabelSelector, SelectorError};
 pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
@@ -214,19 +216,14 @@ pub fn known_names<S: Source + ?Sized>(
     Ok(names)
 }
 
-/// The labels of the pods of the last list of all.
-#[derive(Default)]
-struct KeptLabels {
-    json: Mutex<Option<Arc<LabelTexts>>>,
-    protobuf: Mutex<Option<Arc<LabelTexts>>>,
-}
-
 /// What the handlers share.
 #[derive(Clone)]
 pub struct State {
     source: Arc<dyn Source>,
     reader: Arc<UsageReader>,
-    labels: Arc<KeptLabels>,
+    /// The labels of the pods of the last list of all.
+    labels: Arc<Mutex<Option<Arc<LabelTexts>>>>,
+    lister: Arc<Lister>,
     adapter: Option<Arc<Adapter>>,
     serves_core: bool,
 }
@@ -240,6 +237,7 @@ impl State {
             source,
             reader: Arc::new(UsageReader::new(matchers, POINT_AGE_MAX_MS)),
             labels: Arc::default(),
+            lister: Arc::default(),
             adapter: None,
             serves_core: false,
         }

@@ -258,7 +258,8 @@ async fn pod_list(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let request = Request::new(headers, parameters, "pods")?;
-    blocking(move || {
+    let (lister, all) = (Arc::clone(&state.lister), namespace.is_none());
+    let read = move || {
         let scope = PodScope { namespace: namespace.as_deref(), name: None };
         match request.shape {
             Shape::Object if !request.pretty => return plain_list(&state, scope, &request, Form::Json),
@@ -269,8 +270,8 @@ async fn pod_list(
             request.fields.matches(namespace, name) && request.labels.matches_pairs(labels)
         })?;
         Ok(request.list("PodMetricsList", items))
-    })
-    .await
+    };
+    if all { lister.run(read).await } else { blocking(read).await }
 }
 
 /// The list without objects in between; as JSON it is written while it is sent.
@@ -281,7 +282,7 @@ fn plain_list(
     form: Form,
 ) -> Result<Response, ApiError> {
     let (now, table) = pod_table(state, scope)?;
-    let labels = labels(state, &table, (scope.namespace, form), request);
+    let labels = labels(state, &table, scope.namespace, request);
     let list = PodList::new(table, labels, now, request.after.as_ref(), request.limit);
     Ok(match form {
         Form::Json => streamed("application/json", list.json()),
@@ -295,26 +296,18 @@ fn streamed(media_type: &'static str, pieces: impl Iterator<Item = Vec<u8>> + Se
 }
 
 /// The labels of the pods that are listed: those of the last list of all, if they still are what they were.
-fn labels(
-    state: &State,
-    table: &PodTable,
-    (namespace, form): (Option<&str>, Form),
-    request: &Request,
-) -> Arc<LabelTexts> {
+fn labels(state: &State, table: &PodTable, namespace: Option<&str>, request: &Request) -> Arc<LabelTexts> {
     let source = &*state.source;
     if !request.fields.is_empty() || !request.labels.is_empty() || namespace.is_some() {
-        return Arc::new(LabelTexts::new(table, source, (namespace, form), |namespace, name, labels| {
+        return Arc::new(LabelTexts::new(table, source, namespace, |namespace, name, labels| {
             request.fields.matches(namespace, name) && request.labels.matches_pairs(labels)
         }));
     }
-    let last = || match form {
-        Form::Json => state.labels.json.lock().unwrap_or_else(PoisonError::into_inner),
-        Form::Protobuf => state.labels.protobuf.lock().unwrap_or_else(PoisonError::into_inner),
-    };
+    let last = || state.labels.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(labels) = last().clone().filter(|labels| labels.fit(table, source)) {
         return labels;
     }
-    let labels = Arc::new(LabelTexts::new(table, source, (None, form), |_, _, _| true));
+    let labels = Arc::new(LabelTexts::new(table, source, None, |_, _, _| true));
     *last() = Some(Arc::clone(&labels));
     labels
 }

@@ -71,6 +71,31 @@ pub(crate) fn push_labels<'a>(out: &mut Vec<u8>, labels: impl Iterator<Item = (&
     }
 }
 
+/// Names and values of labels that [`push_labels`] wrote.
+pub(crate) fn labels(mut message: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let mut entry = take_field(&mut message)?;
+        Some((take_field(&mut entry)?, take_field(&mut entry)?))
+    })
+}
+
+/// Takes the first field off a message of fields with a length.
+fn take_field<'a>(message: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (_, mut rest) = message.split_first()?;
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let (byte, others) = rest.split_first()?;
+        length |= usize::from(byte & 0x7f).checked_shl(shift)?;
+        (rest, shift) = (others, shift + 7);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let (field, rest) = rest.split_at_checked(length)?;
+    *message = rest;
+    Some(field)
+}
+
 /// A resource list: quantities are messages with their text in field 1.
 fn push_usage(out: &mut Vec<u8>, field: u8, cpu: &str, memory: &str) {
     for (resource, quantity) in [("cpu", cpu), ("memory", memory)] {
@@ -135,9 +160,9 @@ pub(crate) struct PodListWriter {
 }
 
 impl PodListWriter {
-    /// A list that is made at `now`.
-    pub(crate) fn new(metadata: &ListMeta, now: i64) -> Self {
-        let mut out = Vec::new();
+    /// A list that is made at `now` and taken in pieces of so many bytes at most.
+    pub(crate) fn new(metadata: &ListMeta, now: i64, piece_bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(piece_bytes);
         push_list_meta(&mut out, metadata);
         Self { out, created_s: now.div_euclid(1000), quantity: Vec::with_capacity(32) }
     }

@@ -6,9 +6,8 @@
 //! fresh container has a value after one scrape.
 //!
 //! Arithmetic of listing all pods, of which a large cluster is asked every few seconds: a container has three series, so
-//! 14,000 containers are 42,000, and [`crate::roster`] knows whose each is. The gauges are read beside the counters by a second
-//! thread: 5 ms, and 2.1 MB while it lasts (40 bytes of a counter, 16 of each gauge, 40 of the usage, per container; 12 per
-//! pod). `benches/src/bin/metrics-api.rs` measures it.
+//! 14,000 containers are 42,000, and [`crate::roster`] knows whose each is: 5 ms, and 1.6 MB while it lasts (40 bytes of a
+//! counter, 16 of each gauge and 40 of the usage per container, 12 per pod). `benches/src/bin/metrics-api.rs` measures it.
 //!
 //! Better than metrics-server on purpose: the last good point stays until [`crate::POINT_AGE_MAX_MS`]
 //! old; a container that has used no CPU yet is shown with 0 and does not hide its pod; containers are
@@ -273,40 +272,25 @@ impl UsageReader {
         let known = || self.roster.lock().unwrap_or_else(PoisonError::into_inner);
         let mut roster = if all { known().clone() } else { Roster::default() };
         let view = View { querier, now, only: &only, labels: &labels };
-        let gauges = || {
-            let memory: Lane<Gauge> = self.read(&view, &MEMORY, &roster)?;
-            Ok::<_, StorageError>((memory, self.read(&view, &START, &roster)?))
-        };
-        let counters = || self.read(&view, &CPU, &roster);
-        let (mut cpu, (mut memory, mut start)): (Lane<Counter>, (_, Lane<Gauge>)) = if all {
-            std::thread::scope(|scope| {
-                let beside = scope.spawn(gauges);
-                let cpu = counters()?;
-                let gauges = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                Ok::<_, StorageError>((cpu, gauges))
-            })?
-        } else {
-            (counters()?, gauges()?)
-        };
+        let mut cpu: Lane<Counter> = self.read(&view, &CPU, &roster)?;
+        let mut memory: Lane<Gauge> = self.read(&view, &MEMORY, &roster)?;
+        let mut start: Lane<Gauge> = self.read(&view, &START, &roster)?;
         cpu.introduce(&mut roster.names);
         memory.recognise(&roster.names);
         start.recognise(&roster.names);
-        if all {
-            let seen = [
-                cpu.changed(&roster.lanes[CPU.lane]),
-                memory.changed(&roster.lanes[MEMORY.lane]),
-                start.changed(&roster.lanes[START.lane]),
-            ];
-            if seen.iter().any(Option::is_some) {
-                for (lane, seen) in roster.lanes.iter_mut().zip(seen) {
-                    *lane = seen.unwrap_or_else(|| Arc::clone(lane));
-                }
-                // Names of containers that are gone are forgotten all at once.
-                let crowded = roster.names.len() > 2 * cpu.alive() + GONE_MIN;
-                *known() = if crowded { Roster::default() } else { roster.clone() };
-            }
+        let changed = cpu.is_changed((&roster, CPU.lane))
+            || memory.is_changed((&roster, MEMORY.lane))
+            || start.is_changed((&roster, START.lane));
+        // Names of containers that are gone are forgotten all at once.
+        let crowded = roster.names.len() > 2 * cpu.alive() + GONE_MIN;
+        let table = PodTable::new(Arc::clone(&roster.names), &cpu, &memory, &start);
+        if all && changed {
+            cpu.keep(&mut roster, CPU.lane);
+            memory.keep(&mut roster, MEMORY.lane);
+            start.keep(&mut roster, START.lane);
+            *known() = if crowded { Roster::default() } else { roster };
         }
-        Ok(PodTable::new(roster.names, &cpu, &memory, &start))
+        Ok(table)
     }
 
     /// The newest points of every series of a metric, by the values of one label or of three.
@@ -321,7 +305,7 @@ impl UsageReader {
         matchers.extend_from_slice(view.only);
         let range = TimeRange::new(view.now - self.age_max_ms, view.now);
         let series = view.querier.select_unordered(&Selection::new(&matchers, range))?;
-        let mut lane = Lane::new(&roster.names, series.len());
+        let mut lane = Lane::new((roster, metric.lane), &*series);
         let mut samples = Samples::default();
         for index in 0..series.len() {
             let at_hand = match metric.depth {

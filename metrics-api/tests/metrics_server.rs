@@ -1,5 +1,48 @@
 //! Twins of metrics-server's own test cases, by the names that its specification gives them, and where we differ on
-//! purpose.
+//! purpose (*better*). Those marked with `it` need a process that scrapes, and are in `tests/it/metrics_server.rs`.
+//!
+//! | case | twin |
+//! |---|---|
+//! | decode: normal | it `decode_the_normal_page` |
+//! | decode: no timestamp, so that of the request | it `decode_without_timestamps_samples_are_of_the_time_of_the_scrape` |
+//! | decode: containers only; node only | `decode_containers_only_and_node_only` |
+//! | decode: missing CPU or memory of a container drops the pod | `decode_missing_container_cpu_or_memory_drops_the_pod` |
+//! | decode: zero CPU or memory of a container drops the pod | *better*: `decode_better_a_container_that_has_used_no_cpu_is_shown`, `decode_better_zero_is_a_value` |
+//! | decode: missing CPU or memory of a node drops it | `decode_missing_node_cpu_or_memory_drops_the_node` |
+//! | decode: zero CPU or memory of a node drops it | *better*: `decode_better_zero_is_a_value` |
+//! | decode: malformed timestamp fails the scrape | it `decode_a_malformed_timestamp_fails_the_whole_scrape` |
+//! | node storage: two batches, then values | `node_storage_two_batches_then_values` |
+//! | node storage: same point twice | `node_storage_same_point_twice_keeps_the_value` |
+//! | node storage: counter exposed; zero start time | `node_storage_counter_exposed_and_zero_start_time_works` |
+//! | node storage: restart is empty | `node_storage_restart_is_empty_for_one_cycle_and_then_works` |
+//! | node storage: decreased counter is empty | `node_storage_decreased_counter_is_empty` |
+//! | node storage: older than the one before is empty | *better*: `node_storage_better_a_point_older_than_the_two_changes_nothing` |
+//! | node storage: between the two, smaller window | `node_storage_a_point_between_the_two_shortens_the_window` |
+//! | node storage: absent from a batch, so forgotten | *better*: `node_storage_better_a_failed_scrape_keeps_the_last_point` |
+//! | pod storage: two batches, then values | `pod_storage_two_batches_then_values` |
+//! | pod storage: same point twice | `pod_storage_same_point_twice_keeps_the_value` |
+//! | pod storage: between the two, smaller window | `pod_storage_a_point_between_the_two_shortens_the_window` |
+//! | pod storage: earliest container's timestamp | `pod_storage_earliest_container_timestamp` |
+//! | pod storage: restart with a container of 10 s | `pod_storage_restart_with_a_new_container_of_ten_seconds` |
+//! | pod storage: long running container needs two cycles | `pod_storage_long_running_container_needs_two_cycles` |
+//! | pod storage: fresh container of 10 s in one cycle | `pod_storage_fresh_container_in_one_cycle` |
+//! | pod storage: start after timestamp; age of 9 s | `pod_storage_start_after_the_point_or_nine_seconds_before_is_none` |
+//! | pod storage: zero start time | `pod_storage_zero_start_time_works` |
+//! | pod storage: not all containers | `pod_storage_not_all_containers_is_none` |
+//! | pod storage: decreased, so without containers | *better*: `pod_storage_better_a_decreased_counter_hides_the_pod_rather_than_emptying_it` |
+//! | pod storage: containers in no order | *better*: `pod_storage_better_containers_are_in_order` |
+//! | scraper: all nodes merged; requests counted; time passed on | it `scraper_all_nodes_are_merged_and_requests_are_counted` |
+//! | scraper: one failing node spoils no other | *better*, it `scraper_better_one_failing_node_keeps_its_last_point_and_spoils_no_other` |
+//! | scraper: timeouts of a source and of all | *better*, it `scraper_better_a_slow_node_times_out_by_itself_and_delays_no_other` |
+//! | scraper: list error, so partial | *better*, it `scraper_better_without_a_list_of_nodes_the_last_one_is_good` |
+//! | api: list and get by label, field, both; not found; without metrics | `api_list_and_get_by_label_and_field` |
+//! | api: lister error | `api_a_store_that_cannot_be_read_is_an_error` |
+//! | api: empty | `api_empty_store_lists_nothing_and_an_unknown_namespace_is_no_error` |
+//! | api: freshness | `api_items_tell_how_fresh_they_are` |
+//! | api: table | `api_tables_have_a_column_for_each_resource` |
+//! | api: selectors, watch | `api_selectors_that_cannot_be_read_and_watches_are_refused` |
+//! | ready: only nodes; only pods; both | `ready_with_nodes_and_pods_and_not_with_one_of_them` |
+//! | quantities: larger than signed | `quantities_larger_than_a_signed_number` |
 #![allow(clippy::unwrap_used, reason = "a test ends where its assumptions do")]
 
 use std::collections::BTreeMap;
@@ -71,14 +114,7 @@ impl World {
     }
 
     fn get(self, path: &str) -> Value {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let server = router(State::new(Arc::new(self)));
-            let request =
-                Request::get(format!("/apis/metrics.k8s.io/v1beta1/{path}")).body(Body::empty()).unwrap();
-            let body = server.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-            serde_json::from_slice(&body).unwrap()
-        })
+        ask(self, path, "application/json").1
     }
 
     /// Usage of the node, with its window.
@@ -117,6 +153,19 @@ impl Source for World {
     fn now(&self) -> Timestamp {
         (BEGIN_S + self.now_s) * 1000
     }
+}
+
+/// Status and JSON of an answer.
+fn ask(source: impl Source + 'static, path: &str, accept: &str) -> (u16, Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let server = router(State::new(Arc::new(source)));
+        let request = Request::get(format!("/apis/metrics.k8s.io/v1beta1/{path}")).header("Accept", accept);
+        let answer = server.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    })
 }
 
 const MEMORY: Points<'static> =
@@ -377,4 +426,94 @@ fn api_selectors_that_cannot_be_read_and_watches_are_refused() {
         let refused = World::seen(0).get(query);
         assert_eq!((&refused["kind"], &refused["code"]), (&json!("Status"), &json!(code)), "{query}");
     }
+}
+
+#[test]
+fn decode_better_zero_is_a_value() {
+    let zero: Points<'_> = &[(0, 0.0), (15, 0.0)];
+    let world = World::seen(20).node("n", zero, zero);
+    assert_eq!(world.node_usage(), usage("0", "15s"));
+    let world = World::seen(20).container("c", Some(-600), &[(0, 1.0), (15, 2.5)], zero);
+    let shown = world.get("namespaces/ns/pods/p");
+    assert_eq!(shown["containers"][0]["usage"], json!({"cpu": "100m", "memory": "0"}));
+}
+
+#[test]
+fn pod_storage_better_containers_are_in_order() {
+    let cpu: Points<'_> = &[(0, 1.0), (15, 2.5)];
+    let world = ["c", "a", "b"]
+        .iter()
+        .fold(World::seen(20), |world, name| world.container(name, Some(-600), cpu, MEMORY));
+    assert_eq!(world.pod_usage(), pod(&[("a", "100m"), ("b", "100m"), ("c", "100m")], 15, "15s"));
+}
+
+/// A cluster whose store cannot be read.
+struct Closed(World);
+
+impl Source for Closed {
+    fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
+        Err(Unavailable("the store is being opened".to_owned()))
+    }
+
+    fn nodes(&self) -> Vec<NodeInfo> {
+        self.0.nodes()
+    }
+
+    fn pods(&self) -> Vec<PodInfo> {
+        self.0.pods()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+#[test]
+fn api_a_store_that_cannot_be_read_is_an_error() {
+    for path in ["nodes", "nodes/n", "pods", "namespaces/ns/pods", "namespaces/ns/pods/p"] {
+        let (status, refused) = ask(Closed(World::seen(0)), path, "application/json");
+        assert_eq!((status, &refused["kind"]), (503, &json!("Status")), "{path}");
+        assert_eq!(refused["reason"], "ServiceUnavailable", "{path}");
+        assert!(refused["message"].as_str().unwrap().contains("the store is being opened"), "{refused}");
+    }
+}
+
+#[test]
+fn api_items_tell_how_fresh_they_are() {
+    // Metrics-server keeps a histogram of it; here whoever reads sees it, as the time is that of the sample.
+    let time = |second: i64| jiff::Timestamp::from_second(BEGIN_S + second).unwrap().to_string();
+    let (_, list) = ask(World::seen(37).node("n", &[(0, 1.0), (15, 2.5)], MEMORY), "nodes", "*/*");
+    let item = &list["items"][0];
+    assert_eq!(item["timestamp"], time(15));
+    assert_eq!(item["metadata"]["creationTimestamp"], time(37));
+}
+
+#[test]
+fn api_tables_have_a_column_for_each_resource() {
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let world = World::seen(20).container("a", Some(-600), &[(0, 1.0), (15, 2.5)], MEMORY).container(
+        "b",
+        Some(-600),
+        &[(0, 1.0), (15, 2.5)],
+        MEMORY,
+    );
+    let (status, table) = ask(world, "pods", accept);
+    assert_eq!((status, &table["kind"]), (200, &json!("Table")));
+    let columns: Vec<&Value> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(columns, [&json!("Name"), &json!("cpu"), &json!("memory"), &json!("Window")]);
+    assert_eq!(table["rows"][0]["cells"], json!(["p", "200m", "4Ki", "15s"]));
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+}
+
+#[test]
+fn ready_with_nodes_and_pods_and_not_with_one_of_them() {
+    let cpu: Points<'_> = &[(0, 1.0), (15, 2.5)];
+    let ready = |world: World| State::new(Arc::new(world)).has_values();
+    assert!(!ready(World::seen(20)));
+    assert!(!ready(World::seen(20).node("n", cpu, MEMORY)), "only nodes");
+    assert!(!ready(World::seen(20).container("c", Some(-600), cpu, MEMORY)), "only pods");
+    assert!(!ready(World::seen(5).node("n", cpu, MEMORY).container("c", Some(-600), &[(0, 1.0)], MEMORY)));
+    assert!(ready(World::seen(20).node("n", cpu, MEMORY).container("c", Some(-600), cpu, MEMORY)));
+    assert!(!State::new(Arc::new(Closed(World::seen(20)))).has_values(), "and there is a store");
 }

@@ -154,6 +154,12 @@ pub trait SeriesSet: Send + Sync {
         })
     }
 
+    /// A number that another selection of the same store has only if its series are these, in this order: what was found
+    /// out about their labels need not be found out again. None where telling that would be no cheaper.
+    fn fingerprint(&self) -> Option<u64> {
+        None
+    }
+
     /// The newest float of series `index`, if the store has it at hand without reading its chunks, and the
     /// series has no newer sample of any kind.
     fn newest_float(&self, _index: usize) -> Option<(Timestamp, f64)> {

@@ -232,8 +232,23 @@ impl Cluster {
         );
     }
 
+    /// Runs something beside Pyrometer.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// A Pyrometer that scrapes the kubelets and serves the APIs, on a secure port of its own.
     pub(crate) fn pyrometer(&self, name: &str, arguments: &[&str]) -> Secured {
+        self.pyrometer_of(name, (&self.config(), RULES), arguments)
+    }
+
+    /// The same with a configuration and rules of its own.
+    pub(crate) fn pyrometer_of(
+        &self,
+        name: &str,
+        (config, rules): (&str, &str),
+        arguments: &[&str],
+    ) -> Secured {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let write = |name: &str, text: &str| {
             std::fs::write(self.path(name), text).unwrap();
@@ -247,8 +262,8 @@ impl Cluster {
                 self.fake.server()
             ),
         );
-        let config = write("config.yml", &self.config());
-        let rules = write("rules.yaml", RULES);
+        let config = write("config.yml", config);
+        let rules = write("rules.yaml", rules);
         let own = [
             format!("--config.file={config}"),
             format!("--kubernetes-api.listen-address=127.0.0.1:{port}"),

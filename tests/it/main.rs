@@ -23,6 +23,8 @@ mod golden;
 mod guarded;
 mod hostile;
 mod kept_map;
+mod kubelets;
+mod metrics_server;
 mod neighbours;
 mod network;
 mod process;

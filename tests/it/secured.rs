@@ -86,6 +86,86 @@ fn kubectl_sees_all_three_groups() {
     cluster.stop();
 }
 
+const PODS_KIND: &str = "pods.metrics.k8s.io";
+
+/// Sums, sorting, selectors, pages, other forms of output, and what is refused, as a user meets them.
+#[test]
+fn kubectl_in_its_other_forms() {
+    if !installed("kubectl") || !installed("openssl") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let pyrometer = cluster.pyrometer("p", &[]);
+    pyrometer.wait_until_ready();
+    pyrometer.wait_for(&format!("{M}/pods"), |list| {
+        list["items"].as_array().is_some_and(|items| items.len() == 6)
+    });
+    for program in kubectls() {
+        let cache = tempfile::tempdir().unwrap();
+        let file = |name: &str| cluster.path(name).display().to_string();
+        let arguments = [
+            format!("--cache-dir={}", cache.path().display()),
+            format!("--server={}", pyrometer.url),
+            "--insecure-skip-tls-verify".to_owned(),
+            format!("--client-certificate={}", file("admin.crt")),
+            format!("--client-key={}", file("admin.key")),
+        ];
+        let with = |line: &str| -> Vec<String> {
+            arguments.iter().cloned().chain(line.split(' ').map(str::to_owned)).collect()
+        };
+        let kubectl = |line: &str| run(&program, &with(line).iter().map(String::as_str).collect::<Vec<_>>());
+        let refused = |line: &str| {
+            let output = output(&program, &with(line).iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(!output.status.success(), "{line}: {output:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let count = |line: &str| kubectl(line).lines().count();
+
+        let sum = kubectl("top pods -A --sum --no-headers");
+        assert_eq!(sum.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["3000m", "768Mi"]);
+        let sorted = kubectl("top pods -A --sort-by=cpu --no-headers");
+        let used: Vec<&str> = sorted.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+        assert_eq!(used, ["750m", "750m", "500m", "500m", "250m", "250m"]);
+        assert_eq!(count("top pods -n default --field-selector=metadata.name=web-n1-1 --no-headers"), 1);
+        assert_eq!(count("top pods -n default -l app!=other --no-headers"), 4);
+        assert_eq!(count("top pods -A --containers --no-headers"), 12);
+
+        assert_eq!(count(&format!("get {PODS_KIND} -A -o wide --no-headers")), 6);
+        assert_eq!(
+            count(&format!("get {PODS_KIND} -n default --chunk-size=1 --no-headers")),
+            6,
+            "pages of a table"
+        );
+        let json = kubectl(&format!("get {PODS_KIND} -A -o json --chunk-size=4"));
+        let list: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(list["items"].as_array().unwrap().len(), 6, "pages of a list");
+        assert_eq!(list["items"][0]["kind"], "PodMetrics");
+        let page = kubectl(&format!("get --raw {M}/namespaces/default/pods?limit=2"));
+        assert!(page.contains("\"continue\":\"default/web-n1-1\",\"remainingItemCount\":4"), "{page}");
+        assert_eq!(kubectl("get nodes.metrics.k8s.io n1 -o jsonpath={.usage.memory}"), "4000001000");
+        assert!(kubectl("get nodes.metrics.k8s.io --show-labels").contains("zone=n1"));
+        let yaml = kubectl("get nodes.metrics.k8s.io -o yaml");
+        assert!(yaml.contains("kind: NodeMetrics") && yaml.contains("memory: \"4000001000\""), "{yaml}");
+        let described = kubectl("describe nodes.metrics.k8s.io n1");
+        assert!(described.contains("Kind:         NodeMetrics"), "{described}");
+        let verbs = kubectl("api-resources --api-group=metrics.k8s.io -o wide --no-headers");
+        assert!(verbs.lines().count() == 2 && verbs.lines().all(|line| line.contains("get,list")), "{verbs}");
+        for line in ["explain nodemetrics", "explain podmetrics --recursive", "explain podmetrics.window"] {
+            let text = kubectl(&format!("{line} --api-version=metrics.k8s.io/v1beta1"));
+            assert!(text.contains("metrics.k8s.io"), "{line}: {text}");
+        }
+
+        assert!(refused(&format!("get {PODS_KIND} nope -n default")).contains("pods \"nope\" not found"));
+        let no_watch = refused(&format!("get --raw {M}/pods?watch=true"));
+        assert!(no_watch.contains("MethodNotAllowed"), "{no_watch}");
+        let no_delete = refused(&format!("delete {PODS_KIND} web-n1-0 -n default"));
+        assert!(no_delete.contains("MethodNotAllowed"), "{no_delete}");
+        let unknown = refused("top pods -A --field-selector=spec.nodeName=n1");
+        assert!(unknown.contains("\"spec.nodeName\" is not a known field selector"), "{unknown}");
+    }
+    cluster.stop();
+}
+
 #[test]
 fn discovery_in_its_three_forms_and_openapi() {
     let cluster = Cluster::start();

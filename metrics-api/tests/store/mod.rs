@@ -1,6 +1,7 @@
 //! A store of a few series, and what a cluster has besides.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash as _, Hasher as _};
 
 use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
 
@@ -46,6 +47,12 @@ impl SeriesSet for Set {
 
     fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
         self.0[index].0.iter().for_each(|(name, value)| visit(name, value));
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.0.iter().for_each(|(labels, _)| labels.hash(&mut hasher));
+        Some(hasher.finish())
     }
 
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {

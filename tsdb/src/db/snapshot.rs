@@ -1,6 +1,7 @@
 //! What a query sees.
 
 use std::collections::BTreeSet;
+use std::hash::Hasher as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::Inner;
 use super::merge::{Merged, merge};
 use crate::block::Block;
 use crate::codec::Malformed;
-use crate::head::{Head, View, mapped};
+use crate::head::{Head, SeriesRef, View, mapped};
 use crate::select;
 
 /// A consistent view: head and blocks as of one commit.
@@ -226,6 +227,20 @@ impl SeriesSet for Set<'_> {
     fn may_have_label(&self, name: &str) -> bool {
         self.snapshot.inner.head.catalog.read_recursive().may_have_name(name)
             || self.snapshot.blocks.iter().any(|block| block.index.names().any(|other| other == name))
+    }
+
+    /// Series of the head only: a hash of their references, which are never used twice.
+    fn fingerprint(&self) -> Option<u64> {
+        let head = self.snapshot.head_source();
+        if self.merged.entries.iter().any(|(source, _)| *source != head) {
+            return None;
+        }
+        let catalog = self.snapshot.inner.head.catalog.read_recursive();
+        let mut hasher = rapidhash::fast::RapidHasher::default();
+        for &(_, id) in &self.merged.entries {
+            hasher.write_u64(SeriesRef::new(id, catalog.generation(id)).0);
+        }
+        Some(hasher.finish())
     }
 
     fn newest_float(&self, index: usize) -> Option<(Timestamp, f64)> {

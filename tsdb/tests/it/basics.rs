@@ -668,3 +668,28 @@ fn samples_of_one_batch_that_do_not_ascend_are_late_or_left_out_also_after_a_res
         assert_eq!(db.stats().samples_out_of_order, 0);
     }
 }
+
+#[test]
+fn selections_of_the_same_series_have_the_same_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path(), Options::default()).unwrap();
+    let append = |job: &str, ts: i64| {
+        let mut batch = db.appender();
+        let series = batch.series(&Labels::from_pairs([("__name__", "up"), ("job", job)])).unwrap();
+        batch.append(series, ts, 1.0).unwrap();
+        batch.commit().unwrap();
+    };
+    let fingerprint = |from: i64| {
+        let (matchers, snapshot) = ([Matcher::equal("__name__", "up")], db.snapshot());
+        let selection = model::Selection::new(&matchers, TimeRange::new(from, i64::MAX));
+        snapshot.select_unordered(&selection).unwrap().fingerprint().unwrap()
+    };
+    append("a", 1_000);
+    append("b", 1_000);
+    let both = fingerprint(0);
+    append("b", 2_000);
+    assert_eq!(fingerprint(0), both, "samples make no difference");
+    assert_ne!(fingerprint(2_000), both, "one of them");
+    append("c", 2_000);
+    assert_ne!(fingerprint(0), both, "and another one");
+}
