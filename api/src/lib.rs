@@ -415,7 +415,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<State>)> {
 /// All routes.
 pub fn router(state: State) -> Router {
     let v1 = routes().into_iter().fold(Router::new(), |v1, (path, handlers)| v1.route(path, handlers));
-    let v1 = v1.route("/{*rest}", any(status::unknown));
+    let v1 = v1.route("/{*rest}", any(async || axum::http::StatusCode::NOT_FOUND));
     let mut router = Router::new()
         .nest("/api/v1", v1)
         .route("/metrics", get(metrics::metrics))
@@ -433,6 +433,7 @@ pub fn router(state: State) -> Router {
     }
     router
         .fallback(async || axum::http::StatusCode::NOT_FOUND)
+        .layer(axum::middleware::from_fn(page::refuse_heads))
         .layer(axum::middleware::map_response(page::in_words))
         .layer(axum::middleware::from_fn(compress::compress))
         .layer(axum::middleware::from_fn_with_state(state.clone(), page::cors))

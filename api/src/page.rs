@@ -50,6 +50,16 @@ pub(crate) async fn in_words(response: Response) -> Response {
     Response::from_parts(parts, text.into())
 }
 
+/// Refuses `HEAD` where it would take a whole answer to leave out, as Prometheus does.
+pub(crate) async fn refuse_heads(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_data = path.starts_with("/api/v1/") || path == "/metrics" || path == "/federate";
+    if request.method() == Method::HEAD && is_data {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]).into_response();
+    }
+    next.run(request).await
+}
+
 /// Adds the CORS headers for the origins that may read the API, and answers preflight requests.
 pub(crate) async fn cors(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State as Shared;
-use axum::http::Uri;
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -135,8 +134,4 @@ pub(crate) async fn features(Shared(state): Shared<State>) -> Response {
 pub(crate) async fn wal_replay(Shared(state): Shared<State>) -> Response {
     let (min, max, current) = state.0.progress.read().map(|progress| *progress).unwrap_or_default();
     success(&json!({"min": min, "max": max, "current": current}))
-}
-
-pub(crate) async fn unknown(uri: Uri) -> ApiError {
-    ApiError::new(ErrorKind::NotFound, format!("{} is not supported", uri.path()))
 }

@@ -88,8 +88,9 @@ pub(crate) async fn targets(Shared(state): Shared<State>, params: Params) -> Res
     let (active, dropped) = match params.get("state").map(str::to_ascii_lowercase).as_deref() {
         Some("active") => (true, false),
         Some("dropped") => (false, true),
-        None | Some("any") => (true, true),
-        Some(other) => return Err(invalid("state", &format!("{other:?} is none of active, dropped, any"))),
+        None | Some("" | "any") => (true, true),
+        // As there: of no other state there are any.
+        Some(_) => (false, false),
     };
     let pool = params.get("scrapePool");
     let wanted = |name: &str| pool.is_none_or(|pool| pool == name);

@@ -126,8 +126,18 @@ impl Drop for Measured {
 /// The body of a GET, or nothing if there is no answer of status 200.
 #[must_use]
 pub fn get(address: &str, path: &str) -> Option<String> {
+    ask(address, "GET", path)
+}
+
+/// The same of a POST without a body.
+#[must_use]
+pub fn post(address: &str, path: &str) -> Option<String> {
+    ask(address, "POST", path)
+}
+
+fn ask(address: &str, method: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    let head = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -172,6 +182,18 @@ pub fn free_address() -> std::io::Result<String> {
 pub fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Bytes of all files below `dir`, as long as they are.
+#[must_use]
+pub fn file_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => file_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(bytes).sum()
 }
 
 /// Bytes of all files below `dir`, as allocated on disk.

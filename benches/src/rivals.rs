@@ -44,6 +44,7 @@ pub fn rivals(extra: &[String]) -> Vec<Rival> {
                         format!("--storage.tsdb.path={}", dir.display()),
                         format!("--config.file={}", config.display()),
                         "--web.enable-remote-write-receiver".to_owned(),
+                        "--web.enable-admin-api".to_owned(),
                     ]
                 },
             }),
@@ -77,6 +78,7 @@ fn own_arguments(address: &str, dir: &Path) -> Vec<String> {
         format!("--web.listen-address={address}"),
         format!("--storage.tsdb.path={}", dir.display()),
         "--web.enable-remote-write-receiver".to_owned(),
+        "--web.enable-admin-api".to_owned(),
         "--kubernetes=off".to_owned(),
     ]
 }

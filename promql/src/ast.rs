@@ -22,7 +22,8 @@ impl Span {
     }
 }
 
-/// A place in the query text as people count: line and column (in bytes), both from 1.
+/// A place in the query text as people count: line and column (in bytes), both from 1. In no text at all, which is
+/// what zeros stand for, the place is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line, from 1.
@@ -50,11 +51,18 @@ impl Position {
 
 /// Where the lines of a text end, but for the last one.
 pub(crate) fn line_ends(text: &str) -> Vec<usize> {
+    // Nearly every text is one line.
+    if !text.contains('\n') {
+        return Vec::new();
+    }
     text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
 }
 
 impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("unknown position");
+        }
         write!(f, "{}:{}", self.line, self.column)
     }
 }

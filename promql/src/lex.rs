@@ -135,8 +135,9 @@ pub(crate) struct Token {
 
 /// Splits `text` into tokens; the last one is [`TokenKind::End`] or [`TokenKind::Error`].
 pub(crate) fn tokens(text: &str) -> Vec<Token> {
-    let mut lexer =
-        Lexer { text, at: 0, parens: 0, context: Context::Statement, blame: None, out: Vec::new() };
+    // A token is three bytes or more, with what stands around it.
+    let out = Vec::with_capacity(text.len() / 3 + 2);
+    let mut lexer = Lexer { text, at: 0, parens: 0, context: Context::Statement, blame: None, out };
     while !matches!(lexer.out.last(), Some(Token { kind: TokenKind::End | TokenKind::Error(_), .. })) {
         lexer.skip_blanks();
         let start = lexer.at;
@@ -177,6 +178,10 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
 /// A character as an error message shows it.
 fn shown(c: char) -> String {
     match c {
@@ -210,21 +215,22 @@ impl<'a> Lexer<'a> {
         hit
     }
 
-    fn word(&mut self, more: impl Fn(char) -> bool) -> &'a str {
+    /// The bytes that come next for which `more` holds; it must not tell the bytes of one character apart.
+    fn word(&mut self, more: impl Fn(u8) -> bool) -> &'a str {
         let rest = self.rest();
-        let end = rest.find(|c| !more(c)).unwrap_or(rest.len());
+        let end = rest.bytes().position(|byte| !more(byte)).unwrap_or(rest.len());
         self.at += end;
         &rest[..end]
     }
 
     fn skip_blanks(&mut self) {
         loop {
-            self.word(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
+            self.word(|c| matches!(c, b' ' | b'\t' | b'\r' | b'\n'));
             let comment = self.peek() == Some('#') && !matches!(self.context, Context::Brackets { .. });
             if !comment {
                 return;
             }
-            self.word(|c| c != '\n' && c != '\r');
+            self.word(|c| c != b'\n' && c != b'\r');
         }
     }
 
@@ -252,7 +258,7 @@ impl<'a> Lexer<'a> {
             ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => Err("unexpected colon ':'".into()),
             'a'..='z' | 'A'..='Z' | '_' | ':' => {
                 self.at -= 1;
-                let word = self.word(|c| is_word(c) || c == ':');
+                let word = self.word(|c| is_word_byte(c) || c == b':');
                 Ok(self.keyword(word))
             }
             c if c.is_ascii_digit() || c == '.' && self.peek().is_some_and(|c| c.is_ascii_digit()) => {
@@ -342,7 +348,7 @@ impl<'a> Lexer<'a> {
                 return Err(format!("unexpected character after '!' inside braces: {next}"));
             }
             'a'..='z' | 'A'..='Z' | '_' => {
-                self.word(is_word);
+                self.word(is_word_byte);
                 TokenKind::Identifier
             }
             c => return Err(format!("unexpected character inside braces: {}", shown(c))),
@@ -381,7 +387,7 @@ impl<'a> Lexer<'a> {
             c if c.is_ascii_alphabetic() => {
                 let start = self.at;
                 self.at -= 1;
-                match Keyword::named(self.word(is_word)) {
+                match Keyword::named(self.word(is_word_byte)) {
                     Some(word @ (Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)) => {
                         TokenKind::Keyword(word)
                     }

@@ -1,4 +1,5 @@
-//! Remote-write ingest beside rivals: CPU a million samples, memory, bytes on disk, restart.
+//! Remote-write ingest beside rivals: CPU a million samples, memory, bytes on disk, those of the blocks that a snapshot
+//! makes of it all, with their indexes, and restart.
 //!
 //! ```text
 //! cargo build --release
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use benches::load::{Load, SERIES_PER_REQUEST, Sender};
 use benches::rivals::{Rival, rivals};
-use benches::{Measured, disk_bytes, free_address, get, now_ms, wait};
+use benches::{Measured, disk_bytes, file_bytes, free_address, get, now_ms, post, wait};
 
 const SENDERS: usize = 2;
 const STEP_MS: i64 = 15_000;
@@ -29,13 +30,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{series} series x {steps} steps of 15 s, 12 labels, {SERIES_PER_REQUEST} samples a request, {SENDERS} senders"
     );
     println!(
-        "{:<17} {:>14} {:>12} {:>12} {:>13} {:>12} {:>12} {:>14}",
+        "{:<17} {:>14} {:>12} {:>12} {:>13} {:>12} {:>13} {:>12} {:>14}",
         "server",
         "CPU-s/M smpl",
         "RSS MiB",
         "RSS B/series",
         "written B/smpl",
         "disk B/smpl",
+        "block B/smpl",
         "ready ms",
         "history ms (CPU), last step"
     );
@@ -67,6 +69,7 @@ fn measure(rival: &Rival, series: usize, steps: i64) -> Result<(), Box<dyn std::
     let rss = server.memory_bytes("VmRSS");
     let written = server.written_bytes();
     let disk = disk_bytes(&data);
+    let blocks = post(&address, "/api/v1/admin/tsdb/snapshot").map(|_| file_bytes(&data.join("snapshots")));
     server.kill()?;
 
     let restarted = Instant::now();
@@ -86,13 +89,14 @@ fn measure(rival: &Rival, series: usize, steps: i64) -> Result<(), Box<dyn std::
     let last_step = last_step.replace("count(", "count(last_over_time(").replace(")&", "))&");
     let kept = get(&address, &last_step).is_some_and(|body| body.contains(&expected));
     println!(
-        "{:<17} {:>14.3} {:>12.1} {:>12.0} {:>13.2} {:>12.2} {:>12} {:>10} ({:.2}) {}",
+        "{:<17} {:>14.3} {:>12.1} {:>12.0} {:>13.2} {:>12.2} {:>13} {:>12} {:>10} ({:.2}) {}",
         rival.name,
         cpu / samples * 1e6,
         rss as f64 / 1_048_576.0,
         (rss - idle_rss.min(rss)) as f64 / series as f64,
         written as f64 / samples,
         disk as f64 / samples,
+        blocks.map_or("-".to_owned(), |bytes| format!("{:.3}", bytes as f64 / samples)),
         ms(ready),
         ms(history),
         server.cpu_seconds(),

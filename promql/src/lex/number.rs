@@ -39,7 +39,7 @@ impl Lexer<'_> {
             return true;
         }
         loop {
-            self.word(is_digit);
+            self.word(|byte| is_digit(char::from(byte)));
             if !self.accept('_') {
                 return true;
             }

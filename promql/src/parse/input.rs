@@ -126,7 +126,10 @@ impl<'a> Tokens<'a> {
 
     pub(super) fn error(self, kind: ParseErrorKind, span: Span, message: String) -> Box<ParseError> {
         let span = if message.starts_with("no expression") { Span::default() } else { span };
-        Box::new(ParseError { span, position: Position::within(self.line_ends, span.start), kind, message })
+        let unknown = self.text.is_empty();
+        let position =
+            if unknown { Position::default() } else { Position::within(self.line_ends, span.start) };
+        Box::new(ParseError { span, position, kind, message })
     }
 
     pub(super) fn fail(self, kind: ParseErrorKind, span: Span, message: String) -> nom::Err<Box<ParseError>> {
