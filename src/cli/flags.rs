@@ -88,7 +88,7 @@ pub(crate) struct Kubelet {
     pub(crate) pins: Option<PathBuf>,
 
     /// Take any certificate from kubelets. The last resort: whoever stands in between can say anything.
-    #[arg(long = "kubelet-insecure-tls")]
+    #[arg(long = "kubelet-insecure-tls", conflicts_with_all = ["authority", "pins"])]
     pub(crate) insecure: bool,
 }
 

@@ -86,6 +86,15 @@ fn a_data_directory_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn kubelets_are_verified_in_one_way_only() {
+    let dir = tempfile::tempdir().unwrap();
+    for other in ["--kubelet-certificate-authority=ca.pem", "--kubelet-pins=pins"] {
+        let text = refused(dir.path(), &["--kubelet-insecure-tls", other]);
+        assert!(text.contains("--kubelet-insecure-tls") && text.contains("cannot be used with"), "{text}");
+    }
+}
+
+#[test]
 fn a_second_process_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);
