@@ -114,7 +114,7 @@ proptest! {
 
     #[test]
     fn the_engine_agrees_with_the_definition(seed: u64) {
-        let mut random = Random::new(seed);
+        let mut random = Random::repeating(seed);
         let store = generate::store(&mut random);
         let text = generate::vector(&mut random, 3);
         let expr = parse(&text, &ParseOptions::default()).unwrap();
@@ -135,7 +135,7 @@ proptest! {
 
     #[test]
     fn what_is_printed_reads_back_the_same(seed: u64) {
-        let text = generate::vector(&mut Random::new(seed), 4);
+        let text = generate::vector(&mut Random::repeating(seed), 4);
         let expr = parse(&text, &ParseOptions::default()).unwrap();
         for form in [expr.to_string(), expr.pretty()] {
             let again = parse(&form, &ParseOptions::default()).unwrap();
@@ -145,7 +145,7 @@ proptest! {
 
     #[test]
     fn results_do_not_depend_on_the_number_of_workers(seed: u64) {
-        let mut random = Random::new(seed);
+        let mut random = Random::repeating(seed);
         let mut store = generate::store(&mut random);
         generate::add_histograms(&mut store, &mut random);
         let text = generate::anything(&mut random, 3);
@@ -160,7 +160,7 @@ proptest! {
     }
 
     fn shared_and_unshared_agree(seed: u64) {
-        let mut random = Random::new(seed);
+        let mut random = Random::repeating(seed);
         let mut store = generate::store(&mut random);
         generate::add_histograms(&mut store, &mut random);
         let text = generate::anything(&mut random, 3);
@@ -186,7 +186,7 @@ proptest! {
 
     #[test]
     fn an_instant_is_a_range_of_one_step(seed: u64) {
-        let mut random = Random::new(seed);
+        let mut random = Random::repeating(seed);
         let mut store = generate::store(&mut random);
         generate::add_histograms(&mut store, &mut random);
         let text = generate::anything(&mut random, 3);
@@ -208,7 +208,7 @@ proptest! {
 
     #[test]
     fn each_step_of_a_range_is_an_instant(seed: u64) {
-        let mut random = Random::new(seed);
+        let mut random = Random::repeating(seed);
         let mut store = generate::store(&mut random);
         generate::add_histograms(&mut store, &mut random);
         let text = generate::anything(&mut random, 2);

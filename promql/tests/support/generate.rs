@@ -8,18 +8,27 @@ use promql::series::{self, SeriesValue};
 use super::storage::Memory;
 
 /// A small generator of random numbers (xorshift); the same seed gives the same numbers.
-pub struct Random(u64);
+pub struct Random {
+    state: u64,
+    /// Whether queries name parts of theirs several times.
+    repeats: bool,
+}
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, repeats: false }
+    }
+
+    /// One whose queries name parts of theirs several times, every third or fifth.
+    pub fn repeating(seed: u64) -> Self {
+        Self { repeats: true, ..Self::new(seed) }
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
@@ -91,9 +100,9 @@ pub fn add_histograms(memory: &mut Memory, random: &mut Random) {
     }
 }
 
-/// A query of any kind. Every third names a part of it several times.
+/// A query of any kind.
 pub fn anything(random: &mut Random, depth: u64) -> String {
-    if depth > 0 && random.below(3) == 0 {
+    if random.repeats && depth > 0 && random.below(3) == 0 {
         let part = anything(random, depth - 1);
         let other = anything(random, 0);
         return repeated(random, &part, &other);
@@ -178,13 +187,13 @@ pub fn marked(text: &str, distinct: bool) -> String {
     out
 }
 
-/// A query of the kind that the model of the tests evaluates. Every fifth names a part of it several times.
+/// A query of the kind that the model of the tests evaluates.
 pub fn vector(random: &mut Random, depth: u64) -> String {
     if depth == 0 {
         return selector(random);
     }
     let inner = depth - 1;
-    if random.below(5) == 0 {
+    if random.repeats && random.below(5) == 0 {
         let (part, other) = (vector(random, inner), selector(random));
         return repeated(random, &part, &other);
     }
