@@ -152,12 +152,27 @@ fn ask(
     }
 }
 
+/// Adds remarks. One that is made at several places of a query is told once, of the place that comes last, as by an engine
+/// that has evaluated all of it.
 fn extend(texts: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
     for text in more {
-        if !texts.contains(&text) {
-            texts.push(text);
+        let (remark, place) = placed(&text);
+        match texts.iter_mut().find(|known| placed(known).0 == remark) {
+            Some(known) if placed(known).1 < place => *known = text,
+            Some(_) => {}
+            None => texts.push(text),
         }
     }
+}
+
+/// A remark without the line and column at its end, and these.
+fn placed(text: &str) -> (&str, Option<(u32, u32)>) {
+    let split = || {
+        let (remark, place) = text.strip_suffix(')')?.rsplit_once(" (")?;
+        let (line, column) = place.split_once(':')?;
+        Some((remark, (line.parse().ok()?, column.parse().ok()?)))
+    };
+    split().map_or((text, None), |(remark, place)| (remark, Some(place)))
 }
 
 /// A view in which the results of parts can be selected.

@@ -146,6 +146,7 @@ fn write_sums(sums: &Sums) -> Result<Vec<u8>, QueryError> {
     for group in &sums.groups {
         push(Part::Values, &group.labels, &group.floats);
         push(Part::Values, &group.labels, &group.histograms);
+        push(Part::Values, &group.labels, &group.misfits);
         push(Part::Compensation, &group.labels, &group.compensation);
         push(Part::Counts, &group.labels, &group.counts);
     }

@@ -105,7 +105,10 @@ fn map(random: &mut Random) -> SlotMap {
 }
 
 fn question(random: &mut Random) -> String {
-    let inner = generate::anything(random, 2);
+    // Which series these take where several would do is up to their order.
+    let is_free = |text: &str| ["topk", "bottomk", "limitk"].iter().any(|word| text.contains(word));
+    let inner = std::iter::repeat_with(|| generate::anything(random, 2)).find(|text| !is_free(text));
+    let inner = inner.unwrap_or_default();
     let grouping = random.one_of(&["", "by (x)", "by (y)", "by (__name__)", "without (x)", "by (x, y)"]);
     match random.below(10) {
         0 => inner,
@@ -136,7 +139,7 @@ proptest! {
     /// What shards evaluate, and what is put together from their series, is what one store answers.
     #[test]
     fn push_down_and_merging_and_one_store_agree(seed: u64) {
-        let mut random = Random::new(seed);
+        let mut random = if seed % 2 == 0 { Random::new(seed) } else { Random::repeating(seed) };
         let mut store = generate::store(&mut random);
         generate::add_histograms(&mut store, &mut random);
         let map = map(&mut random);

@@ -7,7 +7,7 @@ mod values;
 
 use std::sync::Arc;
 
-use model::{Labels, Samples, Timestamp, Value};
+use model::{FloatHistogram, Labels, Samples, Timestamp, Value};
 
 use crate::annotations::Site;
 use crate::ast::{Aggregate, AggregateOp, Expr};
@@ -57,6 +57,9 @@ pub struct GroupSum {
     pub compensation: Samples,
     /// The sum of the histograms.
     pub histograms: Samples,
+    /// Empty histograms with custom buckets, where there were such and exponential ones: these have no sum. Beside them
+    /// stand empty exponential ones in `histograms`, so that whoever adds all of it finds that they do not fit.
+    pub misfits: Samples,
     /// How many values there were of either kind.
     pub counts: Samples,
 }
@@ -74,9 +77,13 @@ impl GroupSum {
                 self.compensation.push_float(ts, parts.sum.compensation);
             }
         }
-        if let Some(sum) = parts.histograms.and_then(|total| total.into_sum(remarks)) {
-            self.histograms.push_histogram(ts, Arc::new(sum));
-        }
+        let Some(total) = parts.histograms else { return };
+        let sum = total.into_sum(remarks).unwrap_or_else(|| {
+            let schema = model::histogram::CUSTOM_BUCKETS_SCHEMA;
+            self.misfits.push_histogram(ts, Arc::new(FloatHistogram { schema, ..FloatHistogram::default() }));
+            FloatHistogram::default()
+        });
+        self.histograms.push_histogram(ts, Arc::new(sum));
     }
 }
 
