@@ -138,18 +138,52 @@ fn kubeconfig(cluster: &Cluster, url: &str, name: &str) -> String {
     path
 }
 
+/// Certificates and keys beside those that every cluster of the tests has.
+fn certify(cluster: &Cluster) {
+    let client_only = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n";
+    cluster.sign("apiserver", "/CN=apiserver", "ca", "subjectAltName=IP:127.0.0.1,DNS:localhost\n");
+    cluster.sign("manager", "/CN=system:kube-controller-manager", "ca", client_only);
+    let account = "/O=system:serviceaccounts/O=system:serviceaccounts:pyrometer/\
+                   CN=system:serviceaccount:pyrometer:pyrometer";
+    cluster.sign("account", account, "ca", client_only);
+    cluster.sign("installer", &format!("{account}-installer"), "ca", client_only);
+    let file = |name: &str| cluster.path(name).display().to_string();
+    run("openssl", &["genrsa", "-out", &file("sa.key"), "2048"]);
+    run("openssl", &["rsa", "-in", &file("sa.key"), "-pubout", "-out", &file("sa.pub")]);
+}
+
+/// The controllers that scale, and those that make pods of what is scaled.
+fn manager(folder: &Path, cluster: &Cluster, url: &str, port: &str) -> Running {
+    let file = |name: &str| cluster.path(name).display().to_string();
+    let own = kubeconfig(cluster, url, "manager");
+    Running::start(
+        &folder.join("kube-controller-manager"),
+        &cluster.path("manager.log"),
+        &flags(&[
+            ("kubeconfig", &own),
+            ("authentication-kubeconfig", &own),
+            ("authorization-kubeconfig", &own),
+            ("bind-address", "127.0.0.1"),
+            ("secure-port", port),
+            ("leader-elect", "false"),
+            ("use-service-account-credentials", "true"),
+            ("service-account-private-key-file", &file("sa.key")),
+            ("root-ca-file", &file("ca.crt")),
+            (
+                "controllers",
+                "horizontalpodautoscaling,serviceaccount,serviceaccount-token,deployment,replicaset",
+            ),
+            ("feature-gates", "HPAContainerMetrics=true"),
+            ("horizontal-pod-autoscaler-sync-period", "2s"),
+            ("horizontal-pod-autoscaler-downscale-stabilization", "4s"),
+        ]),
+    )
+}
+
 impl ControlPlane {
     fn start(folder: &Path, cluster: &Cluster) -> Self {
-        let client_only = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n";
-        cluster.sign("apiserver", "/CN=apiserver", "ca", "subjectAltName=IP:127.0.0.1,DNS:localhost\n");
-        cluster.sign("manager", "/CN=system:kube-controller-manager", "ca", client_only);
-        let account = "/O=system:serviceaccounts/O=system:serviceaccounts:pyrometer/\
-                       CN=system:serviceaccount:pyrometer:pyrometer";
-        cluster.sign("account", account, "ca", client_only);
-        cluster.sign("installer", &format!("{account}-installer"), "ca", client_only);
+        certify(cluster);
         let file = |name: &str| cluster.path(name).display().to_string();
-        run("openssl", &["genrsa", "-out", &file("sa.key"), "2048"]);
-        run("openssl", &["rsa", "-in", &file("sa.key"), "-pubout", "-out", &file("sa.pub")]);
         let [store, peers, secure, managed] = [(); 4].map(|()| free_address());
         let port = |address: &str| address.rsplit(':').next().unwrap().to_owned();
         let (store, peers) = (format!("http://{store}"), format!("http://{peers}"));
@@ -198,29 +232,7 @@ impl ControlPlane {
         wait("the API server", || {
             admin.get(format!("{url}/readyz")).send().is_ok_and(|it| it.status() == 200)
         });
-        let manager = kubeconfig(cluster, &url, "manager");
-        let manager = Running::start(
-            &folder.join("kube-controller-manager"),
-            &cluster.path("manager.log"),
-            &flags(&[
-                ("kubeconfig", &manager),
-                ("authentication-kubeconfig", &manager),
-                ("authorization-kubeconfig", &manager),
-                ("bind-address", "127.0.0.1"),
-                ("secure-port", &port(&managed)),
-                ("leader-elect", "false"),
-                ("use-service-account-credentials", "true"),
-                ("service-account-private-key-file", &file("sa.key")),
-                ("root-ca-file", &file("ca.crt")),
-                (
-                    "controllers",
-                    "horizontalpodautoscaling,serviceaccount,serviceaccount-token,deployment,replicaset",
-                ),
-                ("feature-gates", "HPAContainerMetrics=true"),
-                ("horizontal-pod-autoscaler-sync-period", "2s"),
-                ("horizontal-pod-autoscaler-downscale-stabilization", "4s"),
-            ]),
-        );
+        let manager = manager(folder, cluster, &url, &port(&managed));
         let kubeconfig = kubeconfig(cluster, &url, "admin");
         Self { admin, url, kubeconfig, _processes: vec![manager, server, etcd] }
     }
@@ -317,6 +329,16 @@ impl ControlPlane {
         }
         println!("all have {wanted} replicas");
     }
+}
+
+/// Serves the page of all pods; gives the address.
+async fn serve(work: Arc<Work>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let page = get(async move || work.page());
+    let router = axum::Router::new().route("/metrics", page);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
 }
 
 fn wait(what: &str, mut probe: impl FnMut() -> bool) {
@@ -473,20 +495,7 @@ fn autoscalers_of_a_real_control_plane_scale_by_all_five_kinds_of_metric() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (work, stop) = (Arc::new(Work::default()), AtomicBool::new(false));
     work.load.store(HIGH, Ordering::Relaxed);
-    let shown = Arc::clone(&work);
-    let pages = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let router = axum::Router::new().route(
-            "/metrics",
-            get(move || {
-                let page = shown.page();
-                async move { page }
-            }),
-        );
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        address
-    });
+    let pages = runtime.block_on(serve(Arc::clone(&work)));
     let plane = ControlPlane::start(&folder, &cluster);
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
     plane.apply(&cluster, "rights.json", &[rights("deploy"), vec![node]].concat());

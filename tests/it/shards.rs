@@ -56,6 +56,9 @@ impl Site {
     }
 }
 
+/// Where a process is, by its name.
+pub(crate) type Sites<'a> = &'a mut dyn FnMut(&str) -> Site;
+
 /// One process of the cell, which can be started again at its address.
 pub(crate) struct Process {
     dir: PathBuf,
@@ -133,7 +136,7 @@ impl Cell {
         dir: &Path,
         (shards, routers, replication): (usize, usize, usize),
         more: &[&str],
-        (site, url): (&mut dyn FnMut(&str) -> Site, &mut dyn FnMut(&Process) -> String),
+        (site, url): (Sites<'_>, &mut dyn FnMut(&Process) -> String),
     ) -> Self {
         let map = dir.join("map.json");
         let flag = format!("--cluster.slot-map={}", map.display());
