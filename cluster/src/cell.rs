@@ -152,8 +152,8 @@ fn ask(
     }
 }
 
-/// Adds remarks. One that is made at several places of a query is told once, of the place that comes last, as by an engine
-/// that has evaluated all of it.
+/// Adds remarks. One that is made at several places of a query is told once, of the place that comes last in the text. An
+/// engine that evaluates all of it names the one that it evaluates last: another only where one place is within the other.
 fn extend(texts: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
     for text in more {
         let (remark, place) = placed(&text);

@@ -180,11 +180,12 @@ impl Planner<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{ParseOptions, parse};
 
-    fn plan(text: &str) -> String {
+    /// The plan of a query over ten minutes.
+    pub(crate) fn plan(text: &str) -> String {
         let expr = parse(text, &ParseOptions::default()).unwrap();
         let query = Grid { start: 1_000_000, step: 60_000, count: 11 };
         let times = Times { query, end: query.end(), lookback_ms: 300_000, subquery_step_ms: 60_000 };

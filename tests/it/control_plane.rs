@@ -122,6 +122,13 @@ fn flags(pairs: &[(&str, &str)]) -> Vec<String> {
     pairs.iter().map(|(name, value)| format!("--{name}={value}")).collect()
 }
 
+/// Metrics of single containers have to be switched on before 1.27; later there is no switch any more.
+fn gate(program: &Path) -> Option<String> {
+    let version = run(&program.display().to_string(), &["--version"]);
+    let minor: u32 = version.trim().split('.').nth(1).unwrap().parse().unwrap();
+    (minor < 27).then(|| "--feature-gates=HPAContainerMetrics=true".to_owned())
+}
+
 /// A kubeconfig file for a client's certificate.
 fn kubeconfig(cluster: &Cluster, url: &str, name: &str) -> String {
     let file = |name: String| cluster.path(&name).display().to_string();
@@ -156,8 +163,9 @@ fn certify(cluster: &Cluster) {
 fn manager(folder: &Path, cluster: &Cluster, url: &str, port: &str) -> Running {
     let file = |name: &str| cluster.path(name).display().to_string();
     let own = kubeconfig(cluster, url, "manager");
+    let program = folder.join("kube-controller-manager");
     Running::start(
-        &folder.join("kube-controller-manager"),
+        &program,
         &cluster.path("manager.log"),
         &flags(&[
             ("kubeconfig", &own),
@@ -173,10 +181,12 @@ fn manager(folder: &Path, cluster: &Cluster, url: &str, port: &str) -> Running {
                 "controllers",
                 "horizontalpodautoscaling,serviceaccount,serviceaccount-token,deployment,replicaset",
             ),
-            ("feature-gates", "HPAContainerMetrics=true"),
             ("horizontal-pod-autoscaler-sync-period", "2s"),
             ("horizontal-pod-autoscaler-downscale-stabilization", "4s"),
-        ]),
+        ])
+        .into_iter()
+        .chain(gate(&program))
+        .collect::<Vec<_>>(),
     )
 }
 
@@ -200,8 +210,9 @@ impl ControlPlane {
                 ("initial-cluster", &format!("default={peers}")),
             ]),
         );
+        let program = folder.join("kube-apiserver");
         let server = Running::start(
-            &folder.join("kube-apiserver"),
+            &program,
             &cluster.path("apiserver.log"),
             &flags(&[
                 ("etcd-servers", &store),
@@ -218,7 +229,6 @@ impl ControlPlane {
                 ("tls-private-key-file", &file("apiserver.key")),
                 ("authorization-mode", "RBAC"),
                 ("disable-admission-plugins", "ServiceAccount"),
-                ("feature-gates", "HPAContainerMetrics=true"),
                 ("requestheader-client-ca-file", &file("fp.crt")),
                 ("requestheader-allowed-names", "front-proxy-client"),
                 ("requestheader-username-headers", "X-Remote-User"),
@@ -226,7 +236,10 @@ impl ControlPlane {
                 ("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
                 ("proxy-client-cert-file", &file("proxy.crt")),
                 ("proxy-client-key-file", &file("proxy.key")),
-            ]),
+            ])
+            .into_iter()
+            .chain(gate(&program))
+            .collect::<Vec<_>>(),
         );
         let admin = client(cluster.dir.path(), Some("admin"));
         wait("the API server", || {

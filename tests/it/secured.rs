@@ -1,5 +1,7 @@
 //! The secure listener: real kubectl, certificates made by openssl, and who may ask what.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, client};
@@ -10,6 +12,18 @@ const M: &str = "/apis/metrics.k8s.io/v1beta1";
 /// Every kubectl that is installed.
 fn kubectls() -> Vec<String> {
     ["kubectl".to_owned()].into_iter().chain(newer("kubectl")).collect()
+}
+
+/// What kubectl is told to ask as the administrator.
+fn as_admin(cluster: &Cluster, url: &str, cache: &Path, trust: String) -> [String; 5] {
+    let file = |name: &str| cluster.path(name).display().to_string();
+    [
+        format!("--cache-dir={}", cache.display()),
+        format!("--server={url}"),
+        trust,
+        format!("--client-certificate={}", file("admin.crt")),
+        format!("--client-key={}", file("admin.key")),
+    ]
 }
 
 #[test]
@@ -26,14 +40,8 @@ fn kubectl_sees_all_three_groups() {
     });
     for program in kubectls() {
         let cache = tempfile::tempdir().unwrap();
-        let file = |name: &str| cluster.path(name).display().to_string();
-        let arguments = [
-            format!("--cache-dir={}", cache.path().display()),
-            format!("--server={}", pyrometer.url),
-            format!("--certificate-authority={}", file("ca.crt")),
-            format!("--client-certificate={}", file("admin.crt")),
-            format!("--client-key={}", file("admin.key")),
-        ];
+        let trust = format!("--certificate-authority={}", cluster.path("ca.crt").display());
+        let arguments = as_admin(&cluster, &pyrometer.url, cache.path(), trust);
         let kubectl = |more: &[&str]| {
             let all: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
             run(&program, &all)
@@ -102,14 +110,8 @@ fn kubectl_in_its_other_forms() {
     });
     for program in kubectls() {
         let cache = tempfile::tempdir().unwrap();
-        let file = |name: &str| cluster.path(name).display().to_string();
-        let arguments = [
-            format!("--cache-dir={}", cache.path().display()),
-            format!("--server={}", pyrometer.url),
-            "--insecure-skip-tls-verify".to_owned(),
-            format!("--client-certificate={}", file("admin.crt")),
-            format!("--client-key={}", file("admin.key")),
-        ];
+        let trust = "--insecure-skip-tls-verify".to_owned();
+        let arguments = as_admin(&cluster, &pyrometer.url, cache.path(), trust);
         let with = |line: &str| -> Vec<String> {
             arguments.iter().cloned().chain(line.split(' ').map(str::to_owned)).collect()
         };

@@ -421,14 +421,8 @@ impl<'e> Walk<'e, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::tests::plan;
     use crate::{ParseOptions, parse};
-
-    fn plan(text: &str) -> String {
-        let expr = parse(text, &ParseOptions::default()).unwrap();
-        let query = Grid { start: 1_000_000, step: 60_000, count: 11 };
-        let times = Times { query, end: query.end(), lookback_ms: 300_000, subquery_step_ms: 60_000 };
-        plan::explain(&expr, &times).unwrap().to_string()
-    }
 
     /// Before: two parts that differ in a matcher. After: the same parts, equal.
     #[test]
