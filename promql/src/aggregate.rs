@@ -17,6 +17,7 @@ use crate::eval::source::{Series, Source};
 use crate::eval::{Evaluator, Grid, text};
 use crate::functions::quantile;
 use crate::histogram::total;
+use crate::limits::Account;
 use fold::Accumulator;
 use group::{Grouping, Groups, Key};
 
@@ -162,6 +163,10 @@ impl total::Remarks for Remarks<'_> {
 }
 
 impl Aggregation<'_> {
+    pub(super) fn account(&self) -> &Account<'_> {
+        self.evaluator.account()
+    }
+
     pub(super) fn remarks(&self) -> Remarks<'_> {
         Remarks { evaluator: self.evaluator, at: Site::new(self.expr, &self.aggregate.expr) }
     }
@@ -221,7 +226,8 @@ impl Aggregation<'_> {
         })?;
         let bytes = accumulators.blocks.len() * accumulators.block_bytes();
         let mut steps = accumulators.blocks.into_iter().flatten();
-        for (labels, drop_name) in groups.into_labels() {
+        for group in self.account().watched(groups.into_labels()) {
+            let (labels, drop_name) = group?;
             finish(labels, drop_name, &mut steps.by_ref().take(self.grid.count));
         }
         self.evaluator.release_bytes(0, bytes);
@@ -271,7 +277,9 @@ impl Aggregation<'_> {
         let mut out = Vec::new();
         for (values, (labels, drop_name)) in values.iter_mut().zip(groups.into_labels()) {
             let mut column = Column::new(self.grid.count);
-            for (step, values) in values.iter_mut().enumerate().filter(|(_, values)| !values.is_empty()) {
+            let filled = values.iter_mut().enumerate().filter(|(_, values)| !values.is_empty());
+            for item in self.account().watched(filled) {
+                let (step, values) = item?;
                 column.set(step, Value::Float(quantile::quantile(q[step], values)));
             }
             if !column.is_empty() {

@@ -1,5 +1,8 @@
 //! What a query may use, and the book that is kept about it.
 
+#[cfg(test)]
+mod looks;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -139,12 +142,28 @@ impl<'a> Account<'a> {
         if at.is_multiple_of(16) {
             return self.check();
         }
-        if self.cancelled.is_some_and(QueryCancelled::is_set) { Err(QueryError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() { Err(QueryError::Cancelled) } else { Ok(()) }
     }
 
-    /// Whether to go on: not cancelled, not too late. Called once a series or so.
+    /// The items of `items`, with a look at whether to go on before each: about 1 ns. Whatever is done for each series,
+    /// or each group of them, goes through here.
+    pub(crate) fn watched<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+    ) -> impl Iterator<Item = Result<T, QueryError>> {
+        items.into_iter().enumerate().map(|(at, item)| self.check_at(at).map(|()| item))
+    }
+
+    /// Whether the answer is not wanted any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        #[cfg(test)]
+        looks::count(self.cancelled);
+        self.cancelled.is_some_and(QueryCancelled::is_set)
+    }
+
+    /// Whether to go on: not cancelled, not too late.
     pub(crate) fn check(&self) -> Result<(), QueryError> {
-        if self.cancelled.is_some_and(QueryCancelled::is_set) {
+        if self.is_cancelled() {
             return Err(QueryError::Cancelled);
         }
         if Instant::now() >= self.deadline {

@@ -73,7 +73,8 @@ impl Aggregation<'_> {
         // The label may replace one of the grouping labels, so that groups become one.
         let mut place: HashMap<Labels, usize> = HashMap::new();
         let mut series: Vec<Series> = Vec::new();
-        for (group, shown, column) in counted {
+        for item in self.account().watched(counted) {
+            let (group, shown, column) = item?;
             let (labels, drop_name) = &groups[group];
             let mut builder = labels.to_builder();
             builder.set(label, &shown);
