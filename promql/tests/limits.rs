@@ -174,6 +174,8 @@ fn a_query_that_nobody_waits_for_ends_with_the_series_that_its_workers_are_at() 
         assert!(matches!(result, Err(QueryError::Cancelled)), "{at}: {result:?}");
         let after = reads.load(Ordering::Relaxed) - at;
         assert!(after < WORKERS, "{at}: {after} series were read after that");
+        // It has left its place, once.
+        assert_eq!((engine.stats().running, engine.bytes_held()), (0, 0));
     }
 }
 
