@@ -40,6 +40,10 @@ pub(crate) enum Keyword {
 
 impl Keyword {
     fn named(word: &str) -> Option<Self> {
+        // Most words are names of metrics, and have another first letter or are longer.
+        if !word.bytes().next().is_some_and(|first| CLASSES[first as usize] & KEYWORD != 0) {
+            return None;
+        }
         // None is longer.
         let mut lower = [0; "count_values".len()];
         let lower = lower.get_mut(..word.len())?;
@@ -178,9 +182,33 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-fn is_word_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
+/// What a byte may be, as bits.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let c = byte as u8;
+        if c.is_ascii_alphanumeric() || c == b'_' {
+            classes[byte] |= WORD;
+        }
+        if matches!(c, b' ' | b'\t' | b'\r' | b'\n') {
+            classes[byte] |= BLANK;
+        }
+        if matches!(c.to_ascii_lowercase(), b'a'..=b'c' | b'e'..=b'g' | b'i' | b'l' | b'm' | b'o' | b'q'..=b'u' | b'w')
+        {
+            classes[byte] |= KEYWORD;
+        }
+        byte += 1;
+    }
+    classes[b':' as usize] |= COLON;
+    classes
+};
+/// Part of a word.
+const WORD: u8 = 1;
+const COLON: u8 = 2;
+const BLANK: u8 = 4;
+/// The first letter of a keyword.
+const KEYWORD: u8 = 8;
 
 /// A character as an error message shows it.
 fn shown(c: char) -> String {
@@ -215,8 +243,13 @@ impl<'a> Lexer<'a> {
         hit
     }
 
+    /// The bytes that come next and are in one of `classes`.
+    fn word(&mut self, classes: u8) -> &'a str {
+        self.bytes_while(|byte| CLASSES[byte as usize] & classes != 0)
+    }
+
     /// The bytes that come next for which `more` holds; it must not tell the bytes of one character apart.
-    fn word(&mut self, more: impl Fn(u8) -> bool) -> &'a str {
+    fn bytes_while(&mut self, more: impl Fn(u8) -> bool) -> &'a str {
         let rest = self.rest();
         let end = rest.bytes().position(|byte| !more(byte)).unwrap_or(rest.len());
         self.at += end;
@@ -225,12 +258,12 @@ impl<'a> Lexer<'a> {
 
     fn skip_blanks(&mut self) {
         loop {
-            self.word(|c| matches!(c, b' ' | b'\t' | b'\r' | b'\n'));
+            self.word(BLANK);
             let comment = self.peek() == Some('#') && !matches!(self.context, Context::Brackets { .. });
             if !comment {
                 return;
             }
-            self.word(|c| c != b'\n' && c != b'\r');
+            self.bytes_while(|c| c != b'\n' && c != b'\r');
         }
     }
 
@@ -258,7 +291,7 @@ impl<'a> Lexer<'a> {
             ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => Err("unexpected colon ':'".into()),
             'a'..='z' | 'A'..='Z' | '_' | ':' => {
                 self.at -= 1;
-                let word = self.word(|c| is_word_byte(c) || c == b':');
+                let word = self.word(WORD | COLON);
                 Ok(self.keyword(word))
             }
             c if c.is_ascii_digit() || c == '.' && self.peek().is_some_and(|c| c.is_ascii_digit()) => {
@@ -348,7 +381,7 @@ impl<'a> Lexer<'a> {
                 return Err(format!("unexpected character after '!' inside braces: {next}"));
             }
             'a'..='z' | 'A'..='Z' | '_' => {
-                self.word(is_word_byte);
+                self.word(WORD);
                 TokenKind::Identifier
             }
             c => return Err(format!("unexpected character inside braces: {}", shown(c))),
@@ -387,7 +420,7 @@ impl<'a> Lexer<'a> {
             c if c.is_ascii_alphabetic() => {
                 let start = self.at;
                 self.at -= 1;
-                match Keyword::named(self.word(is_word_byte)) {
+                match Keyword::named(self.word(WORD)) {
                     Some(word @ (Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)) => {
                         TokenKind::Keyword(word)
                     }
@@ -413,16 +446,34 @@ impl<'a> Lexer<'a> {
             }
             return Err("unterminated raw string".into());
         }
-        while let Some(c) = self.next() {
-            match c {
-                '\n' => break,
-                '\\' if self.next().is_none() => return Err("escape sequence not terminated".into()),
-                c if c == quote => {
+        loop {
+            self.bytes_while(|byte| !matches!(byte, b'"' | b'\'' | b'\\' | b'\n'));
+            match self.next() {
+                None | Some('\n') => break,
+                Some('\\') if self.next().is_none() => return Err("escape sequence not terminated".into()),
+                Some(c) if c == quote => {
                     return text::unescape(&self.text[start..self.at - 1], quote).map(TokenKind::String);
                 }
                 _ => {}
             }
         }
         Err("unterminated quoted string".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_found_in_any_case() {
+        let words = "offset by without on ignoring group_left group_right bool fill fill_left fill_right anchored \
+                     smoothed start end step range max_of min_of and or unless atan2";
+        let aggregations = AggregateOp::ALL.iter().map(|op| op.as_str());
+        for word in words.split_whitespace().chain(aggregations) {
+            assert!(Keyword::named(word).is_some(), "{word}");
+            assert!(Keyword::named(&word.to_uppercase()).is_some(), "{word}");
+        }
+        assert!(Keyword::named("").is_none() && Keyword::named("up").is_none());
     }
 }

@@ -39,7 +39,7 @@ impl Lexer<'_> {
             return true;
         }
         loop {
-            self.word(|byte| is_digit(char::from(byte)));
+            self.bytes_while(|byte| is_digit(char::from(byte)));
             if !self.accept('_') {
                 return true;
             }
@@ -81,7 +81,7 @@ impl Lexer<'_> {
             }
             self.next();
             self.accept('s');
-            if self.word(|c| c.is_ascii_digit()).is_empty() {
+            if self.bytes_while(|c| c.is_ascii_digit()).is_empty() {
                 return true;
             }
         }
