@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use model::{FloatHistogram, Labels, Samples, Timestamp, Value, float};
+use model::{FloatHistogram, Labels, Samples, Timestamp, Value};
 use promql::{MatrixSeries, Outcome, QueryValue, VectorSample};
 
 use piece::{Piece, Text};
@@ -381,12 +381,21 @@ impl Clock {
             self.behind_length = fill(&mut self.behind, &text);
         }
         out.push_start(&self.before, self.before_length);
-        // A hundred more has both digits behind its one.
-        let mut digits = itoa::Buffer::new();
-        out.push(&digits.format(100 + seconds).as_bytes()[1..]);
+        out.push_start(&PAIRS[usize::try_from(seconds).unwrap_or(0)], 2);
         out.push_start(&self.behind, self.behind_length);
     }
 }
+
+/// The digits of the numbers below a hundred.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number: u8 = 0;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1;
+    }
+    pairs
+};
 
 /// Writes texts one after the other at the start of `into`, where they fit; how long they are.
 fn fill(into: &mut [u8], texts: &[&str]) -> usize {
@@ -473,6 +482,8 @@ fn push_escaped(out: &mut impl Text, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use model::float;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -96,14 +96,15 @@ impl Evaluator<'_> {
         self.sorted_by_labels(out)
     }
 
+    /// In the memory of the series.
     fn instant_vector(&self, series: Vec<Series>) -> Result<QueryValue, QueryError> {
         let ts = self.times.query.start;
-        let mut out = Vec::with_capacity(series.len());
-        for series in self.account.watched(series) {
-            let Series { labels, column, .. } = series?;
-            out.extend(column.get(0).map(|point| VectorSample { labels, ts, value: point.to_value() }));
-        }
-        Ok(QueryValue::Vector(out))
+        let sample = |Series { labels, column, .. }: Series| {
+            let value = column.get(0)?.to_value();
+            Some(VectorSample { labels, ts, value })
+        };
+        let samples = self.account.watched(series).filter_map(|series| series.map(sample).transpose());
+        samples.collect::<Result<_, _>>().map(QueryValue::Vector)
     }
 
     fn range_of(&self, series: Vec<Series>) -> Result<QueryValue, QueryError> {
