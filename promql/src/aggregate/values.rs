@@ -66,7 +66,7 @@ impl Aggregation<'_> {
             }
             Ok(())
         })?;
-        let groups = groups.into_labels();
+        let groups: Vec<_> = groups.into_labels().collect();
         // `without` may name the very label that is set.
         let listed = self.aggregate.grouping.iter().any(|name| name == label);
         let drops_label = self.aggregate.without && (listed || label == METRIC_NAME);
