@@ -356,7 +356,7 @@ fn quote(text: &str) -> String {
 }
 
 /// A JSON string.
-fn push_quoted(out: &mut String, text: &str) {
+pub(crate) fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
     if is_plain(text.as_bytes()) {
         out.push_str(text);
