@@ -176,7 +176,8 @@ async fn start(
     let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
     servers.extend(store_api);
     let senders = start_senders(cli, &loaded, &db)?;
-    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders), &pulse);
+    let maintenance =
+        Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders), (&pulse, &state));
     let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?;
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);

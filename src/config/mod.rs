@@ -152,7 +152,21 @@ pub(crate) fn load_with(path: &Path, unknown: rules::Unknown) -> Result<Loaded, 
 pub(crate) fn load_syntax(path: &Path) -> Result<Loaded, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse_file(path, &text).map(|(loaded, _)| loaded)
+    let (loaded, patterns) = parse_file(path, &text)?;
+    for pattern in patterns {
+        files_of(path, &pattern)?;
+    }
+    Ok(loaded)
+}
+
+/// The rule files that a file names by `pattern`.
+fn files_of(path: &Path, pattern: &serde_saphyr::Spanned<String>) -> Result<Vec<PathBuf>, ConfigError> {
+    let files = rule_files::matching(path.parent().unwrap_or(Path::new("")), &pattern.value);
+    files.map_err(|what| ConfigError::Invalid {
+        path: path.to_owned(),
+        location: Some(pattern.referenced),
+        what,
+    })
 }
 
 /// Reads a file of HTTP client options, as tools take it.
@@ -186,15 +200,8 @@ pub(crate) fn fingerprint(path: &Path) -> Option<u64> {
 
 pub(crate) fn parse(path: &Path, text: &str, unknown: rules::Unknown) -> Result<Loaded, ConfigError> {
     let (mut loaded, patterns) = parse_file(path, text)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
     for pattern in patterns {
-        let files = rule_files::matching(folder, &pattern.value);
-        let files = files.map_err(|what| ConfigError::Invalid {
-            path: path.to_owned(),
-            location: Some(pattern.referenced),
-            what,
-        })?;
-        for path in files {
+        for path in files_of(path, &pattern)? {
             loaded.rules.extend(rule_files::load(&path, unknown)?);
         }
     }
