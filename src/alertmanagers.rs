@@ -170,7 +170,7 @@ mod tests {
     /// What becomes of the fixed targets of the only section of a file.
     fn urls(section: &str) -> Result<(Vec<String>, Vec<String>), String> {
         let text = format!("alerting:\n  alertmanagers:\n  - {section}\n");
-        let loaded = crate::config::parse(Path::new("/p.yml"), &text, rules::Unknown::Refused).unwrap();
+        let loaded = crate::config::parse(Path::new("/p.yml"), &text, rules::Dialect::default()).unwrap();
         let options = &loaded.alertmanagers[0];
         resolve(options, &options.targets[0])
     }

@@ -161,6 +161,7 @@ impl Jobs {
             query_offset_ms: loaded.rule_query_offset_ms,
             external_labels: loaded.external_labels.clone(),
             external_url: self.place.external_url.clone(),
+            grammar: crate::cli::grammar(&cli.features),
             resend_delay_ms: flags.resend_delay.0,
             for_outage_tolerance_ms: flags.outage_tolerance.0,
             for_grace_period_ms: flags.grace_period.0,

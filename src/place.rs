@@ -39,8 +39,14 @@ impl Place {
     pub(crate) fn new(cli: &Cli, address: SocketAddr, guard: Option<&Guard>) -> anyhow::Result<Self> {
         let web = &cli.web;
         let has_tls = guard.is_some_and(Guard::has_tls);
+        let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host_name = host_name.trim().to_owned();
         let external_url = if web.external_url.is_empty() {
-            format!("{}://{address}", scheme(has_tls))
+            // As others may reach it: the address may be any of the machine's.
+            match host_name.is_empty() {
+                true => format!("{}://{address}", scheme(has_tls)),
+                false => format!("{}://{host_name}:{}", scheme(has_tls), address.port()),
+            }
         } else {
             web.external_url.trim_end_matches('/').to_owned()
         };
@@ -59,7 +65,6 @@ impl Place {
         );
         let cors_origin = AnchoredRegex::new(&web.cors_origin)
             .with_context(|| format!("--web.cors.origin={}", web.cors_origin))?;
-        let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Ok(Self {
             address,
             external_url,
@@ -67,7 +72,7 @@ impl Place {
             cors_origin: (web.cors_origin != ".*").then(|| Arc::new(cors_origin)),
             guarded: guard.is_some(),
             has_tls,
-            host_name: host_name.trim().to_owned(),
+            host_name,
         })
     }
 

@@ -1,9 +1,11 @@
 //! The thread that looks after the store, and the signals that the process answers to.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use api::State;
 use remote::receive::Receiver;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tsdb::Db;
@@ -44,8 +46,17 @@ impl Maintenance {
         db: Arc<Db>,
         receiver: Option<Arc<Receiver>>,
         senders: Arc<Senders>,
-        pulse: &Pulse,
+        (pulse, state): (&Pulse, &State),
     ) -> Self {
+        let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let shown = Arc::clone(&counts);
+        state.show_also(move || {
+            let names = ["prometheus_tsdb_compactions_total", "prometheus_tsdb_compactions_failed_total"];
+            let help = ["Blocks written.", "Times that blocks could not be written, merged or deleted."];
+            let values = shown.iter().map(|count| count.load(Ordering::Relaxed) as f64);
+            let all = names.into_iter().zip(help).zip(values);
+            all.map(|((name, help), value)| api::Figure { name, kind: "counter", help, value }).collect()
+        });
         let (stop, stopped) = std::sync::mpsc::channel();
         let held = pulse.begin();
         let thread = std::thread::spawn(move || {
@@ -55,11 +66,15 @@ impl Maintenance {
                 match db.maintain(now()) {
                     Ok(done) if done == tsdb::Maintained::default() => {}
                     Ok(done) => {
+                        counts[0].fetch_add(done.blocks_written as u64, Ordering::Relaxed);
                         tracing::info!("maintained the store: {done:?}");
                         // Series may have left the head.
                         receiver.iter().for_each(|receiver| receiver.trim());
                     }
-                    Err(error) => tracing::error!("maintaining the store: {error}"),
+                    Err(error) => {
+                        counts[1].fetch_add(1, Ordering::Relaxed);
+                        tracing::error!("maintaining the store: {error}");
+                    }
                 }
             }
         });

@@ -45,8 +45,8 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Reads and checks the configuration file for what this process is.
-fn load(path: &Path, is_agent: bool) -> anyhow::Result<Loaded> {
-    let loaded = config::load(path)?;
+fn load(path: &Path, is_agent: bool, grammar: promql::ParseOptions) -> anyhow::Result<Loaded> {
+    let loaded = config::load(path, rules::Dialect { grammar, ..rules::Dialect::default() })?;
     if is_agent {
         loaded.check_agent(path)?;
     }
@@ -60,7 +60,7 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
         tracing::info!("--{name} has no effect: {why}");
     }
     let loaded = match &cli.config_file {
-        Some(path) => load(path, cli.cluster.has(Role::Agent))?,
+        Some(path) => load(path, cli.cluster.has(Role::Agent), cli::grammar(&cli.features))?,
         None => Loaded::default(),
     };
     cli.cluster.check(&loaded)?;
@@ -177,7 +177,8 @@ async fn start(
     let (thanos, store_api) = Thanos::start(cli, &loaded, &db, (&state, &stop)).await?;
     servers.extend(store_api);
     let senders = start_senders(cli, &loaded, &db)?;
-    let maintenance = Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders), &pulse);
+    let maintenance =
+        Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders), (&pulse, &state));
     let others = outgoing::others(&loaded)?;
     let jobs = Jobs::new(cli, local, place, cluster)?.with_sink(samples.sink());
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
@@ -199,6 +200,7 @@ async fn start(
     let reload = Arc::new(Reload {
         path: cli.config_file.clone(),
         is_agent: cli.cluster.has(Role::Agent),
+        grammar: cli::grammar(&cli.features),
         apis,
         jobs,
         scraper: Arc::clone(&scraper),
@@ -510,6 +512,7 @@ fn attach_history(db: &Arc<Db>, state: &api::State, attached: &Shutdown) -> std:
 struct Reload {
     path: Option<PathBuf>,
     is_agent: bool,
+    grammar: promql::ParseOptions,
     apis: Arc<MetricsApis>,
     jobs: Jobs,
     scraper: Arc<scraper::Handle>,
@@ -546,7 +549,7 @@ impl Reload {
     }
 
     async fn apply(&self, path: &Path) -> anyhow::Result<()> {
-        let loaded = load(path, self.is_agent)?;
+        let loaded = load(path, self.is_agent, self.grammar)?;
         // Both parts are judged before either is changed.
         let scraping = self.jobs.config(&loaded);
         scraping.validate()?;

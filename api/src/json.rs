@@ -430,7 +430,7 @@ fn quote(text: &str) -> String {
 }
 
 /// A JSON string.
-fn push_quoted(out: &mut impl Text, text: &str) {
+pub(crate) fn push_quoted(out: &mut impl Text, text: &str) {
     out.push_text("\"");
     push_inside(out, text);
     out.push_text("\"");

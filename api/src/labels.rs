@@ -10,7 +10,7 @@ use model::{Labels, Matcher, Querier, Selection, StorageError, TimeRange};
 
 use crate::State;
 use crate::envelope::{ApiError, success_with, truncated};
-use crate::json::push_labels;
+use crate::json::{push_labels, push_quoted};
 use crate::params::{Params, unescape_label_name};
 use crate::reading::Reading;
 
@@ -70,10 +70,70 @@ pub(crate) async fn values(
     }
     let (range, limit, selectors) = (params.range()?, params.limit()?, params.selectors()?);
     let note = state.history_note();
-    let values = Reading::new(&state, &params)?.read(move |querier| {
-        union(&selectors, |matchers| querier.label_values(&name, matchers, range, probe(limit)))
-    });
-    Ok(answer(values.await?, limit, note))
+    let mut warnings = Vec::from_iter(note);
+    let read = move |querier: &dyn Querier| values_json(querier, &name, &selectors, (range, limit));
+    let ((body, cut), lacks) = Reading::new(&state, &params)?.read(read).await?;
+    warnings.extend(lacks);
+    warnings.extend(cut.then(truncated));
+    Ok(list(body, &warnings))
+}
+
+/// The answer up to the last value, and whether the limit cut the list.
+fn values_json(
+    querier: &dyn Querier,
+    name: &str,
+    selectors: &[Vec<Matcher>],
+    (range, limit): (TimeRange, usize),
+) -> Result<(String, bool), StorageError> {
+    let mut out = String::from(LIST);
+    let (mut count, mut cut) = (0, false);
+    let mut write = |value: &str| {
+        cut = limit > 0 && count == limit;
+        if cut {
+            return false;
+        }
+        if count > 0 {
+            out.push(',');
+        }
+        push_quoted(&mut out, value);
+        count += 1;
+        true
+    };
+    let visit = |matchers: &[Matcher], write: &mut dyn FnMut(&str) -> bool| {
+        querier.visit_label_values(name, matchers, range, probe(limit), write)
+    };
+    match selectors {
+        [] => visit(&[], &mut write)?,
+        [one] => visit(one, &mut write)?,
+        many => {
+            let mut all = Vec::new();
+            for selector in many {
+                visit(selector, &mut |value| {
+                    all.push(value.to_owned());
+                    true
+                })?;
+            }
+            // Each selector's are in order, which this makes use of.
+            all.sort();
+            all.dedup();
+            all.iter().all(|value| write(value));
+        }
+    }
+    Ok((out, cut))
+}
+
+/// How an answer that is a list begins.
+const LIST: &str = "{\"status\":\"success\",\"data\":[";
+
+/// The answer that `out` begins, with warnings.
+fn list(mut out: String, warnings: &[String]) -> Response {
+    out.push(']');
+    if let (false, Ok(warnings)) = (warnings.is_empty(), serde_json::to_string(warnings)) {
+        out.push_str(",\"warnings\":");
+        out.push_str(&warnings);
+    }
+    out.push('}');
+    ([(header::CONTENT_TYPE, "application/json")], out).into_response()
 }
 
 pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Result<Response, ApiError> {
@@ -84,22 +144,17 @@ pub(crate) async fn series(Shared(state): Shared<State>, params: Params) -> Resu
     let ((body, cut), lacks) = Reading::new(&state, &params)?.read(read).await?;
     warnings.extend(lacks);
     warnings.extend(cut.then(truncated));
-    let warnings = match serde_json::to_string(&warnings) {
-        Ok(list) if !warnings.is_empty() => format!(",\"warnings\":{list}"),
-        _ => String::new(),
-    };
-    let body = format!("{{\"status\":\"success\",\"data\":[{body}]{warnings}}}");
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(list(body, &warnings))
 }
 
-/// Label sets separated by commas, and whether the limit cut the list.
+/// The answer up to the last label set, and whether the limit cut the list.
 fn series_json(
     querier: &dyn Querier,
     selectors: &[Vec<Matcher>],
     range: TimeRange,
     limit: usize,
 ) -> Result<(String, bool), StorageError> {
-    let mut out = String::new();
+    let mut out = String::from(LIST);
     let mut count = 0;
     let mut write = |labels: &Labels| {
         if limit > 0 && count == limit {

@@ -215,7 +215,7 @@ struct Inner {
     progress: RwLock<(u64, u64, u64)>,
     config: RwLock<ConfigStatus>,
     demands: OnceLock<DemandHandler>,
-    figures: OnceLock<Figures>,
+    figures: RwLock<Vec<Figures>>,
     requests: requests::Requests,
     evaluators: evaluators::Evaluators,
     query_log: query_log::QueryLog,
@@ -242,7 +242,7 @@ impl State {
             progress: RwLock::default(),
             config: RwLock::default(),
             demands: OnceLock::new(),
-            figures: OnceLock::new(),
+            figures: RwLock::default(),
             requests: requests::Requests::default(),
             evaluators: evaluators::Evaluators::default(),
             query_log: query_log::QueryLog::default(),
@@ -269,9 +269,11 @@ impl State {
         let _ = self.0.demands.set(Box::new(handler));
     }
 
-    /// Says which figures `/metrics` shows besides its own.
+    /// Says which figures `/metrics` shows besides its own and those said before.
     pub fn show_also(&self, figures: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
-        let _ = self.0.figures.set(Box::new(figures));
+        if let Ok(mut all) = self.0.figures.write() {
+            all.push(Box::new(figures));
+        }
     }
 
     /// Says how far the replay of the log is: first, last and current segment.

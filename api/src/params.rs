@@ -178,11 +178,20 @@ fn to_ms(ms: f64) -> Option<i64> {
     (ms.is_finite() && ms.abs() < 9.2e18).then(|| ms.round() as i64)
 }
 
+/// The earliest and the latest time that clients name where they mean none, as years beyond four digits.
+const BOUNDS: [(&str, Timestamp); 2] = [
+    ("-292273086-05-16T16:47:06Z", -9_223_309_901_257_974_000),
+    ("292277025-08-18T07:12:54.999999999Z", 9_223_309_901_257_974_999),
+];
+
 fn parse_time(text: &str) -> Option<Timestamp> {
     if let Some(seconds) = model::float::parse(text) {
-        return to_ms(seconds * 1000.0);
+        // As Prometheus does: the fraction is rounded alone, to what is cut to nanoseconds and then to milliseconds.
+        let rest_ns = to_ms(((seconds.fract() * 1000.0).round() / 1000.0 * 1e9).trunc())?;
+        return to_ms(seconds.trunc() * 1000.0)?.checked_add(rest_ns.div_euclid(1_000_000));
     }
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+    let bound = BOUNDS.iter().find(|(bound, _)| *bound == text).map(|(_, ts)| *ts);
+    bound.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond))
 }
 
 /// Undoes the escaping of label names in paths: `U__` marks it, `__` is an underscore, `_2e_` a
@@ -233,6 +242,12 @@ mod tests {
         assert_eq!(params("t=1.5").time("t").unwrap(), Some(1500));
         assert_eq!(params("t=2026-11-21T04:52:24Z").time("t").unwrap(), Some(1_795_236_744_000));
         assert_eq!(params("t=2026-11-21T04:52:24.5%2B01:00").time("t").unwrap(), Some(1_795_233_144_500));
+        assert_eq!(params("t=1.0005").time("t").unwrap(), Some(1000));
+        assert_eq!(params("t=1.0006").time("t").unwrap(), Some(1001));
+        assert_eq!(params("t=-1.25").time("t").unwrap(), Some(-1250));
+        assert_eq!(params("t=1795236744.123").time("t").unwrap(), Some(1_795_236_744_123));
+        assert_eq!(params("t=-292273086-05-16T16:47:06Z").time("t").unwrap(), Some(BOUNDS[0].1));
+        assert_eq!(params("t=292277025-08-18T07:12:54.999999999Z").time("t").unwrap(), Some(BOUNDS[1].1));
         assert_eq!(params("d=90").duration_ms("d").unwrap(), Some(90_000));
         assert_eq!(params("d=1m30s").duration_ms("d").unwrap(), Some(90_000));
         assert_eq!(params("d=0.25").duration_ms("d").unwrap(), Some(250));

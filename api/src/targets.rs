@@ -201,12 +201,12 @@ pub(crate) async fn metadata(Shared(state): Shared<State>, params: Params) -> Re
                 continue;
             }
             let known = families.entry(family.family.clone()).or_default();
-            if !known.contains(&family) && (per_metric == 0 || known.len() < per_metric) {
+            if !known.contains(&family) && per_metric.is_none_or(|most| most == 0 || known.len() < most) {
                 known.push(family);
             }
         }
     }
-    let shown = families.into_iter().take(if limit == 0 { usize::MAX } else { limit });
+    let shown = families.into_iter().take(limit.unwrap_or(usize::MAX));
     let data: BTreeMap<String, Vec<Value>> = shown
         .map(|(name, families)| {
             let entry =
@@ -222,15 +222,7 @@ pub(crate) async fn target_metadata(
     Shared(state): Shared<State>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = match params.get("limit") {
-        None => None,
-        // A negative number is none.
-        Some(text) => {
-            let limit: i64 =
-                text.parse().map_err(|_| ApiError::bad_data("limit must be a number".to_owned()))?;
-            usize::try_from(limit).ok()
-        }
-    };
+    let limit = number(&params, "limit")?;
     let matchers = match params.get("match_target") {
         Some(text) => crate::params::selector(text).map_err(|error| invalid("match_target", &error))?,
         None => Vec::new(),
@@ -263,7 +255,9 @@ pub(crate) async fn target_metadata(
     Ok(success(&rows))
 }
 
-fn number(params: &Params, name: &str) -> Result<usize, ApiError> {
-    let Some(text) = params.get(name) else { return Ok(0) };
-    text.parse().map_err(|_| ApiError::bad_data(format!("{name} must be a number")))
+/// A limit; a negative number is none.
+fn number(params: &Params, name: &str) -> Result<Option<usize>, ApiError> {
+    let Some(text) = params.get(name) else { return Ok(None) };
+    let limit: i64 = text.parse().map_err(|_| ApiError::bad_data(format!("{name} must be a number")))?;
+    Ok(usize::try_from(limit).ok())
 }

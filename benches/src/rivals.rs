@@ -45,6 +45,7 @@ pub fn rivals(extra: &[String]) -> Vec<Rival> {
                         format!("--config.file={}", config.display()),
                         "--web.enable-remote-write-receiver".to_owned(),
                         "--web.enable-admin-api".to_owned(),
+                        "--web.enable-lifecycle".to_owned(),
                     ]
                 },
             }),
@@ -79,6 +80,7 @@ fn own_arguments(address: &str, dir: &Path) -> Vec<String> {
         format!("--storage.tsdb.path={}", dir.display()),
         "--web.enable-remote-write-receiver".to_owned(),
         "--web.enable-admin-api".to_owned(),
+        "--web.enable-lifecycle".to_owned(),
         "--kubernetes=off".to_owned(),
     ]
 }

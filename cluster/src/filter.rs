@@ -65,6 +65,17 @@ impl Querier for Filtered<'_> {
     ) -> Result<Vec<String>, StorageError> {
         self.inner.label_values(name, matchers, range, limit)
     }
+
+    fn visit_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StorageError> {
+        self.inner.visit_label_values(name, matchers, range, limit, visit)
+    }
 }
 
 struct Kept<'a> {

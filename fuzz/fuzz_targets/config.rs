@@ -19,7 +19,7 @@ mod wire {
 
 fuzz_target!(|text: &str| {
     // Files that it names are looked for where there are none.
-    match config::parse(Path::new("/nonexistent/fuzz/p.yml"), text, rules::Unknown::Refused) {
+    match config::parse(Path::new("/nonexistent/fuzz/p.yml"), text, rules::Dialect::default()) {
         Ok(loaded) => assert!(loaded.jobs.iter().all(|job| job.timeout_ms <= job.interval_ms && !job.name.is_empty())),
         Err(error) => assert!(!error.to_string().is_empty()),
     }

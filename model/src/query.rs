@@ -107,6 +107,23 @@ pub trait Querier: Send + Sync {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<String>, StorageError>;
+
+    /// Calls `visit` with each of [`Querier::label_values`] in that order, until it returns false. There may be a
+    /// million: where they can be shown in place, they are not copied.
+    ///
+    /// # Errors
+    /// The index cannot be read. That may be known only when some values were visited.
+    fn visit_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StorageError> {
+        self.label_values(name, matchers, range, limit)?.iter().all(|value| visit(value));
+        Ok(())
+    }
 }
 
 /// Selected series, addressed by position, so that workers can share them out.

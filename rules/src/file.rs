@@ -91,13 +91,23 @@ impl<'de> Deserialize<'de> for Duration {
 /// # Errors
 /// The first mistake in the text.
 pub fn parse(text: &str) -> Result<Vec<Group>, FileError> {
-    parse_with(text, Unknown::Refused)
+    parse_with(text, Dialect::default())
+}
+
+/// How rule files are read; strictly and with the language of a server without features, if nobody says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dialect {
+    /// Fields that are not known.
+    pub unknown: Unknown,
+    /// The language of expressions.
+    pub grammar: ParseOptions,
 }
 
 /// What becomes of fields that no rule file has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unknown {
     /// They are mistakes.
+    #[default]
     Refused,
     /// They are looked past. Mistakes in a file with such fields have no line.
     Ignored,
@@ -111,12 +121,12 @@ impl Unknown {
     }
 }
 
-/// As [`parse`], for files that may have fields for other readers.
+/// As [`parse`], for files that may have fields for other readers, or expressions that not every server takes.
 ///
 /// # Errors
 /// The first mistake in the text.
-pub fn parse_with(text: &str, unknown: Unknown) -> Result<Vec<Group>, FileError> {
-    let parsed = parse_strictly(text);
+pub fn parse_with(text: &str, Dialect { unknown, grammar }: Dialect) -> Result<Vec<Group>, FileError> {
+    let parsed = parse_strictly(text, &grammar);
     match parsed {
         Err(fault) if unknown == Unknown::Ignored && fault.what.contains("unknown field") => {
             let known = serde_saphyr::from_str(text).map(without_unknown).map_err(|error| FileError {
@@ -124,7 +134,7 @@ pub fn parse_with(text: &str, unknown: Unknown) -> Result<Vec<Group>, FileError>
                 column: 0,
                 what: first_line(&error.without_snippet().to_string()),
             })?;
-            let parsed = parse_strictly(&known.to_string());
+            let parsed = parse_strictly(&known.to_string(), &grammar);
             parsed.map_err(|fault| FileError { line: 0, column: 0, ..fault })
         }
         parsed => parsed,
@@ -152,7 +162,7 @@ fn without_unknown(mut file: serde_json::Value) -> serde_json::Value {
     file
 }
 
-fn parse_strictly(text: &str) -> Result<Vec<Group>, FileError> {
+fn parse_strictly(text: &str, grammar: &ParseOptions) -> Result<Vec<Group>, FileError> {
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#') || line == "---";
     if text.lines().all(blank) {
         return Ok(Vec::new());
@@ -164,7 +174,7 @@ fn parse_strictly(text: &str) -> Result<Vec<Group>, FileError> {
     let mut names = BTreeSet::new();
     let mut groups = Vec::new();
     for raw in file.groups.unwrap_or_default() {
-        let group = group(raw)?;
+        let group = group(raw, grammar)?;
         if !names.insert(group.1.name.clone()) {
             let what = format!("groupname: {:?} is repeated in the same file", group.1.name);
             return Err(FileError::at(group.0, what));
@@ -182,7 +192,7 @@ fn first_line(message: &str) -> String {
 }
 
 /// A group and where its name stands.
-fn group(raw: Spanned<RawGroup>) -> Result<(Location, Group), FileError> {
+fn group(raw: Spanned<RawGroup>, grammar: &ParseOptions) -> Result<(Location, Group), FileError> {
     let (at, raw) = (raw.referenced, raw.value);
     let Some(name) = raw.name.filter(|name| !name.value.is_empty()) else {
         return Err(FileError::at(at, "Groupname must not be empty"));
@@ -197,7 +207,7 @@ fn group(raw: Spanned<RawGroup>) -> Result<(Location, Group), FileError> {
         let called = raw.value.record.as_ref().or(raw.value.alert.as_ref());
         let called = called.map_or(String::new(), |called| format!(", {:?}", called.value));
         let context = format!("group {:?}, rule {}{called}: ", name.value, index + 1);
-        rules.push(rule(raw, &labels).map_err(|error| error.within(&context))?);
+        rules.push(rule(raw, &labels, grammar).map_err(|error| error.within(&context))?);
     }
     let group = Group {
         file: String::new(),
@@ -210,7 +220,11 @@ fn group(raw: Spanned<RawGroup>) -> Result<(Location, Group), FileError> {
     Ok((name.referenced, group))
 }
 
-fn rule(raw: Spanned<RawRule>, group_labels: &BTreeMap<String, String>) -> Result<Rule, FileError> {
+fn rule(
+    raw: Spanned<RawRule>,
+    group_labels: &BTreeMap<String, String>,
+    grammar: &ParseOptions,
+) -> Result<Rule, FileError> {
     let (at, raw) = (raw.referenced, raw.value);
     let is_given = |name: &Spanned<String>| !name.value.is_empty();
     let (record, alert) = (raw.record.filter(is_given), raw.alert.filter(is_given));
@@ -225,7 +239,7 @@ fn rule(raw: Spanned<RawRule>, group_labels: &BTreeMap<String, String>) -> Resul
     let Some(expr) = raw.expr.filter(|expr| !expr.value.is_empty()) else {
         return Err(FileError::at(at, "field 'expr' must be set in rule"));
     };
-    let parsed = promql::parse(&expr.value, &ParseOptions::default())
+    let parsed = promql::parse(&expr.value, grammar)
         .map_err(|error| FileError::at(expr.referenced, format!("could not parse expression: {error}")))?;
     if let Some(labels) = &raw.labels {
         check_labels(labels)?;
@@ -330,6 +344,17 @@ mod tests {
         let labels: Vec<_> = rule.labels.values().map(String::as_str).collect();
         assert_eq!(labels, ["1.0", "yes", "x", "007"]);
         assert_eq!(parse("groups: [{name: a, rules: [{record: one, expr: 1}]}]").unwrap()[0].rules.len(), 1);
+    }
+
+    #[test]
+    fn expressions_are_of_the_language_that_is_switched_on() {
+        let text = "groups: [{name: a, rules: [{record: b, expr: 'mad_over_time(up[5m])'}]}]";
+        assert!(parse(text).unwrap_err().what.contains("not enabled"));
+        let dialect = Dialect { grammar: ParseOptions::experimental(), ..Dialect::default() };
+        assert_eq!(parse_with(text, dialect).unwrap()[0].rules.len(), 1);
+        let unknown = text.replace("name", "more: 1, name");
+        assert!(parse_with(&unknown, dialect).is_err());
+        assert_eq!(parse_with(&unknown, Dialect { unknown: Unknown::Ignored, ..dialect }).unwrap().len(), 1);
     }
 
     #[test]

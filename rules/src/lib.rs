@@ -54,7 +54,7 @@ use std::sync::Arc;
 use model::{Labels, QueryCancelled, Timestamp};
 use tokio_util::task::TaskTracker;
 
-pub use file::{FileError, Unknown, parse, parse_with};
+pub use file::{Dialect, FileError, Unknown, parse, parse_with};
 pub use handle::Handle;
 pub use notifier::{Alertmanager, Delivery, Post, Posting, QueueOptions, Relabel};
 pub use query::{Beyond, EndedQuery, Observer};
@@ -91,6 +91,8 @@ pub struct Options {
     pub external_labels: Labels,
     /// The address of this server, for links; without a slash at its end.
     pub external_url: String,
+    /// The language of queries in templates.
+    pub grammar: promql::ParseOptions,
     /// A firing alert is sent again after this time.
     pub resend_delay_ms: i64,
     /// After an outage longer than this, alerts begin anew.
@@ -124,6 +126,7 @@ impl Options {
             query_offset_ms: 0,
             external_labels: Labels::empty(),
             external_url: String::new(),
+            grammar: promql::ParseOptions::default(),
             resend_delay_ms: 60_000,
             for_outage_tolerance_ms: 3_600_000,
             for_grace_period_ms: 600_000,
@@ -196,6 +199,7 @@ fn environment(options: &Options) -> Environment {
         db: Arc::clone(&options.db),
         external_labels: options.external_labels.clone(),
         external_url: options.external_url.clone(),
+        grammar: options.grammar,
         resend_delay_ms: options.resend_delay_ms,
         outage_tolerance_ms: options.for_outage_tolerance_ms,
         grace_period_ms: options.for_grace_period_ms,

@@ -17,6 +17,7 @@ pub(crate) struct Environment {
     pub(crate) db: Arc<Db>,
     pub(crate) external_labels: Labels,
     pub(crate) external_url: String,
+    pub(crate) grammar: ParseOptions,
     pub(crate) resend_delay_ms: i64,
     pub(crate) outage_tolerance_ms: i64,
     pub(crate) grace_period_ms: i64,
@@ -171,10 +172,10 @@ impl Environment {
     /// The `query` function of templates at one time.
     pub(crate) fn lookup(&self, at: Timestamp) -> Lookup {
         let reading = self.reading();
-        let cancelled = Arc::clone(&self.cancelled);
+        let (cancelled, grammar) = (Arc::clone(&self.cancelled), self.grammar);
         Arc::new(move |text| {
             let options = QueryOptions { cancelled: Some(&cancelled), ..QueryOptions::default() };
-            let expr = promql::parse(text, &ParseOptions::default()).map_err(|error| error.to_string())?;
+            let expr = promql::parse(text, &grammar).map_err(|error| error.to_string())?;
             let outcome = reading.instant(&expr, at, &options);
             match outcome.map_err(|error| error.to_string())?.value {
                 QueryValue::Vector(samples) => Ok(samples

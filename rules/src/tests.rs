@@ -30,6 +30,7 @@ impl Bench {
             db,
             external_labels: Labels::from_pairs([("cluster", "eu"), ("job", "other")]),
             external_url: "http://here:9090".to_owned(),
+            grammar: ParseOptions::default(),
             resend_delay_ms: MINUTE,
             outage_tolerance_ms: 60 * MINUTE,
             grace_period_ms: 10 * MINUTE,

@@ -32,6 +32,9 @@ const ACCEPTED: &[Accepted] = &[
     value("web.page-title", "", "the page has one title"),
     switch("storage.tsdb.no-lockfile", "the lock is the kernel's and leaves nothing behind"),
     switch("storage.tsdb.allow-overlapping-blocks", "overlapping blocks are always allowed"),
+    switch("storage.tsdb.allow-overlapping-compaction", "overlapping blocks are always merged"),
+    value("storage.tsdb.delayed-compaction.max-percent", "10", "compaction is not delayed"),
+    value("storage.tsdb.block-reload-interval", "1m", "blocks are read at the start"),
     value("storage.tsdb.head-chunks-write-queue-size", "0", "chunks are written without a queue"),
     value("storage.tsdb.min-block-duration", "2h", BLOCKS),
     value("storage.tsdb.max-block-duration", "", BLOCKS),
@@ -53,6 +56,7 @@ const ACCEPTED: &[Accepted] = &[
     switch("auto-gomaxprocs", RUNTIME),
     switch("auto-gomemlimit", RUNTIME),
     value("auto-gomemlimit.ratio", "0.9", RUNTIME),
+    value("auto-gomemlimit.refresh-interval", "0s", RUNTIME),
 ];
 
 /// Adds the flags to `command`, under a heading of their own.

@@ -171,7 +171,22 @@ const SEARCH: &str = "search-api";
 
 /// What `--enable-feature` switches on: parts of the query language, and of its meaning.
 pub(crate) fn query_features(names: &[String]) -> Features {
-    let mut features = Features::default();
+    let (features, unknown) = known_features(names);
+    for other in unknown {
+        // As in Prometheus, a name that is not known does not keep the server from starting.
+        tracing::warn!("--enable-feature={other} is not known and does nothing");
+    }
+    features
+}
+
+/// The parts of the query language that `--enable-feature` switches on; says nothing of names that are not known.
+pub(crate) fn grammar(names: &[String]) -> promql::ParseOptions {
+    known_features(names).0.grammar
+}
+
+/// What the names switch on that are known, and the others.
+fn known_features(names: &[String]) -> (Features, Vec<&str>) {
+    let (mut features, mut unknown) = (Features::default(), Vec::new());
     for name in names {
         match name.as_str() {
             "promql-experimental-functions" => features.grammar.experimental_functions = true,
@@ -188,11 +203,10 @@ pub(crate) fn query_features(names: &[String]) -> Features {
             | "fast-startup" => {}
             // Of the server, not of the language: see [`Cli::auto_reload`] and its neighbours.
             AUTO_RELOAD | METADATA | CONCURRENT_RULES | SEARCH | START_TIMES => {}
-            // As in Prometheus, a name that is not known does not keep the server from starting.
-            other => tracing::warn!("--enable-feature={other} is not known and does nothing"),
+            other => unknown.push(other),
         }
     }
-    features
+    (features, unknown)
 }
 
 /// The command line of promtool: our commands, with the flags that promtool has beside them.

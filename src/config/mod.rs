@@ -135,24 +135,33 @@ fn place(path: &Path, location: &Option<Location>) -> String {
     }
 }
 
-/// Reads and checks a file.
-pub(crate) fn load(path: &Path) -> Result<Loaded, ConfigError> {
-    load_with(path, rules::Unknown::Refused)
-}
-
-/// Reads and checks a file, whose rule files may have fields that are not known.
-pub(crate) fn load_with(path: &Path, unknown: rules::Unknown) -> Result<Loaded, ConfigError> {
+/// Reads and checks a file, and the rule files that it names.
+pub(crate) fn load(path: &Path, dialect: rules::Dialect) -> Result<Loaded, ConfigError> {
     let fingerprint = fingerprint(path);
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    Ok(Loaded { fingerprint, ..parse(path, &text, unknown)? })
+    Ok(Loaded { fingerprint, ..parse(path, &text, dialect)? })
 }
 
 /// Reads and checks a file, but not the rule files that it names.
 pub(crate) fn load_syntax(path: &Path) -> Result<Loaded, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse_file(path, &text).map(|(loaded, _)| loaded)
+    let (loaded, patterns) = parse_file(path, &text)?;
+    for pattern in patterns {
+        files_of(path, &pattern)?;
+    }
+    Ok(loaded)
+}
+
+/// The rule files that a file names by `pattern`.
+fn files_of(path: &Path, pattern: &serde_saphyr::Spanned<String>) -> Result<Vec<PathBuf>, ConfigError> {
+    let files = rule_files::matching(path.parent().unwrap_or(Path::new("")), &pattern.value);
+    files.map_err(|what| ConfigError::Invalid {
+        path: path.to_owned(),
+        location: Some(pattern.referenced),
+        what,
+    })
 }
 
 /// Reads a file of HTTP client options, as tools take it.
@@ -184,18 +193,11 @@ pub(crate) fn fingerprint(path: &Path) -> Option<u64> {
     Some(hasher.finish())
 }
 
-pub(crate) fn parse(path: &Path, text: &str, unknown: rules::Unknown) -> Result<Loaded, ConfigError> {
+pub(crate) fn parse(path: &Path, text: &str, dialect: rules::Dialect) -> Result<Loaded, ConfigError> {
     let (mut loaded, patterns) = parse_file(path, text)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
     for pattern in patterns {
-        let files = rule_files::matching(folder, &pattern.value);
-        let files = files.map_err(|what| ConfigError::Invalid {
-            path: path.to_owned(),
-            location: Some(pattern.referenced),
-            what,
-        })?;
-        for path in files {
-            loaded.rules.extend(rule_files::load(&path, unknown)?);
+        for path in files_of(path, &pattern)? {
+            loaded.rules.extend(rule_files::load(&path, dialect)?);
         }
     }
     Ok(loaded)

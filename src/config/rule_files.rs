@@ -40,10 +40,10 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// Reads one rule file.
-pub(crate) fn load(path: &Path, unknown: rules::Unknown) -> Result<Vec<rules::Group>, ConfigError> {
+pub(crate) fn load(path: &Path, dialect: rules::Dialect) -> Result<Vec<rules::Group>, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let mut groups = rules::parse_with(&text, unknown)
+    let mut groups = rules::parse_with(&text, dialect)
         .map_err(|fault| ConfigError::Rules { path: path.to_owned(), fault })?;
     for group in &mut groups {
         group.file = path.display().to_string();

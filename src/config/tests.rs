@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
-    super::parse(path, text, rules::Unknown::Refused)
+    super::parse(path, text, rules::Dialect::default())
 }
 
 fn error(text: &str) -> String {
@@ -207,7 +207,7 @@ fn jobs_are_included_from_other_files() {
         "jobs/1.yml",
         "scrape_configs:\n- job_name: b\n  bearer_token_file: token\n  file_sd_configs:\n  - files: [t.json]\n",
     );
-    let loaded = load(&dir.path().join("main.yml")).unwrap();
+    let loaded = load(&dir.path().join("main.yml"), rules::Dialect::default()).unwrap();
     assert_eq!(loaded.jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let b = &loaded.jobs[1];
     assert_eq!(b.interval_ms, 20_000);
@@ -217,10 +217,15 @@ fn jobs_are_included_from_other_files() {
         matches!(&b.discoveries[..], [scraper::config::Discovery::File(it)] if it.files == [dir.path().join("jobs/t.json")])
     );
     write("jobs/2.yml", "scrape_configs:\n- job_name: a\n");
-    let error = load(&dir.path().join("main.yml")).unwrap_err().to_string();
+    let error = load(&dir.path().join("main.yml"), rules::Dialect::default()).unwrap_err().to_string();
     assert!(error.contains("jobs/2.yml:2:3: found multiple scrape configs with job name \"a\""), "{error}");
     write("jobs/2.yml", "global: {}\n");
-    assert!(load(&dir.path().join("main.yml")).unwrap_err().to_string().contains("unknown field `global`"));
+    assert!(
+        load(&dir.path().join("main.yml"), rules::Dialect::default())
+            .unwrap_err()
+            .to_string()
+            .contains("unknown field `global`")
+    );
 }
 
 #[test]
@@ -288,7 +293,7 @@ fn load_with_included(main: &Path, name: &str, text: &str) -> Result<Loaded, Con
     let copy = dir.path().join("main.yml");
     std::fs::copy(main, &copy).unwrap();
     std::fs::write(dir.path().join(name), text).unwrap();
-    let outcome = load(&copy);
+    let outcome = load(&copy, rules::Dialect::default());
     let error = outcome.as_ref().unwrap_err().to_string();
     assert!(error.contains(&format!("{name}:2:3: ")) || error.contains(&format!("{name}:2:")), "{error}");
     outcome
@@ -320,7 +325,7 @@ fn verdicts_agree_with_prometheus() {
         let file = verdict["file"].as_str().unwrap();
         let mut outcome = match INCLUDED.iter().find(|(main, ..)| *main == file) {
             Some((_, name, text)) => load_with_included(&folder.join(file), name, text),
-            None => load(&folder.join(file)),
+            None => load(&folder.join(file), rules::Dialect::default()),
         };
         if verdict["mode"] == "agent" {
             outcome = outcome.and_then(|loaded| loaded.check_agent(Path::new(file)).map(|()| loaded));

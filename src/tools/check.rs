@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use ::rules::Unknown;
+use ::rules::Dialect;
 use anyhow::ensure;
 
 use super::Ending;
@@ -41,15 +41,14 @@ impl Checks {
 pub(super) fn config(
     files: &[PathBuf],
     (syntax_only, agent): (bool, bool),
-    lint: &Lint,
+    (lint, dialect): (&Lint, Dialect),
     lookback_ms: i64,
 ) -> anyhow::Result<Ending> {
     let checks = Checks::new(lint)?;
     let (mut failed, mut found) = (0, false);
     for path in files {
         say!("Checking {}", path.display());
-        let unknown = Unknown::new(lint.ignore_unknown_fields);
-        let outcome = if syntax_only { config::load_syntax(path) } else { config::load_with(path, unknown) };
+        let outcome = if syntax_only { config::load_syntax(path) } else { config::load(path, dialect) };
         let outcome = outcome.map_err(anyhow::Error::from).and_then(|loaded| {
             if agent {
                 loaded.check_agent(path)?;
@@ -90,8 +89,8 @@ pub(super) fn config(
 }
 
 /// Says of each rule file how many rules it has.
-pub(super) fn rules(files: &[PathBuf], lint: &Lint) -> anyhow::Result<Ending> {
-    let (checks, unknown) = (Checks::new(lint)?, Unknown::new(lint.ignore_unknown_fields));
+pub(super) fn rules(files: &[PathBuf], lint: &Lint, dialect: Dialect) -> anyhow::Result<Ending> {
+    let checks = Checks::new(lint)?;
     let (mut failed, mut found) = (0, false);
     let mut checked = |name: &str, outcome: anyhow::Result<Vec<rules::Group>>| -> anyhow::Result<()> {
         say!("Checking {name}");
@@ -109,11 +108,11 @@ pub(super) fn rules(files: &[PathBuf], lint: &Lint) -> anyhow::Result<Ending> {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
         let parsed =
-            ::rules::parse_with(&text, unknown).map_err(|fault| anyhow::anyhow!("standard input:{fault}"));
+            ::rules::parse_with(&text, dialect).map_err(|fault| anyhow::anyhow!("standard input:{fault}"));
         checked("standard input", parsed)?;
     }
     for path in files {
-        checked(&path.display().to_string(), config::load_rules(path, unknown).map_err(Into::into))?;
+        checked(&path.display().to_string(), config::load_rules(path, dialect).map_err(Into::into))?;
     }
     ensure!(failed == 0, "{failed} of {} files cannot be used", files.len().max(1));
     Ok(checks.ending(found))

@@ -205,7 +205,7 @@ pub(super) fn rules(server: &Server, files: &[PathBuf], output: &Path, span: Rul
     let connection = Connection::new(&server.url, &server.client)?;
     let mut groups = Vec::new();
     for path in files {
-        groups.extend(crate::config::load_rules(path, ::rules::Unknown::Refused)?);
+        groups.extend(crate::config::load_rules(path, super::DIALECT)?);
     }
     let windows = span.end.div_euclid(BLOCK_MS) - span.start.div_euclid(BLOCK_MS) + 1;
     let mut bar = ProgressBar::new("blocks");

@@ -31,7 +31,7 @@ use crate::cli::tools::{
     AdapterRules, Bench, Check, CheckCommand, Command, CreateBlocks, CreateBlocksCommand, Debug, Push,
     PushCommand, QueryCommand, Test, TestCommand, Tsdb,
 };
-use rules::Unknown;
+use rules::{Dialect, Unknown};
 
 pub(crate) use client::escape;
 pub(crate) use span::parse_time;
@@ -74,14 +74,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn dispatch(command: Command, features: &[String]) -> anyhow::Result<Ending> {
     match command {
-        Command::Check(check) => return checked(check),
+        Command::Check(check) => return checked(check, features),
         Command::Test(TestCommand { junit, what }) => {
             let Test::Rules { run, debug, diff: _, ignore_unknown_fields, files } = what;
             let settings = unit_tests::Settings {
                 run: &run,
                 features: crate::cli::query_features(features),
                 junit: junit.as_deref(),
-                unknown: Unknown::new(ignore_unknown_fields),
+                dialect: dialect(ignore_unknown_fields, features),
                 debug,
             };
             unit_tests::run(&files, &settings)?;
@@ -161,7 +161,19 @@ fn directory(command: Tsdb) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn checked(CheckCommand { lookback_delta, what }: CheckCommand) -> anyhow::Result<Ending> {
+/// How rule files are read that are to be run elsewhere.
+const DIALECT: Dialect = Dialect { unknown: Unknown::Refused, grammar: promql::ParseOptions::experimental() };
+
+/// How rule files are read that are judged.
+fn dialect(ignore_unknown_fields: bool, features: &[String]) -> Dialect {
+    let grammar = crate::cli::grammar(features);
+    Dialect { unknown: Unknown::new(ignore_unknown_fields), grammar }
+}
+
+fn checked(
+    CheckCommand { lookback_delta, what }: CheckCommand,
+    features: &[String],
+) -> anyhow::Result<Ending> {
     match what {
         Check::ServiceDiscovery { timeout, file, job } => {
             let patience = Duration::from_millis(span::parse_duration_ms(&timeout)?.unsigned_abs());
@@ -169,9 +181,12 @@ fn checked(CheckCommand { lookback_delta, what }: CheckCommand) -> anyhow::Resul
         }
         Check::Config { syntax_only, agent, lint, files } => {
             let lookback_ms = span::parse_duration_ms(&lookback_delta)?;
-            check::config(&files, (syntax_only, agent), &lint, lookback_ms)
+            let dialect = dialect(lint.ignore_unknown_fields, features);
+            check::config(&files, (syntax_only, agent), (&lint, dialect), lookback_ms)
         }
-        Check::Rules { lint, files } => check::rules(&files, &lint),
+        Check::Rules { lint, files } => {
+            check::rules(&files, &lint, dialect(lint.ignore_unknown_fields, features))
+        }
         Check::AdapterRules { files } => adapter_rules::check(&files).map(|()| Ending::Well),
         Check::WebConfig { files } => crate::web::check(&files).map(|()| Ending::Well),
         Check::Metrics { extended, lint } => lint::metrics(extended, lint != "none"),

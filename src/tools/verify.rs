@@ -191,7 +191,7 @@ fn gather(sources: &[PathBuf]) -> anyhow::Result<BTreeSet<String>> {
 fn push_expressions(path: &Path, text: &str, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("yml" | "yaml" | "rules") => {
-            for group in crate::config::load_rules(path, ::rules::Unknown::Refused)? {
+            for group in crate::config::load_rules(path, super::DIALECT)? {
                 found.extend(group.rules.iter().map(rules::Rule::query));
             }
         }

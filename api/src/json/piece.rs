@@ -7,7 +7,7 @@
 use model::float;
 
 /// What text can be appended to.
-pub(super) trait Text {
+pub(crate) trait Text {
     /// Appends `text`.
     fn push_text(&mut self, text: &str);
 }

@@ -39,6 +39,9 @@ fn page(state: &State) -> Page {
     queries(&mut page, state);
     if let Ok(running) = state.running() {
         store(&mut page, &running.store.stats());
+        let lowest = running.store.min_ts().unwrap_or(0) as f64;
+        page.gauge("prometheus_tsdb_lowest_timestamp", "Oldest sample, in milliseconds.", lowest);
+        page.gauge("prometheus_tsdb_lowest_timestamp_seconds", "Oldest sample.", lowest / 1000.0);
         scrapes::totals(&mut page, &running.scraper.stats());
         scrapes::pools(&mut page, &running.scraper.pools());
         rules::totals(&mut page, &running.rules.stats());
@@ -46,7 +49,9 @@ fn page(state: &State) -> Page {
         senders::all(&mut page, &(running.senders)());
         running.cell.iter().for_each(|cell| shards(&mut page, cell));
     }
-    for figure in state.0.figures.get().map(|figures| figures()).unwrap_or_default() {
+    for figure in
+        state.0.figures.read().iter().flat_map(|figures| figures.iter()).flat_map(|figures| figures())
+    {
         page.family(figure.name, figure.kind, figure.help).sample(&[], figure.value);
     }
     page
@@ -151,6 +156,12 @@ fn store(page: &mut Page, stats: &tsdb::Stats) {
     page.gauge("prometheus_tsdb_head_series", "Series in the head.", stats.head_series as f64);
     page.gauge("prometheus_tsdb_head_chunks", "Chunks in the head.", stats.head_chunks as f64);
     let seconds = |ts: Option<i64>| ts.unwrap_or(0) as f64 / 1000.0;
+    for (name, help, ts) in [
+        ("prometheus_tsdb_head_min_time", "Oldest sample of the head, in milliseconds.", stats.head_min_ts),
+        ("prometheus_tsdb_head_max_time", "Newest sample of the head, in milliseconds.", stats.head_max_ts),
+    ] {
+        page.gauge(name, help, ts.unwrap_or(0) as f64);
+    }
     page.gauge(
         "prometheus_tsdb_head_min_time_seconds",
         "Oldest sample of the head.",

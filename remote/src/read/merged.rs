@@ -168,6 +168,17 @@ impl Querier for Merged<'_> {
     ) -> Result<Vec<String>, StorageError> {
         self.local.label_values(name, matchers, range, limit)
     }
+
+    fn visit_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StorageError> {
+        self.local.visit_label_values(name, matchers, range, limit, visit)
+    }
 }
 
 /// A series, and who has it.

@@ -206,6 +206,8 @@ pub struct SenderStats {
     pub newest_sent: Timestamp,
     /// The place in the log before which everything was taken or refused for good.
     pub done: Position,
+    /// Sizes and times.
+    pub queue: QueueOptions,
 }
 
 /// Sends what is appended to the store to another process. Dropping it ends the sending at once; what is
@@ -213,6 +215,7 @@ pub struct SenderStats {
 pub struct Sender {
     name: String,
     url: String,
+    queue: QueueOptions,
     counters: Arc<Counters>,
     stop: Arc<Stop>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -230,6 +233,7 @@ impl Sender {
         let tail = db.tail(cursor.position())?;
         // From here on nothing may be missed, also if the process ends before the first second is over.
         cursor.keep(tail.position(), true);
+        let queue = destination.queue;
         let (counters, stop) = (Arc::new(Counters::default()), Arc::new(Stop::default()));
         *counters.done.lock() = tail.position();
         let (name, url) = (destination.name.clone(), destination.url.clone());
@@ -248,7 +252,7 @@ impl Sender {
         let stopped = Arc::clone(&stop);
         let store = Arc::clone(db);
         let thread = std::thread::spawn(move || reader.run(&store, tail, &runtime, &stopped));
-        Ok(Self { name, url, counters, stop, thread: Some(thread), metadata })
+        Ok(Self { name, url, queue, counters, stop, thread: Some(thread), metadata })
     }
 
     /// How sending goes.
@@ -274,6 +278,7 @@ impl Sender {
             newest_read: counters.newest_read.load(Ordering::Relaxed),
             newest_sent: counters.newest_sent.load(Ordering::Relaxed),
             done: *counters.done.lock(),
+            queue: self.queue,
         }
     }
 

@@ -29,8 +29,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) features: Features,
     /// A report in JUnit's format is written here.
     pub(crate) junit: Option<&'a Path>,
-    /// What becomes of fields that are not known, in test and rule files.
-    pub(crate) unknown: rules::Unknown,
+    /// How rule files are read, and what becomes of fields of test files that are not known.
+    pub(crate) dialect: rules::Dialect,
     /// Whether it is told which test runs.
     pub(crate) debug: bool,
 }
@@ -94,7 +94,7 @@ fn push_suite(report: &mut String, path: &Path, cases: &[Case]) {
 
 fn run_file(path: &Path, names: &[Regex], settings: &Settings<'_>) -> anyhow::Result<Vec<Case>> {
     let text = std::fs::read_to_string(path)?;
-    let file = file::parse(&text, settings.unknown)?;
+    let file = file::parse(&text, settings.dialect.unknown)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut groups = Vec::new();
     for pattern in &file.rule_files {
@@ -103,7 +103,7 @@ fn run_file(path: &Path, names: &[Regex], settings: &Settings<'_>) -> anyhow::Re
             say!("  WARNING: no file match pattern {}", folder.join(pattern).display());
         }
         for rules in found {
-            groups.extend(crate::config::load_rules(&rules, settings.unknown)?);
+            groups.extend(crate::config::load_rules(&rules, settings.dialect)?);
         }
     }
     let order = |name: &str| file.group_eval_order.iter().position(|listed| listed == name).unwrap_or(0);

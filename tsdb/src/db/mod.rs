@@ -268,6 +268,7 @@ impl Db {
     /// # Errors
     /// A file cannot be written. What could not be done is tried again by the next step.
     pub fn maintain(&self, now: Timestamp) -> Result<Maintained, CommitError> {
+        self.inner.head.catalog.read_recursive().cool(now);
         maintain::step(&self.inner, now)
     }
 

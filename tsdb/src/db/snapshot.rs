@@ -5,7 +5,6 @@ use std::hash::Hasher as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use croaring::Bitmap;
 use model::{Labels, Matcher, Querier, Samples, Selection, SeriesSet, StorageError, TimeRange, Timestamp};
 
 use super::Inner;
@@ -120,44 +119,6 @@ impl Snapshot {
             None => Ok(self.inner.head.catalog.read_recursive().labels(id)),
         }
     }
-
-    /// Collects texts of all sources, ascending and each once. Those of a block come in order, which sorting makes use of.
-    fn texts(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        limit: usize,
-        collect: &mut Collect<'_>,
-    ) -> Result<Vec<String>, StorageError> {
-        let mut texts = Vec::new();
-        let selection = Selection::new(matchers, range);
-        for (_, block) in self.blocks_in(range) {
-            let whole = matchers.is_empty() && block.tombstones.len() == 0;
-            let ids = if whole { None } else { Some(Self::block_series(block, &selection)?) };
-            let ids = ids.map(|ids| Bitmap::of(&ids));
-            collect(Source::Block(block, ids.as_ref()), &mut texts)
-                .map_err(|error| block.index_error(error))?;
-        }
-        let ids = Bitmap::of(&self.head_series(&selection)?);
-        if !ids.is_empty() {
-            let catalog = self.inner.head.catalog.read_recursive();
-            // The head's tables are in memory; they cannot be malformed.
-            let _ = collect(Source::Head(&catalog, &ids), &mut texts);
-        }
-        texts.sort();
-        texts.dedup();
-        texts.truncate(if limit == 0 { usize::MAX } else { limit });
-        Ok(texts)
-    }
-}
-
-/// Adds the texts of one source, perhaps some of them several times.
-type Collect<'a> = dyn FnMut(Source<'_>, &mut Vec<String>) -> Result<(), Malformed> + 'a;
-
-/// A source of label texts, with the series that count (`None`: all).
-enum Source<'a> {
-    Head(&'a crate::head::catalog::Catalog, &'a Bitmap),
-    Block(&'a Block, Option<&'a Bitmap>),
 }
 
 impl Drop for Snapshot {
@@ -343,24 +304,25 @@ impl Querier for Snapshot {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        self.texts(matchers, range, limit, &mut |source, texts| {
-            match source {
-                Source::Head(catalog, ids) => texts.extend(catalog.names_of(ids).map(str::to_owned)),
-                Source::Block(block, None) => texts.extend(block.index.names().map(str::to_owned)),
-                Source::Block(block, Some(ids)) => {
-                    let mut names = BTreeSet::new();
-                    for id in ids.iter() {
-                        block.index.visit_labels(id, |name, _| {
-                            if !names.contains(name) {
-                                names.insert(name.to_owned());
-                            }
-                        })?;
-                    }
-                    texts.extend(names);
-                }
+        let (mut names, selection) = (BTreeSet::new(), Selection::new(matchers, range));
+        let mut add = |name: &str| {
+            if !names.contains(name) {
+                names.insert(name.to_owned());
             }
-            Ok(())
-        })
+        };
+        for (_, block) in self.blocks_in(range) {
+            if matchers.is_empty() && block.tombstones.len() == 0 {
+                block.index.names().for_each(&mut add);
+                continue;
+            }
+            for id in Self::block_series(block, &selection)? {
+                let read = block.index.visit_labels(id, |name, _| add(name));
+                read.map_err(|error| block.index_error(error))?;
+            }
+        }
+        let ids = self.head_series(&selection)?;
+        self.inner.head.catalog.read_recursive().names_of(&ids).for_each(add);
+        Ok(names.into_iter().take(if limit == 0 { usize::MAX } else { limit }).collect())
     }
 
     fn label_values(
@@ -370,33 +332,71 @@ impl Querier for Snapshot {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        self.texts(matchers, range, limit, &mut |source, texts| {
-            let mut add = |text: &str| texts.push(text.to_owned());
-            match source {
-                Source::Head(catalog, ids) => catalog.values_of(name, ids).into_iter().for_each(add),
-                Source::Block(block, Some(ids)) if ids.cardinality() < block.index.value_count(name) => {
-                    for id in ids.iter() {
-                        block.index.visit_labels(id, |other, value| {
-                            if other == name {
-                                add(value);
-                            }
-                        })?;
-                    }
-                }
-                Source::Block(block, ids) => block.index.visit_values(name, "", |value, postings| {
-                    let Some(ids) = ids else {
-                        add(value);
-                        return Ok(true);
-                    };
-                    let mut having = Bitmap::new();
-                    block.index.postings_at(postings, &mut having)?;
-                    if having.intersect(ids) {
-                        add(value);
-                    }
-                    Ok(true)
-                })?,
+        let mut values = Vec::new();
+        self.visit_label_values(name, matchers, range, limit, &mut |value| {
+            values.push(value.to_owned());
+            true
+        })?;
+        Ok(values)
+    }
+
+    fn visit_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        limit: usize,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StorageError> {
+        let selection = Selection::new(matchers, range);
+        let mut left = if limit == 0 { usize::MAX } else { limit };
+        let mut visit = |value: &str| {
+            left -= 1;
+            visit(value) && left > 0
+        };
+        let (mut values, mut sources) = (Vec::new(), 0);
+        for (_, block) in self.blocks_in(range) {
+            let whole = matchers.is_empty() && block.tombstones.len() == 0;
+            let ids = if whole { None } else { Some(Self::block_series(block, &selection)?) };
+            let before = values.len();
+            let read = block.index.push_values_of(name, ids.as_deref(), &mut values);
+            read.map_err(|error| block.index_error(error))?;
+            sources += usize::from(values.len() > before);
+        }
+        let ids = self.head_series(&selection)?;
+        let catalog = self.inner.head.catalog.read_recursive();
+        if sources == 0 {
+            catalog.visit_values(name, &ids, &mut visit);
+        } else {
+            let (mut texts, mut ends) = (String::new(), vec![0]);
+            catalog.visit_values(name, &ids, &mut |value| {
+                texts.push_str(value);
+                ends.push(texts.len());
+                true
+            });
+            values.extend(ends.windows(2).map(|ends| &texts[ends[0]..ends[1]]));
+            if sources > 1 || !texts.is_empty() {
+                // Each source has put its own in order, which this makes use of.
+                values.sort();
+                values.dedup();
             }
-            Ok(())
-        })
+            values.into_iter().all(visit);
+        }
+        let wants_ranks = catalog.wants_ranks(name);
+        drop(catalog);
+        if wants_ranks {
+            self.rank(name);
+        }
+        self.check()
+    }
+}
+
+impl Snapshot {
+    /// Puts the values of a label in order, aside: whoever comes next will be glad of it.
+    fn rank(&self, name: &str) {
+        let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
+        let work = std::thread::Builder::new().name("label-ranks".to_owned());
+        // Without a thread all remains as slow as it was.
+        let _ = work.spawn(move || inner.head.rank(&name));
     }
 }

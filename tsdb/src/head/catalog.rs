@@ -2,13 +2,15 @@
 
 use std::cmp::Ordering;
 use std::hash::{Hash as _, Hasher as _};
+use std::hint::black_box;
 
 use croaring::Bitmap;
 use hashbrown::{HashMap, HashTable};
-use model::{Labels, Matcher, QueryCancelled};
+use model::{Labels, Matcher, QueryCancelled, Timestamp};
 use smallvec::SmallVec;
 
 use super::postings::{Postings, Searchable};
+use super::ranks::{self, Ranks};
 use super::slab::Slab;
 use super::symbols::{Symbol, Symbols};
 use crate::select;
@@ -33,6 +35,7 @@ pub(crate) struct Catalog {
     free: Vec<u32>,
     by_hash: HashTable<Listed>,
     postings: Postings,
+    pub(super) ranks: Ranks,
     /// Nobody will select series: there are no postings.
     unselectable: bool,
 }
@@ -125,6 +128,7 @@ impl Catalog {
         shape.rows += 1;
         if !self.unselectable {
             self.postings.add(id, shape.numbers.iter().copied().zip(row.values.iter().copied()));
+            self.ranks.add(id);
         }
         (self.newest, self.added) = (Some(id), self.added + 1);
         id
@@ -280,42 +284,93 @@ impl Catalog {
     }
 
     /// Label names over `ids`.
-    pub(crate) fn names_of<'a>(&'a self, ids: &Bitmap) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn names_of<'a>(&'a self, ids: &[u32]) -> impl Iterator<Item = &'a str> {
         let mut used = vec![false; self.shapes.len()];
-        for id in ids.iter() {
+        for &id in ids {
             used[self.rows[id as usize].shape as usize] = true;
         }
         let shapes = self.shapes.iter().zip(used).filter(|(_, used)| *used);
         shapes.flat_map(|(shape, _)| shape.names.iter().map(|&name| self.symbols.text(name)))
     }
 
-    /// Values of label `name` over `ids`, each once. Looks through the values of the name or through the series,
-    /// whichever is cheaper. A look at a series is some 40 ns. Of a value, its series are probed until one is wanted, at
-    /// 10 ns each: all that it has at worst, and if one in n is wanted, n of them on average.
-    pub(crate) fn values_of(&self, name: &str, ids: &Bitmap) -> Vec<&str> {
-        let Some(name) = self.symbols.find(name) else { return Vec::new() };
-        let (all, wanted) = (self.by_hash.len() as u64, ids.cardinality());
-        let probes = all.min(self.postings.value_count(name).saturating_mul(all) / wanted.max(1));
-        let values: Vec<Symbol> = if wanted < all && wanted.saturating_mul(4) < probes {
-            self.values_in_rows(name, ids)
-        } else {
-            let has = |value: &Symbol| wanted == all || self.postings.intersects(name, *value, ids);
-            self.postings.values(name).filter(has).collect()
+    /// Calls `visit` with the values of label `name` over `ids`, which are ascending: in order and each once, until it
+    /// returns false.
+    pub(crate) fn visit_values(&self, name: &str, ids: &[u32], visit: &mut dyn FnMut(&str) -> bool) {
+        let Some(symbol) = self.symbols.find(name) else { return };
+        let Some((column, unknown)) = self.ranks.column(name, ids) else {
+            self.values_of((symbol, name), ids).into_iter().all(visit);
+            return;
         };
-        values.into_iter().map(|value| self.symbols.text(value)).collect()
+        let others =
+            if unknown.is_empty() { Vec::new() } else { self.values_of((symbol, name), &unknown.to_vec()) };
+        column.visit((ids, &unknown), &others, visit);
     }
 
-    fn values_in_rows(&self, name: Symbol, ids: &Bitmap) -> Vec<Symbol> {
-        let places: Vec<Option<usize>> =
-            self.shapes.iter().map(|shape| shape.names.iter().position(|other| *other == name)).collect();
-        let value = |id: u32| {
-            let row = &self.rows[id as usize];
-            places[row.shape as usize].map(|at| row.values[at])
+    /// Values of a label over `ids`, ascending and each once. Looks through the values of the name or through the series,
+    /// whichever is cheaper. A look at a series is some 40 ns, and its text some 100 where it lies anywhere. Of a value, its series are probed until one is wanted, at
+    /// 10 ns each: all that it has at worst, and if one in n is wanted, n of them on average.
+    fn values_of(&self, (name, text): (Symbol, &str), ids: &[u32]) -> Vec<&str> {
+        let (all, wanted) = (self.by_hash.len() as u64, ids.len() as u64);
+        let values = self.postings.value_count(name);
+        let probes = all.min(values.saturating_mul(all) / wanted.max(1));
+        let (found, looks): (Vec<Symbol>, _) = if wanted < all && wanted.saturating_mul(4) < probes {
+            (self.values_in_rows(name, ids), wanted)
+        } else {
+            let ids = Bitmap::of(ids);
+            let has = |value: &Symbol| wanted == all || self.postings.intersects(name, *value, &ids);
+            // Probes are cheaper than looks at series; but what they find must be sorted, too.
+            (self.postings.values(name).filter(has).collect(), values.max(probes / 4).min(all))
         };
-        let mut values: Vec<Symbol> = ids.iter().filter_map(value).collect();
+        self.ranks.owe(text, looks, values);
+        let mut texts: Vec<&str> = found.into_iter().map(|value| self.symbols.text(value)).collect();
+        texts.sort_unstable();
+        texts
+    }
+
+    fn values_in_rows(&self, name: Symbol, ids: &[u32]) -> Vec<Symbol> {
+        let places = self.places(name);
+        let mut values = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(64) {
+            // Two cache misses each: the first ones of all are under way at once, then the second ones.
+            black_box(ids.iter().fold(0, |sum, &id| sum ^ self.rows[id as usize].shape));
+            values.extend(ids.iter().filter_map(|&id| self.value_at(&places, id)));
+        }
         values.sort_unstable();
         values.dedup();
         values
+    }
+
+    /// Where each shape has a name.
+    fn places(&self, name: Symbol) -> Vec<Option<usize>> {
+        self.shapes.iter().map(|shape| shape.names.iter().position(|other| *other == name)).collect()
+    }
+
+    fn value_at(&self, places: &[Option<usize>], id: u32) -> Option<Symbol> {
+        let row = &self.rows[id as usize];
+        row.values.get((*places.get(row.shape as usize)?)?).copied()
+    }
+
+    /// Appends the value, or [`ranks::NONE`], of the next `count` series by number; false if there are no more.
+    pub(super) fn push_values(&self, name: &str, count: usize, values: &mut Vec<Symbol>) -> bool {
+        let places = self.symbols.find(name).map(|name| self.places(name)).unwrap_or_default();
+        let next = values.len()..self.rows.len().min(values.len() + count);
+        let value = |at| u32::try_from(at).ok().and_then(|id| self.value_at(&places, id));
+        values.extend(next.clone().map(|at| value(at).unwrap_or(ranks::NONE)));
+        !next.is_empty()
+    }
+
+    pub(super) fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// Whether values of `name` should be asked of a column that is not there yet.
+    pub(crate) fn wants_ranks(&self, name: &str) -> bool {
+        self.ranks.is_due(name, self.by_hash.len() as u64)
+    }
+
+    /// Drops what is kept for labels that nobody has asked for in a while.
+    pub(crate) fn cool(&self, now: Timestamp) {
+        self.ranks.cool(now);
     }
 
     /// Every pair of label name and value with the number of its series.

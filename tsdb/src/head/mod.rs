@@ -26,12 +26,14 @@ pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod past;
 mod postings;
+mod ranks;
 pub(crate) mod series;
 mod slab;
 pub(crate) mod snapshots;
 mod symbols;
 mod visible;
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -148,6 +150,13 @@ impl Shard {
     fn insert(&mut self, id: u32, wal_ref: u64, generation: u32) {
         let (line, rest) = (self.lines.grow_to(slot_of(id)), self.rests.grow_to(slot_of(id)));
         Series::new(line, rest, &mut self.store).begin(wal_ref, generation);
+    }
+
+    /// Touches series that are about to be looked at. What comes first of each is a cache miss, and in a loop that does
+    /// nothing else a dozen of them are under way at once: 15 ns a series instead of 75.
+    fn fetch(&self, ids: impl Iterator<Item = u32>) {
+        let lines = ids.filter_map(|id| self.lines.get(slot_of(id)));
+        black_box(lines.fold(0, |sum, line| sum ^ line.generation()));
     }
 
     /// Which samples of a series snapshot `snapshot` sees, if history was attached at snapshot `attached`.
@@ -301,6 +310,11 @@ impl Head {
         let generation = catalog.generation(id);
         self.shard(id).insert(id, wal_ref, generation);
         SeriesRef::new(id, generation)
+    }
+
+    /// Puts the values of a label that is often asked for in order.
+    pub(crate) fn rank(&self, name: &str) {
+        ranks::build(&self.catalog, name);
     }
 
     /// The name of a series in the log.
@@ -503,6 +517,7 @@ impl Head {
                 places.iter_mut().zip(&self.shards).filter(|(places, _)| !places.is_empty())
             {
                 let mut shard = shard.lock();
+                shard.fetch(places.iter().map(|&at| turn[at]));
                 for at in places.drain(..) {
                     is_kept[at] = self.has_samples(&mut shard, turn[at], (view, range), attached);
                 }

@@ -22,3 +22,4 @@ mod simulation;
 mod starts;
 mod tail;
 mod truth;
+mod values;
