@@ -21,13 +21,10 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    pub(crate) fn new(store: &Arc<OnceLock<Arc<Db>>>, cell: Option<Arc<Cell>>) -> Self {
-        Self { store: Arc::clone(store), cell, newest: None }
-    }
-
-    /// The same, but no more is kept of what is scraped than its newest points.
-    pub(crate) fn with_newest(self) -> Self {
-        Self { newest: Some(Arc::new(Newest::new())), ..self }
+    /// `newest_alone`: no more is kept of what is scraped than its newest points.
+    pub(crate) fn new(store: &Arc<OnceLock<Arc<Db>>>, cell: Option<Arc<Cell>>, newest_alone: bool) -> Self {
+        let newest = newest_alone.then(|| Arc::new(Newest::new()));
+        Self { store: Arc::clone(store), cell, newest }
     }
 
     pub(crate) fn newest(&self) -> Option<&Newest> {

@@ -157,8 +157,7 @@ async fn start(
     let cluster = k8s::find(kubernetes_mode(cli.kubernetes), &config::cluster::environment())?;
     let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
     let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
-    let samples = Samples::new(&store, parts.cell());
-    let samples = if cli.keeps_newest_alone() { samples.with_newest() } else { samples };
+    let samples = Samples::new(&store, parts.cell(), cli.keeps_newest_alone());
     let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
