@@ -75,6 +75,8 @@ pub(crate) struct Jobs {
     stores_start_times: bool,
     has_built_in: bool,
     only_resources: bool,
+    /// Where samples go instead of the store.
+    sink: Option<Arc<dyn scraper::Sink>>,
 }
 
 impl Jobs {
@@ -108,7 +110,12 @@ impl Jobs {
             stores_start_times: cli.stores_start_times(),
             has_built_in,
             only_resources,
+            sink: None,
         })
+    }
+
+    pub(crate) fn with_sink(self, sink: Option<Arc<dyn scraper::Sink>>) -> Self {
+        Self { sink, ..self }
     }
 
     pub(crate) fn config(&self, loaded: &Loaded) -> scraper::Config {
@@ -119,6 +126,7 @@ impl Jobs {
         config.kubelet_pins.clone_from(&self.kubelet_pins);
         config.stores_metadata = self.stores_metadata;
         config.stores_start_times = self.stores_start_times;
+        config.sink.clone_from(&self.sink);
         config.jobs.clone_from(&loaded.jobs);
         config.jobs.extend(self.of_cluster.iter().cloned());
         if !self.has_built_in {

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use metrics_api::{NodeInfo, PodInfo, SystemInfo, Unavailable};
+use metrics_api::{Newest, NodeInfo, PodInfo, SystemInfo, Unavailable};
 use model::{Labels, Querier, Timestamp};
 use node_agent::Agent;
 use scraper::ScrapeJob;
@@ -22,6 +22,10 @@ pub(crate) struct LocalCluster {
 impl metrics_api::Source for LocalCluster {
     fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
         self.samples.querier()
+    }
+
+    fn newest(&self) -> Option<&Newest> {
+        self.samples.newest()
     }
 
     fn nodes(&self) -> Vec<NodeInfo> {

@@ -158,6 +158,7 @@ async fn start(
     let starting = Parts::start(cli, &place.host_name, cluster.as_ref(), &stop);
     let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let samples = Samples::new(&store, parts.cell());
+    let samples = if cli.keeps_newest_alone() { samples.with_newest() } else { samples };
     let apis = MetricsApis::start(cli, Arc::clone(state.engine()), cluster.as_ref(), &samples).await?;
     let router = place.mount(api::router(state.clone())).merge(apis.plain(&local, &samples));
     let mut servers = listening.serve(listeners, &parts.mount(cli, router, &stop), cli, &stop);
@@ -179,7 +180,7 @@ async fn start(
     let maintenance =
         Maintenance::start(Arc::clone(&db), receiver.clone(), Arc::clone(&senders), (&pulse, &state));
     let others = outgoing::others(&loaded)?;
-    let jobs = Jobs::new(cli, local, place, cluster)?;
+    let jobs = Jobs::new(cli, local, place, cluster)?.with_sink(samples.sink());
     let scraper = Arc::new(scraper::start(jobs.config(&loaded), Arc::clone(&db), stop.child_token())?);
     senders.quote(&scraper);
     let rules = start_rules(&jobs, (cli, &loaded), (&state, &db, &others), attached, &stop)?;

@@ -1,9 +1,10 @@
 //! The Kubernetes metrics APIs, answered from any [`Querier`]: `metrics.k8s.io`, `custom.metrics.k8s.io` and
 //! `external.metrics.k8s.io`.
 //!
-//! This crate is *not* a collector: it scrapes nothing and keeps no points of its own. Usage is
-//! computed at request time from the same series that PromQL reads, so `kubectl top`, the pod
-//! autoscaler and a dashboard agree by construction, and values survive a restart.
+//! This crate is *not* a collector: it scrapes nothing, and where there is a store it keeps no points of its own. Usage
+//! is computed at request time from the same series that PromQL reads, so `kubectl top`, the pod
+//! autoscaler and a dashboard agree by construction, and values survive a restart. Only a process that does nothing else
+//! has [`Newest`] in place of the store.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -36,6 +37,7 @@ mod external;
 mod health;
 mod lister;
 mod metrics;
+mod newest;
 mod objects;
 mod openapi;
 mod pod_list;
@@ -59,6 +61,7 @@ pub use access::{Gatekeeper, PeerCertificates, Reviewer, Trust};
 pub use adapter::Adapter;
 pub use health::{Check, Health};
 use lister::Lister;
+pub use newest::{Newest, NewestPage};
 use pod_list::LabelTexts;
 pub use selector::{LabelSelector, SelectorError};
 pub use usage::{ContainerUsage, NodeUsage, PodUsage, Usage, UsageReader};
@@ -140,6 +143,10 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The store is not ready.
     fn querier(&self) -> Result<Box<dyn Querier>, Unavailable>;
+    /// The newest points, if they are kept instead of a store: usage is computed from them then.
+    fn newest(&self) -> Option<&Newest> {
+        None
+    }
     /// All nodes.
     fn nodes(&self) -> Vec<NodeInfo>;
     /// All running pods.
@@ -216,6 +223,11 @@ pub fn known_names<S: Source + ?Sized>(
     Ok(names)
 }
 
+/// What marks the series of kubelets' resource pages.
+fn kubelet_pages() -> Vec<Matcher> {
+    vec![Matcher::equal("metrics_path", "/metrics/resource")]
+}
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct State {
@@ -232,10 +244,9 @@ impl State {
     /// Answers from `source`; kubelet series are those with `metrics_path="/metrics/resource"`.
     #[must_use]
     pub fn new(source: Arc<dyn Source>) -> Self {
-        let matchers = vec![Matcher::equal("metrics_path", "/metrics/resource")];
         Self {
             source,
-            reader: Arc::new(UsageReader::new(matchers, POINT_AGE_MAX_MS)),
+            reader: Arc::new(UsageReader::new(kubelet_pages(), POINT_AGE_MAX_MS)),
             labels: Arc::default(),
             lister: Arc::default(),
             adapter: None,
@@ -253,10 +264,9 @@ impl State {
     /// Whether there is a value of some node and of some pod.
     #[must_use]
     pub fn has_values(&self) -> bool {
-        let (Ok(querier), now) = (self.source.querier(), self.source.now()) else { return false };
-        let nodes = self.reader.nodes(&*querier, now, None).is_ok_and(|nodes| !nodes.is_empty());
-        let scope = usage::PodScope::default();
-        nodes && self.reader.pods(&*querier, now, scope).is_ok_and(|pods| pods.len() > 0)
+        let now = self.source.now();
+        metrics::node_usage(self, now, None).is_ok_and(|nodes| !nodes.is_empty())
+            && metrics::pod_usage(self, now, usage::PodScope::default()).is_ok_and(|pods| pods.len() > 0)
     }
 
     /// Also serves the sliver of the core API (`/api/v1/nodes`, `/api/v1/pods`) that `kubectl top`

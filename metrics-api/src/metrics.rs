@@ -16,7 +16,7 @@ use crate::errors::ApiError;
 use crate::objects::{GROUP_VERSION, List, ListMeta, Metrics, PartialObjectMetadata, Table};
 use crate::pod_list::{Form, LabelTexts, PodList};
 use crate::selector::{FieldSelector, LabelSelector};
-use crate::usage::{PodScope, PodTable, PodUsage};
+use crate::usage::{ListedPod, NodeUsage, PodScope, PodTable, PodUsage};
 use crate::{PodInfo, Source, State, protobuf};
 
 /// Parameters that every list and get understands.
@@ -185,15 +185,15 @@ fn nodes(
     keep: impl Fn(&str, &LabelMap) -> bool,
 ) -> Result<Vec<Metrics>, ApiError> {
     let now = state.source.now();
-    let querier = state.source.querier()?;
-    let mut usage = state.reader.nodes(&*querier, now, name)?;
+    let mut usage = node_usage(state, now, name)?;
     let infos: HashMap<String, _> = state.source.nodes().into_iter().map(|n| (n.name.clone(), n)).collect();
     if let Some(adapter) = &state.adapter {
         let mut others: Vec<String> =
             infos.keys().filter(|node| name.is_none_or(|name| name == *node)).cloned().collect();
         others.retain(|node| usage.iter().all(|known| known.name != *node));
         others.sort_unstable();
-        if !others.is_empty() {
+        if !others.is_empty() && adapter.current().rules.resource.is_some() {
+            let querier = state.source.querier()?;
             let view = View { engine: adapter.engine(), querier: &*querier, now };
             usage.extend(adapter.current().node_usage(view, &others).map_err(by_rules)?);
             usage.sort_by(|a, b| a.name.cmp(&b.name));
@@ -216,14 +216,11 @@ fn pods_by_rules(
     source: &dyn Source,
     table: &PodTable,
 ) -> Result<Vec<PodUsage>, ApiError> {
-    if resolved.rules.resource.is_none() {
-        return Ok(Vec::new());
-    }
-    let known: HashSet<(&str, &str)> = table.iter().map(|pod| (pod.namespace, pod.name)).collect();
+    let known: HashSet<[&str; 2]> = table.iter().map(ListedPod::key).collect();
     let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
     source.visit_pods(scope.namespace, &mut |pod| {
         let wanted = scope.name.is_none_or(|name| name == pod.name);
-        if wanted && !known.contains(&(pod.namespace, pod.name)) {
+        if wanted && !known.contains(&[pod.namespace, pod.name]) {
             others.entry(pod.namespace.to_owned()).or_default().push(pod.name.to_owned());
         }
     });
@@ -332,14 +329,41 @@ pub(crate) async fn get_pod(
     Ok(request.one(item))
 }
 
+/// Usage of all nodes, or of one, as kubelets tell it.
+pub(crate) fn node_usage(
+    state: &State,
+    now: model::Timestamp,
+    name: Option<&str>,
+) -> Result<Vec<NodeUsage>, ApiError> {
+    match state.source.newest() {
+        Some(newest) => Ok(newest.nodes(now, name)),
+        None => Ok(state.reader.nodes(&*state.source.querier()?, now, name)?),
+    }
+}
+
+/// Usage of the pods in `scope`, as kubelets tell it.
+pub(crate) fn pod_usage(
+    state: &State,
+    now: model::Timestamp,
+    scope: PodScope<'_>,
+) -> Result<PodTable, ApiError> {
+    match state.source.newest() {
+        Some(newest) => Ok(newest.pods(now, scope)),
+        None => Ok(state.reader.pods(&*state.source.querier()?, now, scope)?),
+    }
+}
+
 /// The time of the request, and the usage of the pods in `scope` in the order of lists.
 fn pod_table(state: &State, scope: PodScope<'_>) -> Result<(model::Timestamp, PodTable), ApiError> {
     let now = state.source.now();
+    let table = pod_usage(state, now, scope)?;
+    let rules = state.adapter.as_ref().map(|adapter| (adapter, adapter.current()));
+    let Some((adapter, current)) = rules.filter(|(_, current)| current.rules.resource.is_some()) else {
+        return Ok((now, table));
+    };
     let querier = state.source.querier()?;
-    let table = state.reader.pods(&*querier, now, scope)?;
-    let Some(adapter) = &state.adapter else { return Ok((now, table)) };
     let view = View { engine: adapter.engine(), querier: &*querier, now };
-    let added = pods_by_rules(&adapter.current(), view, scope, &*state.source, &table)?;
+    let added = pods_by_rules(&current, view, scope, &*state.source, &table)?;
     if added.is_empty() {
         return Ok((now, table));
     }

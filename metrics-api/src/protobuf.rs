@@ -60,40 +60,18 @@ fn push_object_meta(out: &mut Vec<u8>, field: u8, meta: &ObjectMeta, created_s: 
         push_text(message, 3, &meta.namespace);
         push_text(message, 5, &meta.uid);
         push_time(message, 8, created_s);
-        push_labels(message, meta.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        for (name, value) in &meta.labels {
+            push_label(message, name.as_bytes(), value.as_bytes());
+        }
     });
 }
 
-/// Labels as they stand in an object's metadata.
-pub(crate) fn push_labels<'a>(out: &mut Vec<u8>, labels: impl Iterator<Item = (&'a str, &'a str)>) {
-    for (key, value) in labels {
-        push_entry(out, 11, key, |entry| push_bytes(entry, 2, value.as_bytes()));
-    }
-}
-
-/// Names and values of labels that [`push_labels`] wrote.
-pub(crate) fn labels(mut message: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    std::iter::from_fn(move || {
-        let mut entry = take_field(&mut message)?;
-        Some((take_field(&mut entry)?, take_field(&mut entry)?))
-    })
-}
-
-/// Takes the first field off a message of fields with a length.
-fn take_field<'a>(message: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (_, mut rest) = message.split_first()?;
-    let (mut length, mut shift) = (0, 0);
-    loop {
-        let (byte, others) = rest.split_first()?;
-        length |= usize::from(byte & 0x7f).checked_shl(shift)?;
-        (rest, shift) = (others, shift + 7);
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let (field, rest) = rest.split_at_checked(length)?;
-    *message = rest;
-    Some(field)
+/// A label as it stands in an object's metadata.
+pub(crate) fn push_label(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    nest(out, 11, |entry| {
+        push_bytes(entry, 1, name);
+        push_bytes(entry, 2, value);
+    });
 }
 
 /// A resource list: quantities are messages with their text in field 1.
@@ -178,22 +156,22 @@ impl PodListWriter {
         std::mem::replace(&mut self.out, Vec::with_capacity(capacity))
     }
 
-    /// Adds a pod with its labels, which are in [`push_labels`]' form.
-    pub(crate) fn push(&mut self, pod: ListedPod<'_>, labels: &[u8]) {
+    /// Adds a pod, whose labels `labels` adds ([`push_label`]).
+    pub(crate) fn push(&mut self, pod: ListedPod<'_>, labels: impl FnOnce(&mut Vec<u8>)) {
         let Self { out, created_s, quantity } = self;
         nest(out, 2, |out| {
             nest(out, 1, |out| {
-                push_text(out, 1, pod.name);
-                push_text(out, 3, pod.namespace);
+                push_bytes(out, 1, pod.name);
+                push_bytes(out, 3, pod.namespace);
                 nest(out, 8, |out| push_number(out, 1, *created_s));
-                out.extend_from_slice(labels);
+                labels(out);
             });
             let earliest = pod.earliest();
             nest(out, 2, |out| push_number(out, 1, earliest.timestamp.div_euclid(1000)));
             nest(out, 3, |out| push_number(out, 1, earliest.window_ms.saturating_mul(1_000_000)));
             for (name, usage) in pod.containers() {
                 nest(out, 4, |out| {
-                    push_text(out, 1, name);
+                    push_bytes(out, 1, name);
                     quantity.clear();
                     quantity::push_cpu(quantity, usage.cpu_nanocores);
                     push_resource(out, b"cpu", quantity);

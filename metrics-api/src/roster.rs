@@ -7,10 +7,13 @@
 //! of a counter the decoding of one open chunk too, 400 ns). Where some came or went, one whose place is about that of
 //! the last list costs a comparison of its names besides (100 ns), and a stranger is hashed and sorted in (500 ns).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{SeriesSet, Timestamp};
 use rapidhash::RapidHashMap;
+
+use crate::pod_list::is_plain_text;
 
 /// Stands in no name of an object, and so ends one.
 const END: char = '\u{1f}';
@@ -31,6 +34,7 @@ pub(crate) struct Names {
     order: Vec<u32>,
     /// Where in the order each pod begins.
     pods: Vec<u32>,
+    has_escapes: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,19 @@ impl Names {
         [&text[..first], &text[first + 1..second], &text[second + 1..third]]
     }
 
+    /// The same as bytes, for a writer of many.
+    pub(crate) fn bytes(&self, row: u32) -> [&[u8]; 3] {
+        let Some(row) = self.rows.get(row as usize) else { return [b""; 3] };
+        let text = &self.texts.as_bytes()[row.start as usize..];
+        let [first, second, third] = row.ends.map(usize::from);
+        [&text[..first], &text[first + 1..second], &text[second + 1..third]]
+    }
+
+    /// Whether no value of those in place needs an escape in JSON.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.has_escapes
+    }
+
     fn find(&self, key: &str) -> Option<u32> {
         let row = *self.by_key.get(&hash(key))?;
         (self.key(row)? == key).then_some(row)
@@ -83,9 +100,14 @@ impl Names {
         Some(row)
     }
 
-    /// The row of a container.
-    pub(crate) fn add(&mut self, [container, namespace, pod]: [&str; 3]) -> Option<u32> {
-        self.intern(&format!("{container}{END}{namespace}{END}{pod}{END}"))
+    /// The row of a container, which is added if it is new. None for what is too long to be a name.
+    pub(crate) fn add(&mut self, names: [&str; 3]) -> Option<u32> {
+        self.intern(&key_of(names))
+    }
+
+    /// The row of a container, if it has one.
+    pub(crate) fn row(&self, names: [&str; 3]) -> Option<u32> {
+        self.find(&key_of(names))
     }
 
     /// Puts what was added in its place.
@@ -98,6 +120,8 @@ impl Names {
             (namespace, pod, container)
         };
         order.sort_by(|a, b| key(*a).cmp(&key(*b)));
+        self.texts.shrink_to_fit();
+        self.has_escapes = !self.texts.split(END).all(is_plain_text);
         self.pods.clear();
         for at in 0..order.len() {
             let pod = |at: usize| {
@@ -111,11 +135,46 @@ impl Names {
         self.order = order;
     }
 
-    /// The rows of each pod, in the order of lists.
-    pub(crate) fn pods(&self) -> impl Iterator<Item = &[u32]> {
-        let ends = self.pods.iter().skip(1).map(|end| *end as usize).chain([self.order.len()]);
-        self.pods.iter().zip(ends).map(|(from, to)| &self.order[*from as usize..to])
+    /// Whether all that was added is in its place.
+    pub(crate) fn is_sorted(&self) -> bool {
+        self.order.len() == self.rows.len()
     }
+
+    /// The rows of each pod, in the order of lists.
+    pub(crate) fn pods(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        (0..self.pods.len()).map(|at| self.pod(at))
+    }
+
+    fn pod(&self, at: usize) -> &[u32] {
+        let end = self.pods.get(at + 1).map_or(self.order.len(), |end| *end as usize);
+        self.pods.get(at).and_then(|from| self.order.get(*from as usize..end)).unwrap_or_default()
+    }
+
+    /// Which pods are of this namespace and have this name, if they are given.
+    pub(crate) fn pods_in(&self, namespace: Option<&str>, name: Option<&str>) -> Range<usize> {
+        let Some(namespace) = namespace else { return 0..self.pods.len() };
+        let place = |is_before: &dyn Fn(&str, &str) -> bool| {
+            self.pods.partition_point(|from| {
+                let row = self.order.get(*from as usize);
+                row.is_some_and(|row| {
+                    let [_, namespace, pod] = self.values(*row);
+                    is_before(namespace, pod)
+                })
+            })
+        };
+        match name {
+            Some(name) => {
+                place(&|ns, pod| (ns, pod) < (namespace, name))..place(&|ns, pod| {
+                    (ns, pod) <= (namespace, name)
+                })
+            }
+            None => place(&|ns, _| ns < namespace)..place(&|ns, _| ns <= namespace),
+        }
+    }
+}
+
+fn key_of([container, namespace, pod]: [&str; 3]) -> String {
+    format!("{container}{END}{namespace}{END}{pod}{END}")
 }
 
 /// Of two keys with one hash only the later one is found: a container of 2^64.

@@ -13,6 +13,7 @@
 //! old; a container that has used no CPU yet is shown with 0 and does not hide its pod; containers are
 //! sorted by name.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{Matcher, Querier, Samples, Selection, StorageError, TimeRange, Timestamp, is_stale_nan};
@@ -122,15 +123,27 @@ pub(crate) struct ListedPod<'a> {
     names: &'a Names,
     /// Which one of the pods of the names it is.
     pub(crate) number: usize,
-    pub(crate) namespace: &'a str,
-    pub(crate) name: &'a str,
+    pub(crate) namespace: &'a [u8],
+    pub(crate) name: &'a [u8],
     containers: &'a [(u32, Usage)],
 }
 
 impl<'a> ListedPod<'a> {
     /// Names and usage of its containers, in ascending order of names.
-    pub(crate) fn containers(self) -> impl Iterator<Item = (&'a str, Usage)> {
-        self.containers.iter().map(move |(row, usage)| (self.names.values(*row)[0], *usage))
+    pub(crate) fn containers(self) -> impl Iterator<Item = (&'a [u8], Usage)> {
+        self.containers.iter().map(move |(row, usage)| (self.names.bytes(*row)[0], *usage))
+    }
+
+    /// Its namespace and its name.
+    pub(crate) fn key(self) -> [&'a str; 2] {
+        let [_, namespace, name] =
+            self.containers.first().map_or([""; 3], |(row, _)| self.names.values(*row));
+        [namespace, name]
+    }
+
+    /// Whether no name needs an escape in JSON.
+    pub(crate) fn is_plain(self) -> bool {
+        self.names.is_plain()
     }
 
     /// As [`PodUsage::earliest`].
@@ -142,20 +155,24 @@ impl<'a> ListedPod<'a> {
 impl PodTable {
     /// Pods of their containers' points. A pod of which one container has no value yet is left out whole: the autoscaler
     /// adds up the containers that it is shown, so half a pod would look like an idle one.
-    fn new(names: Arc<Names>, cpu: &Lane<Counter>, memory: &Lane<Gauge>, start: &Lane<Gauge>) -> Self {
-        let (mut pods, mut containers) = (Vec::new(), Vec::with_capacity(names.len()));
-        for (number, rows) in names.pods().enumerate() {
+    ///
+    /// `chosen` are places among the pods of `names`; `points` are those of a row, if there is one of its counter.
+    pub(crate) fn new(
+        names: Arc<Names>,
+        chosen: Range<usize>,
+        points: impl Fn(u32) -> Option<Points>,
+    ) -> Self {
+        let is_all = chosen.len() == names.pods().len();
+        let (mut pods, mut containers) =
+            (Vec::new(), Vec::with_capacity(if is_all { names.len() } else { chosen.len() }));
+        for (number, rows) in names.pods().enumerate().take(chosen.end).skip(chosen.start) {
             let from = containers.len();
             let mut whole = true;
             for row in rows {
-                let counter = cpu.point(*row);
-                if counter.time() == Timestamp::MIN {
-                    continue;
-                }
-                let started = start.point(*row).value().map(seconds_to_ms);
-                match usage(&counter, memory.point(*row).value(), started) {
-                    Some(usage) => containers.push((*row, usage)),
-                    None => whole = false,
+                match points(*row).map(|points| points.usage()) {
+                    Some(Some(usage)) => containers.push((*row, usage)),
+                    Some(None) => whole = false,
+                    None => {}
                 }
             }
             if !whole {
@@ -194,7 +211,7 @@ impl PodTable {
     pub(crate) fn get(&self, at: usize) -> Option<ListedPod<'_>> {
         let pod = self.pods.get(at)?;
         let containers = self.containers.get(pod.from as usize..pod.to as usize)?;
-        let [_, namespace, name] = self.names.values(containers.first()?.0);
+        let [_, namespace, name] = self.names.bytes(containers.first()?.0);
         Some(ListedPod { names: &self.names, number: pod.number as usize, namespace, name, containers })
     }
 
@@ -206,11 +223,14 @@ impl PodTable {
     /// The same with texts of its own.
     pub(crate) fn to_usage(&self) -> Vec<PodUsage> {
         let own = |pod: ListedPod<'_>| PodUsage {
-            namespace: pod.namespace.to_owned(),
-            name: pod.name.to_owned(),
+            namespace: pod.key()[0].to_owned(),
+            name: pod.key()[1].to_owned(),
             containers: pod
                 .containers()
-                .map(|(name, usage)| ContainerUsage { name: name.to_owned(), usage })
+                .map(|(name, usage)| ContainerUsage {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    usage,
+                })
                 .collect(),
         };
         self.iter().map(own).collect()
@@ -251,7 +271,8 @@ impl UsageReader {
         let memory: Lane<Gauge> = self.read(&view, &MEMORY_OF_NODES, &roster)?;
         let mut nodes = Vec::with_capacity(roster.names.len());
         for row in (0_u32..).take(roster.names.len()) {
-            if let Some(usage) = usage(&cpu.point(row), memory.point(row).value(), None) {
+            let points = Points { cpu: cpu.point(row), memory: memory.point(row).value(), started: None };
+            if let Some(usage) = points.usage() {
                 nodes.push(NodeUsage { name: roster.names.values(row)[0].to_owned(), usage });
             }
         }
@@ -283,7 +304,12 @@ impl UsageReader {
             || start.is_changed((&roster, START.lane));
         // Names of containers that are gone are forgotten all at once.
         let crowded = roster.names.len() > 2 * cpu.alive() + GONE_MIN;
-        let table = PodTable::new(Arc::clone(&roster.names), &cpu, &memory, &start);
+        let points = |row: u32| {
+            let counter = Some(cpu.point(row)).filter(|counter| counter.time() != Timestamp::MIN)?;
+            let started = start.point(row).value().map(seconds_to_ms);
+            Some(Points { cpu: counter, memory: memory.point(row).value(), started })
+        };
+        let table = PodTable::new(Arc::clone(&roster.names), 0..roster.names.pods().len(), points);
         if all && changed {
             cpu.keep(&mut roster, CPU.lane);
             memory.keep(&mut roster, MEMORY.lane);
@@ -320,8 +346,9 @@ impl UsageReader {
                     newest(&samples)
                 }
             };
-            let early = range.start - self.age_max_ms;
-            let counts = |it: &Counter| metric.depth != Depth::Recent || seconds_to_ms(it.last.1) >= early;
+            let counts = |it: &Counter| {
+                metric.depth != Depth::Recent || recent_start(it.last.1, range.start).is_some()
+            };
             match counter.filter(counts) {
                 Some(counter) => lane.take(&*series, view.labels, counter, (roster, metric.lane)),
                 None => lane.pass(roster, metric.lane),
@@ -353,11 +380,17 @@ const fn metric(name: &'static str, depth: Depth, lane: usize) -> Metric {
     Metric { name, depth, lane }
 }
 
-const CPU: Metric = metric("container_cpu_usage_seconds_total", Depth::Two, 0);
-const MEMORY: Metric = metric("container_memory_working_set_bytes", Depth::One, 1);
-const START: Metric = metric("container_start_time_seconds", Depth::Recent, 2);
-const CPU_OF_NODES: Metric = metric("node_cpu_usage_seconds_total", Depth::Two, 0);
-const MEMORY_OF_NODES: Metric = metric("node_memory_working_set_bytes", Depth::One, 1);
+pub(crate) const CPU_NAME: &str = "container_cpu_usage_seconds_total";
+pub(crate) const MEMORY_NAME: &str = "container_memory_working_set_bytes";
+pub(crate) const START_NAME: &str = "container_start_time_seconds";
+pub(crate) const NODE_CPU_NAME: &str = "node_cpu_usage_seconds_total";
+pub(crate) const NODE_MEMORY_NAME: &str = "node_memory_working_set_bytes";
+
+const CPU: Metric = metric(CPU_NAME, Depth::Two, 0);
+const MEMORY: Metric = metric(MEMORY_NAME, Depth::One, 1);
+const START: Metric = metric(START_NAME, Depth::Recent, 2);
+const CPU_OF_NODES: Metric = metric(NODE_CPU_NAME, Depth::Two, 0);
+const MEMORY_OF_NODES: Metric = metric(NODE_MEMORY_NAME, Depth::One, 1);
 
 /// Which points of a series are needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -377,6 +410,25 @@ fn newest(samples: &Samples) -> Option<Counter> {
     let last = points.next().filter(|(_, value)| !is_stale_nan(*value))?;
     let previous = points.next().filter(|(_, value)| !is_stale_nan(*value));
     Some(Counter { last, previous })
+}
+
+/// A start in seconds as a time, if it is not long before the oldest point that is looked at.
+pub(crate) fn recent_start(seconds: f64, oldest: Timestamp) -> Option<Timestamp> {
+    Some(seconds_to_ms(seconds)).filter(|ms| *ms >= oldest - crate::POINT_AGE_MAX_MS)
+}
+
+/// What usage is computed from, all of one container or node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Points {
+    pub(crate) cpu: Counter,
+    pub(crate) memory: Option<f64>,
+    pub(crate) started: Option<Timestamp>,
+}
+
+impl Points {
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        usage(&self.cpu, self.memory, self.started)
+    }
 }
 
 /// Usage from a CPU counter, a memory gauge and the start time, all of one container or node.

@@ -420,9 +420,9 @@ impl Engine {
         let asked = Instant::now();
         // A timeout beyond the clock's range is no timeout.
         let deadline = asked.checked_add(timeout).unwrap_or(asked + FOREVER);
-        let _place = self.gate.enter(deadline, options.cancelled)?;
+        let place = self.gate.enter(deadline, options.cancelled)?;
         let entered = Instant::now();
-        let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled);
+        let account = Account::new(limits, self.gate.bytes(), deadline, options.cancelled).at(&place);
         let evaluated =
             expr.with_stack(|| self.evaluated_on(&account, (querier, expr, times), options, evaluation));
         let mut stats = account.stats();

@@ -13,6 +13,7 @@ mod extended;
 mod grid;
 mod kept;
 mod matching;
+pub(crate) mod order;
 pub(crate) mod range;
 mod result;
 mod select;
@@ -184,7 +185,7 @@ impl<'a> Evaluator<'a> {
         };
         let since = Instant::now();
         let series = self.whole_vector(expr, grid)?;
-        let (samples, bytes) = weight(&series);
+        let (samples, bytes) = self.weight(&series)?;
         // What selectors read is counted where they read it.
         let read = matches!(expr.kind, ExprKind::Vector(_));
         tally.add(expr.span, since, if read { (0, 0, bytes) } else { (series.len(), samples, bytes) });
@@ -197,7 +198,8 @@ impl<'a> Evaluator<'a> {
             _ if grid.count > 1 && at::is_constant(expr) => {
                 let mut series = self.vector(expr, grid.first())?;
                 self.release(&series);
-                for series in &mut series {
+                for series in self.account.watched(&mut series) {
+                    let series = series?;
                     series.column = series.column.broadcast(grid.count);
                 }
                 self.hold(&series, expr)?;
@@ -282,7 +284,7 @@ impl<'a> Evaluator<'a> {
             return Ok(source);
         }
         let series = self.collect(source.as_ref(), expr, grid)?;
-        Ok(Box::new(Ready { series: join_equal(series)?, evaluator: self }))
+        Ok(Box::new(Ready { series: join_equal(series, self.account)?, evaluator: self }))
     }
 
     /// Computes all series of `source` and keeps those with a value.
@@ -366,7 +368,10 @@ impl<'a> Evaluator<'a> {
                     scope.spawn(move |_| *computed = compute_all(first + batch, next));
                 }
                 let mut items = now.iter_mut().take(source.len() - first).enumerate();
-                items.try_for_each(|(at, (column, more))| fold(first + at, column, more))
+                items.try_for_each(|(at, (column, more))| {
+                    self.account.check_at(at)?;
+                    fold(first + at, column, more)
+                })
             });
             folded?;
             computed?;
@@ -381,21 +386,30 @@ impl<'a> Evaluator<'a> {
         self.pool.map_or(0, rayon::ThreadPool::current_num_threads)
     }
 
-    /// Whether to go on.
-    pub(crate) fn check(&self) -> Result<(), QueryError> {
-        self.account.check()
+    /// The book of the query.
+    pub(crate) fn account(&self) -> &'a Account<'a> {
+        self.account
     }
 
     /// Books the memory of `series`.
     pub(crate) fn hold(&self, series: &[Series], expr: &Expr) -> Result<(), QueryError> {
-        let (samples, bytes) = weight(series);
+        let (samples, bytes) = self.weight(series)?;
         self.account.hold(samples, bytes, expr)
     }
 
-    /// Gives the memory of `series` back.
+    /// Gives the memory of `series` back. What a cancelled query holds goes back with its account.
     pub(crate) fn release(&self, series: &[Series]) {
-        let (samples, bytes) = weight(series);
-        self.account.release(samples, bytes);
+        if let Ok((samples, bytes)) = self.weight(series) {
+            self.account.release(samples, bytes);
+        }
+    }
+
+    /// Samples and bytes of series.
+    fn weight(&self, series: &[Series]) -> Result<(usize, usize), QueryError> {
+        self.account.watched(series).try_fold((0, 0), |(samples, bytes), series| {
+            let column = &series?.column;
+            Ok((samples + column.samples(), bytes + column.heap_bytes()))
+        })
     }
 
     /// Counts a series of which one sample was taken since `since`.
@@ -505,13 +519,6 @@ impl<'a> Evaluator<'a> {
             counts_steps,
         }))
     }
-}
-
-/// Samples and bytes of series.
-fn weight(series: &[Series]) -> (usize, usize) {
-    series.iter().fold((0, 0), |(samples, bytes), series| {
-        (samples + series.column.samples(), bytes + series.column.heap_bytes())
-    })
 }
 
 /// Whether no two series of `selector` can become equal when their names go. Type and unit go with the

@@ -40,6 +40,10 @@ pub(crate) enum Keyword {
 
 impl Keyword {
     fn named(word: &str) -> Option<Self> {
+        // Most words are names of metrics, and have another first letter or are longer.
+        if word.bytes().next().is_none_or(|first| CLASSES[first as usize] & KEYWORD == 0) {
+            return None;
+        }
         // None is longer.
         let mut lower = [0; "count_values".len()];
         let lower = lower.get_mut(..word.len())?;
@@ -146,7 +150,6 @@ pub(crate) fn tokens(text: &str) -> Vec<Token> {
             Context::Braces => lexer.braces(),
             Context::Brackets { .. } => lexer.brackets(),
         };
-        let kind = kind.unwrap_or_else(TokenKind::Error);
         let is_error = matches!(kind, TokenKind::Error(_));
         let start = lexer.blame.filter(|_| is_error).unwrap_or(start);
         let end = if is_error { text.len() } else { lexer.at };
@@ -172,15 +175,41 @@ struct Lexer<'a> {
     out: Vec<Token>,
 }
 
-type Lexed = Result<TokenKind, String>;
+fn error(message: &str) -> TokenKind {
+    TokenKind::Error(message.to_owned())
+}
 
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-fn is_word_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
+/// What a byte may be, as bits.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte: u8 = 0;
+    // Beyond, all bytes are of characters that are in no class.
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            classes[byte as usize] |= WORD;
+        }
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+            classes[byte as usize] |= BLANK;
+        }
+        if matches!(byte.to_ascii_lowercase(), b'a'..=b'c' | b'e'..=b'g' | b'i' | b'l' | b'm' | b'o' | b'q'..=b'u' | b'w')
+        {
+            classes[byte as usize] |= KEYWORD;
+        }
+        byte += 1;
+    }
+    classes[b':' as usize] |= COLON;
+    classes
+};
+/// Part of a word.
+const WORD: u8 = 1;
+const COLON: u8 = 2;
+const BLANK: u8 = 4;
+/// The first letter of a keyword.
+const KEYWORD: u8 = 8;
 
 /// A character as an error message shows it.
 fn shown(c: char) -> String {
@@ -215,8 +244,13 @@ impl<'a> Lexer<'a> {
         hit
     }
 
+    /// The bytes that come next and are in one of `classes`.
+    fn word(&mut self, classes: u8) -> &'a str {
+        self.bytes_while(|byte| CLASSES[byte as usize] & classes != 0)
+    }
+
     /// The bytes that come next for which `more` holds; it must not tell the bytes of one character apart.
-    fn word(&mut self, more: impl Fn(u8) -> bool) -> &'a str {
+    fn bytes_while(&mut self, more: impl Fn(u8) -> bool) -> &'a str {
         let rest = self.rest();
         let end = rest.bytes().position(|byte| !more(byte)).unwrap_or(rest.len());
         self.at += end;
@@ -225,41 +259,37 @@ impl<'a> Lexer<'a> {
 
     fn skip_blanks(&mut self) {
         loop {
-            self.word(|c| matches!(c, b' ' | b'\t' | b'\r' | b'\n'));
+            self.word(BLANK);
             let comment = self.peek() == Some('#') && !matches!(self.context, Context::Brackets { .. });
             if !comment {
                 return;
             }
-            self.word(|c| c != b'\n' && c != b'\r');
+            self.bytes_while(|c| c != b'\n' && c != b'\r');
         }
     }
 
-    fn statement(&mut self) -> Lexed {
+    fn statement(&mut self) -> TokenKind {
         let Some(c) = self.next() else {
-            return if self.parens > 0 {
-                Err("unclosed left parenthesis".into())
-            } else {
-                Ok(TokenKind::End)
-            };
+            return if self.parens > 0 { error("unclosed left parenthesis") } else { TokenKind::End };
         };
         match c {
             '{' => {
                 self.context = Context::Braces;
-                Ok(TokenKind::LeftBrace)
+                TokenKind::LeftBrace
             }
             '[' => {
                 self.context = Context::Brackets { empty: true, colon: false };
-                Ok(TokenKind::LeftBracket)
+                TokenKind::LeftBracket
             }
-            '}' => Err("unexpected character: '}'".into()),
-            ']' => Err("unexpected right bracket ']'".into()),
+            '}' => error("unexpected character: '}'"),
+            ']' => error("unexpected right bracket ']'"),
             '"' | '\'' | '`' => self.string(c),
-            '@' => Ok(TokenKind::At),
-            ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => Err("unexpected colon ':'".into()),
+            '@' => TokenKind::At,
+            ':' if self.peek().is_none_or(|c| !is_word(c) && c != ':') => error("unexpected colon ':'"),
             'a'..='z' | 'A'..='Z' | '_' | ':' => {
                 self.at -= 1;
-                let word = self.word(|c| is_word_byte(c) || c == b':');
-                Ok(self.keyword(word))
+                let word = self.word(WORD | COLON);
+                self.keyword(word)
             }
             c if c.is_ascii_digit() || c == '.' && self.peek().is_some_and(|c| c.is_ascii_digit()) => {
                 self.at -= 1;
@@ -269,8 +299,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn operator(&mut self, c: char) -> Lexed {
-        Ok(match c {
+    fn operator(&mut self, c: char) -> TokenKind {
+        match c {
             ',' => TokenKind::Comma,
             '(' => {
                 self.parens += 1;
@@ -278,7 +308,7 @@ impl<'a> Lexer<'a> {
             }
             ')' if self.parens == 0 => {
                 self.blame = Some(self.at);
-                return Err("unexpected right parenthesis ')'".into());
+                error("unexpected right parenthesis ')'")
             }
             ')' => {
                 self.parens -= 1;
@@ -291,14 +321,12 @@ impl<'a> Lexer<'a> {
             '%' => TokenKind::Operator(BinaryOp::Mod),
             '^' => TokenKind::Operator(BinaryOp::Pow),
             '=' if self.accept('=') => TokenKind::Operator(BinaryOp::Equal),
-            '=' if self.peek() == Some('~') => {
-                return Err("unexpected character after '=': '~'".into());
-            }
+            '=' if self.peek() == Some('~') => error("unexpected character after '=': '~'"),
             '=' => TokenKind::Assign,
             '!' if self.accept('=') => TokenKind::Operator(BinaryOp::NotEqual),
             '!' => {
                 let next = self.peek().map_or_else(|| "end of input".into(), shown);
-                return Err(format!("unexpected character after '!': {next}"));
+                TokenKind::Error(format!("unexpected character after '!': {next}"))
             }
             '<' if self.accept('=') => TokenKind::Operator(BinaryOp::LessEqual),
             '<' if self.accept('/') => TokenKind::Operator(BinaryOp::TrimUpper),
@@ -306,8 +334,8 @@ impl<'a> Lexer<'a> {
             '>' if self.accept('=') => TokenKind::Operator(BinaryOp::GreaterEqual),
             '>' if self.accept('/') => TokenKind::Operator(BinaryOp::TrimLower),
             '>' => TokenKind::Operator(BinaryOp::Greater),
-            c => return Err(format!("unexpected character: {}", shown(c))),
-        })
+            c => TokenKind::Error(format!("unexpected character: {}", shown(c))),
+        }
     }
 
     fn keyword(&self, word: &str) -> TokenKind {
@@ -329,15 +357,15 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn braces(&mut self) -> Lexed {
-        let Some(c) = self.next() else { return Err("unexpected end of input inside braces".into()) };
-        Ok(match c {
-            '{' => return Err("unexpected left brace '{'".into()),
+    fn braces(&mut self) -> TokenKind {
+        let Some(c) = self.next() else { return error("unexpected end of input inside braces") };
+        match c {
+            '{' => error("unexpected left brace '{'"),
             '}' => {
                 self.context = Context::Statement;
                 TokenKind::RightBrace
             }
-            '"' | '\'' | '`' => return self.string(c),
+            '"' | '\'' | '`' => self.string(c),
             ',' => TokenKind::Comma,
             '=' if self.accept('~') => TokenKind::RegexMatch,
             '=' => TokenKind::Assign,
@@ -345,84 +373,106 @@ impl<'a> Lexer<'a> {
             '!' if self.accept('=') => TokenKind::Operator(BinaryOp::NotEqual),
             '!' => {
                 let next = self.peek().map_or_else(|| "end of input".into(), shown);
-                return Err(format!("unexpected character after '!' inside braces: {next}"));
+                TokenKind::Error(format!("unexpected character after '!' inside braces: {next}"))
             }
             'a'..='z' | 'A'..='Z' | '_' => {
-                self.word(is_word_byte);
+                self.word(WORD);
                 TokenKind::Identifier
             }
-            c => return Err(format!("unexpected character inside braces: {}", shown(c))),
-        })
+            c => TokenKind::Error(format!("unexpected character inside braces: {}", shown(c))),
+        }
     }
 
-    fn brackets(&mut self) -> Lexed {
-        let Context::Brackets { empty, colon } = self.context else { return Ok(TokenKind::End) };
+    fn brackets(&mut self) -> TokenKind {
+        let Context::Brackets { empty, colon } = self.context else { return TokenKind::End };
         let Some(c) = self.next() else {
             let what = if empty {
                 "unexpected end of input in duration expression"
             } else {
                 "unclosed left bracket"
             };
-            return Err(what.into());
+            return error(what);
         };
         let kind = match c {
             ']' => {
                 self.context = Context::Statement;
-                return Ok(TokenKind::RightBracket);
+                return TokenKind::RightBracket;
             }
             ':' if empty => {
                 self.blame = Some(self.at);
-                return Err("unexpected colon before duration in duration expression".into());
+                return error("unexpected colon before duration in duration expression");
             }
-            ':' if colon => return Err("unexpected colon ':'".into()),
+            ':' if colon => error("unexpected colon ':'"),
             ':' => {
                 self.context = Context::Brackets { empty, colon: true };
-                return Ok(TokenKind::Colon);
+                return TokenKind::Colon;
             }
-            '(' | ')' | '+' | '-' | '*' | '/' | '%' | '^' | ',' => self.operator(c)?,
+            '(' | ')' | '+' | '-' | '*' | '/' | '%' | '^' | ',' => self.operator(c),
             c if c.is_ascii_digit() || c == '.' && self.peek().is_some_and(|c| c.is_ascii_digit()) => {
                 self.at -= 1;
-                self.number()?
+                self.number()
             }
             c if c.is_ascii_alphabetic() => {
                 let start = self.at;
                 self.at -= 1;
-                match Keyword::named(self.word(is_word_byte)) {
+                match Keyword::named(self.word(WORD)) {
                     Some(word @ (Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)) => {
                         TokenKind::Keyword(word)
                     }
                     _ => {
                         self.at = start;
-                        return Err(format!("unexpected character in duration expression: {}", shown(c)));
+                        return TokenKind::Error(format!(
+                            "unexpected character in duration expression: {}",
+                            shown(c)
+                        ));
                     }
                 }
             }
-            c => return Err(format!("unexpected character in duration expression: {}", shown(c))),
+            c => TokenKind::Error(format!("unexpected character in duration expression: {}", shown(c))),
         };
         self.context = Context::Brackets { empty: false, colon };
-        Ok(kind)
+        kind
     }
 
-    fn string(&mut self, quote: char) -> Lexed {
+    fn string(&mut self, quote: char) -> TokenKind {
         let start = self.at;
         if quote == '`' {
             while let Some(c) = self.next() {
                 if c == '`' {
-                    return Ok(TokenKind::String(self.text[start..self.at - 1].to_owned()));
+                    return TokenKind::String(self.text[start..self.at - 1].to_owned());
                 }
             }
-            return Err("unterminated raw string".into());
+            return error("unterminated raw string");
         }
-        while let Some(c) = self.next() {
-            match c {
-                '\n' => break,
-                '\\' if self.next().is_none() => return Err("escape sequence not terminated".into()),
-                c if c == quote => {
-                    return text::unescape(&self.text[start..self.at - 1], quote).map(TokenKind::String);
+        loop {
+            self.bytes_while(|byte| !matches!(byte, b'"' | b'\'' | b'\\' | b'\n'));
+            match self.next() {
+                None | Some('\n') => break,
+                Some('\\') if self.next().is_none() => return error("escape sequence not terminated"),
+                Some(c) if c == quote => {
+                    let unescaped = text::unescape(&self.text[start..self.at - 1], quote);
+                    return unescaped.map_or_else(TokenKind::Error, TokenKind::String);
                 }
                 _ => {}
             }
         }
-        Err("unterminated quoted string".into())
+        error("unterminated quoted string")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_found_in_any_case() {
+        let words = "offset by without on ignoring group_left group_right bool fill fill_left fill_right anchored \
+                     smoothed start end step range max_of min_of and or unless atan2";
+        let aggregations = AggregateOp::ALL.iter().map(|op| op.as_str());
+        for word in words.split_whitespace().chain(aggregations) {
+            assert!(Keyword::named(word).is_some(), "{word}");
+            assert!(Keyword::named(&word.to_uppercase()).is_some(), "{word}");
+        }
+        assert!(Keyword::named("").is_none() && Keyword::named("up").is_none());
     }
 }

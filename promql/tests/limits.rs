@@ -6,7 +6,7 @@
 mod storage;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::{
     Labels, Matcher, Querier, QueryCancelled, Samples, Selection, SeriesSet, StorageError, TimeRange,
@@ -113,25 +113,70 @@ impl SeriesSet for SlowSet<'_> {
     }
 }
 
-#[test]
-fn a_query_that_nobody_waits_for_ends_at_once() {
-    let engine = engine(Limits::default());
-    let store = Slow(store(5000), AtomicUsize::new(0));
-    let expr = parse("sum(m)", &ParseOptions::default()).unwrap();
-    let cancelled = QueryCancelled::new();
-    std::thread::scope(|scope| {
-        let query = scope.spawn(|| {
-            let options = QueryOptions { cancelled: Some(&cancelled), ..QueryOptions::default() };
-            engine.instant(&store, &expr, 500_000, &options)
-        });
-        while store.1.load(Ordering::Relaxed) == 0 {
-            std::thread::yield_now();
+/// A store in which the query is cancelled while some series is read; what is read afterwards is counted.
+struct Cancelling<'a> {
+    store: Memory,
+    at: usize,
+    reads: &'a AtomicUsize,
+    flag: &'a QueryCancelled,
+}
+
+struct CancellingSet<'a>(Box<dyn SeriesSet + 'a>, &'a Cancelling<'a>);
+
+impl Querier for Cancelling<'_> {
+    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
+        Ok(Box::new(CancellingSet(self.store.select(selection)?, self)))
+    }
+
+    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(
+        &self,
+        _: &str,
+        _: &[Matcher],
+        _: TimeRange,
+        _: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+}
+
+impl SeriesSet for CancellingSet<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
+        self.0.visit_labels(index, visit);
+    }
+
+    fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
+        if self.1.reads.fetch_add(1, Ordering::Relaxed) + 1 == self.1.at {
+            self.1.flag.set();
         }
-        cancelled.set();
-        let asked = Instant::now();
-        assert!(matches!(query.join().unwrap(), Err(QueryError::Cancelled)));
-        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
-    });
+        self.0.samples(index, range, into)
+    }
+}
+
+#[test]
+fn a_query_that_nobody_waits_for_ends_with_the_series_that_its_workers_are_at() {
+    const WORKERS: usize = 4;
+    let engine = Engine::new(EngineOptions { workers: WORKERS, ..EngineOptions::default() });
+    let expr = parse("sum(rate(m[1m]))", &ParseOptions::default()).unwrap();
+    let store = store(5000);
+    for at in [1, 2, 17, 600, 4096, 4999] {
+        let (reads, flag) = (AtomicUsize::new(0), QueryCancelled::new());
+        let store = Cancelling { store: store.clone(), at, reads: &reads, flag: &flag };
+        let options = QueryOptions { cancelled: Some(&flag), ..QueryOptions::default() };
+        let result = engine.range(&store, &expr, 0, 500_000, 10_000, &options);
+        assert!(matches!(result, Err(QueryError::Cancelled)), "{at}: {result:?}");
+        let after = reads.load(Ordering::Relaxed) - at;
+        assert!(after < WORKERS, "{at}: {after} series were read after that");
+        // It has left its place, once.
+        assert_eq!((engine.stats().running, engine.bytes_held()), (0, 0));
+    }
 }
 
 #[test]

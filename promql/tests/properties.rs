@@ -118,8 +118,11 @@ proptest! {
         let store = generate::store(&mut random);
         let text = generate::vector(&mut random, 3);
         let expr = parse(&text, &ParseOptions::default()).unwrap();
-        let got = ENGINE.range(&store, &expr, START, END, STEP, &QueryOptions::default());
         let want = naive(&store, &expr);
+        // In another order, a variance differs in its last bit.
+        let ordered = Ordered(store);
+        let querier: &dyn Querier = if text.contains("std") { &ordered } else { &ordered.0 };
+        let got = ENGINE.range(querier, &expr, START, END, STEP, &QueryOptions::default());
         match (got, want) {
             (Ok(got), Ok(want)) => {
                 let got = points(got.value);

@@ -13,6 +13,7 @@ use crate::exposition::Format;
 pub use crate::http::Pins;
 use crate::relabel::Rule;
 pub use crate::resolution::schema_of_growth;
+use crate::sink::Sink;
 
 /// Where timestamps come from: milliseconds since the epoch, now. Durations are measured on the
 /// runtime's monotonic clock instead.
@@ -42,6 +43,8 @@ pub struct Config {
     /// Whether the time from which on a counter counts is stored with its samples, instead of as a series
     /// `_created`. The store keeps it only if its chunks can.
     pub stores_start_times: bool,
+    /// What takes the samples instead of the database. What holds at the start counts.
+    pub sink: Option<Arc<dyn Sink>>,
 }
 
 impl Config {
@@ -58,6 +61,7 @@ impl Config {
             kubelet_pins: None,
             stores_metadata: false,
             stores_start_times: false,
+            sink: None,
         }
     }
 

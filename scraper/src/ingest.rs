@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use model::{Labels, Timestamp, is_stale_nan, stale_nan};
 use parking_lot::Mutex;
-use tsdb::{AppendError, Appender, CommitError, Db, SeriesRef};
+use tsdb::{AppendError, CommitError, Db, SeriesRef};
 
 use crate::cache::{Cache, NameHasher, Slot};
-use crate::config::{HistogramOptions, ScrapeJob};
+use crate::config::{Config, HistogramOptions, ScrapeJob};
 use crate::counters::Counters;
 use crate::exposition::MetricType;
 use crate::fetch::{FetchError, Page};
 use crate::page::{self, PageError, ParsedPage, Point};
 use crate::series::{SeriesError, labels_of};
+use crate::sink::{Sink, Writer};
 use crate::status::FamilyMetadata;
 
 /// Samples further ahead of the clock than this are dropped.
@@ -42,6 +43,8 @@ pub(crate) enum ScrapeError {
 /// What all targets share.
 pub(crate) struct Store {
     pub(crate) db: Arc<Db>,
+    /// Where samples go instead of the database.
+    pub(crate) sink: Option<Arc<dyn Sink>>,
     pub(crate) counters: Counters,
     pub(crate) hasher: NameHasher,
     /// Whether what pages say of their families is stored with each new series.
@@ -51,9 +54,30 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(db: Arc<Db>, stores_metadata: bool, stores_start_times: bool) -> Self {
-        let (counters, hasher) = (Counters::default(), NameHasher::new());
-        Self { db, counters, hasher, stores_metadata, stores_start_times, families: Mutex::default() }
+    /// For the jobs of `config`, as it is at the start.
+    pub(crate) fn new(db: Arc<Db>, config: &Config) -> Self {
+        Self {
+            db,
+            sink: config.sink.clone(),
+            counters: Counters::default(),
+            hasher: NameHasher::new(),
+            stores_metadata: config.stores_metadata,
+            stores_start_times: config.stores_start_times,
+            families: Mutex::default(),
+        }
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        match &self.sink {
+            None => Writer::Db(self.db.appender()),
+            Some(sink) => Writer::Sink(sink.page(), 0),
+        }
+    }
+
+    fn seal(&self, ended: &[SeriesRef]) {
+        if self.sink.is_none() {
+            self.db.seal(ended);
+        }
     }
 
     /// The families of a page. Targets of one kind say the same about them, so it is kept once.
@@ -278,7 +302,7 @@ impl Ingest {
             refused_from = self.room_for_new(parsed, &new, job.limits.samples_max);
         }
         let store = Arc::clone(&self.store);
-        let mut appender = store.db.appender();
+        let mut appender = store.writer();
         let known_new = new.iter().take(refused_from);
         let mut new_refs: Vec<NewSeries> =
             known_new.map(|labels| self.new_series(&mut appender, labels.as_ref())).collect();
@@ -326,7 +350,7 @@ impl Ingest {
     }
 
     /// Stores what the page says of the families of new series.
-    fn append_metadata(&self, appender: &mut Appender<'_>, labels: &[Option<Labels>], new: &[NewSeries]) {
+    fn append_metadata(&self, appender: &mut Writer<'_>, labels: &[Option<Labels>], new: &[NewSeries]) {
         for (labels, series) in labels.iter().zip(new) {
             let (Some(labels), NewSeries::Stored(series)) = (labels, series) else { continue };
             let family = labels.metric_name().and_then(|name| family_of(&self.families, name));
@@ -342,7 +366,7 @@ impl Ingest {
         }
     }
 
-    fn new_series(&self, appender: &mut Appender<'_>, labels: Option<&Labels>) -> NewSeries {
+    fn new_series(&self, appender: &mut Writer<'_>, labels: Option<&Labels>) -> NewSeries {
         let Some(labels) = labels else { return NewSeries::Dropped };
         match appender.series(labels) {
             Ok(series) => NewSeries::Stored(series),
@@ -355,7 +379,7 @@ impl Ingest {
 
     fn append_points(
         &self,
-        appender: &mut Appender<'_>,
+        appender: &mut Writer<'_>,
         scrape: &Scrape,
         parsed: &ParsedPage,
         new: &[NewSeries],
@@ -398,7 +422,7 @@ impl Ingest {
     /// Records that a scrape failed: no series of the target is live any more.
     fn store_failure(&mut self, scrape: &Scrape, outcome: &Outcome) -> Result<(), CommitError> {
         let store = Arc::clone(&self.store);
-        let mut appender = store.db.appender();
+        let mut appender = store.writer();
         self.append_stale(&mut appender, scrape.at);
         self.report(&mut appender, scrape, outcome, 0.0);
         appender.commit()?;
@@ -409,13 +433,13 @@ impl Ingest {
     /// Records that the target is no more. Blocks.
     pub(crate) fn end(&mut self, at: Timestamp) -> Result<(), CommitError> {
         let store = Arc::clone(&self.store);
-        let mut appender = store.db.appender();
+        let mut appender = store.writer();
         // A successor of the target may have written later samples. Such a series goes on.
         let series = self.cache.live().chain(self.reports.iter().flatten().copied());
         let ended: Vec<SeriesRef> =
             series.filter(|series| appender.append(*series, at, stale_nan()).is_ok()).collect();
         appender.commit()?;
-        store.db.seal(&ended);
+        store.seal(&ended);
         self.cache.set_stale();
         Ok(())
     }
@@ -424,18 +448,18 @@ impl Ingest {
     /// their own timestamps too. If a later page shows one nevertheless, it goes on. Blocks.
     pub(crate) fn end_series(&mut self, ended: &[Labels], at: Timestamp) -> Result<(), CommitError> {
         let store = Arc::clone(&self.store);
-        let mut appender = store.db.appender();
+        let mut appender = store.writer();
         let ended = ended.iter().filter_map(|labels| appender.series(labels).ok()).collect();
         let found = self.cache.forget(&ended);
         for series in &found {
             let _ = appender.append(*series, at, stale_nan());
         }
         appender.commit()?;
-        store.db.seal(&found);
+        store.seal(&found);
         Ok(())
     }
 
-    fn append_stale(&self, appender: &mut Appender<'_>, at: Timestamp) {
+    fn append_stale(&self, appender: &mut Writer<'_>, at: Timestamp) {
         for series in self.cache.live() {
             let _ = appender.append(series, at, stale_nan());
         }
@@ -443,7 +467,7 @@ impl Ingest {
 
     /// Writes the series about the scrape itself.
     #[expect(clippy::cast_precision_loss, reason = "samples are floats")]
-    fn report(&mut self, appender: &mut Appender<'_>, scrape: &Scrape, outcome: &Outcome, up: f64) {
+    fn report(&mut self, appender: &mut Writer<'_>, scrape: &Scrape, outcome: &Outcome, up: f64) {
         let figures = &outcome.figures;
         let values = [
             up,
@@ -473,7 +497,7 @@ impl Ingest {
         }
     }
 
-    fn report_series(&self, appender: &mut Appender<'_>, at: usize) -> Result<SeriesRef, AppendError> {
+    fn report_series(&self, appender: &mut Writer<'_>, at: usize) -> Result<SeriesRef, AppendError> {
         let mut labels = self.labels.to_builder();
         labels.set(model::METRIC_NAME, REPORTS[at]);
         appender.series(&labels.build())
@@ -504,7 +528,7 @@ fn kind_of(metric_type: MetricType) -> tsdb::MetricKind {
 }
 
 /// An example is worth no failure: one that is late, repeated or too long is left out.
-fn append_exemplar(appender: &mut Appender<'_>, series: SeriesRef, exemplar: &tsdb::Exemplar, ts: Timestamp) {
+fn append_exemplar(appender: &mut Writer<'_>, series: SeriesRef, exemplar: &tsdb::Exemplar, ts: Timestamp) {
     let _ = if exemplar.ts == Timestamp::MIN {
         appender.append_exemplar(series, &tsdb::Exemplar { ts, ..exemplar.clone() })
     } else {

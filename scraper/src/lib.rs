@@ -38,6 +38,7 @@ pub mod relabel;
 mod resolution;
 mod schedule;
 mod series;
+mod sink;
 pub mod status;
 mod target;
 
@@ -57,6 +58,7 @@ use parking_lot::Mutex;
 pub use config::{Config, ConfigError, ScrapeJob};
 pub use finder::{Finder, Judged, judge};
 pub use http::{Client, transport};
+pub use sink::{Sink, SinkPage};
 pub use status::{Health, PoolStatus, Stats, TargetMetadata, TargetStatus, Targets};
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
@@ -70,7 +72,7 @@ use pool::{Pools, Shared};
 #[expect(clippy::needless_pass_by_value, reason = "the configuration in force belongs to the scraper")]
 pub fn start(config: Config, db: Arc<tsdb::Db>, shutdown: Shutdown) -> Result<Handle, ConfigError> {
     config.validate()?;
-    let store = Arc::new(Store::new(db, config.stores_metadata, config.stores_start_times));
+    let store = Arc::new(Store::new(db, &config));
     let shared = Arc::new(Shared::new(store, Arc::clone(&config.clock), shutdown));
     let pools = Arc::<Mutex<Pools>>::default();
     Pools::apply(&pools, &config, &shared);

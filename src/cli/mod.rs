@@ -104,8 +104,8 @@ pub(crate) struct Cli {
 pub(crate) enum Mode {
     /// Everything.
     Full,
-    /// CPU and memory of nodes and pods, as metrics-server has them: of kubelets only these are scraped, and kept for
-    /// minutes.
+    /// CPU and memory of nodes and pods, as metrics-server has them: of kubelets only these are scraped, and only the
+    /// newest points kept, in memory. With a configuration file or rules for custom metrics everything is kept for minutes.
     MetricsApiOnly,
 }
 
@@ -350,6 +350,16 @@ impl Cli {
             BuiltIn::On => true,
             BuiltIn::Off => false,
         }
+    }
+
+    /// Whether nobody could ask for more than the newest points of kubelets.
+    pub(crate) fn keeps_newest_alone(&self) -> bool {
+        self.mode == Mode::MetricsApiOnly
+            && self.config_file.is_none()
+            && self.kubernetes_api.adapter_rules.is_none()
+            && !self.web.enable_remote_write_receiver
+            && !self.web.enable_otlp_receiver
+            && self.cluster.has(crate::roles::Role::All)
     }
 
     /// How many rules may be evaluated beside those whose turn it is.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s::{Client, Node, PodLabels, Query, ResourceKind, Store};
-use metrics_api::{LabelSelector, NodeInfo, PodInfo, PodView, Source, SystemInfo, Unavailable};
+use metrics_api::{LabelSelector, Newest, NodeInfo, PodInfo, PodView, Source, SystemInfo, Unavailable};
 use model::{Querier, Timestamp};
 
 use crate::samples::Samples;
@@ -67,6 +67,10 @@ fn pod(pod: &PodLabels) -> PodInfo {
 impl Source for Cluster {
     fn querier(&self) -> Result<Box<dyn Querier>, Unavailable> {
         self.samples.querier()
+    }
+
+    fn newest(&self) -> Option<&Newest> {
+        self.samples.newest()
     }
 
     fn nodes(&self) -> Vec<NodeInfo> {

@@ -62,6 +62,29 @@ fn kubectl_top_shows_this_machine() {
 }
 
 #[test]
+fn the_metrics_api_alone_keeps_no_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = "--mode=metrics-api-only";
+    let server = Server::start(dir.path(), &[alone]);
+    for (resource, usage) in [("nodes", "/items/0/usage/memory"), ("pods", "/items/0/containers/0/usage/cpu")]
+    {
+        server.wait_for(resource, |server| {
+            let list = server.json(&format!("/apis/metrics.k8s.io/v1beta1/{resource}"));
+            list.pointer(usage)?.as_str().map(|_| ())
+        });
+    }
+    assert_eq!(server.query(r#"{__name__=~".+"}"#), Vec::<Value>::new());
+    drop(server);
+
+    // Rules for custom metrics are queries, so with them there are series.
+    let rules = dir.path().join("rules.yaml");
+    std::fs::write(&rules, "rules: []\n").unwrap();
+    let flag = format!("--kubernetes-api.adapter-rules={}", rules.display());
+    let server = Server::start(dir.path(), &[alone, &flag]);
+    server.wait_for_rows("container_memory_working_set_bytes");
+}
+
+#[test]
 fn usage_agrees_with_the_kernel() {
     let (_dir, server) = lit();
     // The counter in the store against the kernel's own, read right around the sample.

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! cargo build --release
-//! cargo run --release -p benches --bin server -- [pods=2000] [keep=DIR] [RIVAL=PROGRAM ...]
+//! cargo run --release -p benches --bin server -- [pods=2000] [keep=DIR] [only=PART] [RIVAL=PROGRAM ...]
 //! ```
+//! `PART` is `requests`, `rules`, `cancelled` or `completion`.
 //! `RIVAL` is `prometheus` or `victoria-metrics`, as of the `queries` bench, and the data are those (`keep` may name the same
 //! directory, whose hour must not have passed for the rules to have something to do): 200,000 series of an hour, and
 //! the CPU counters of 500 times as many pods at one time. Everything runs on loopback, one server after the other,
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use benches::pods::Pods;
 use benches::rivals::rivals;
 use benches::served::{Failure, Server, escape, prepare, repeat, settle};
-use benches::{Measured, get, metric};
+use benches::{Measured, free_address, get, wait};
 
 /// A request is repeated until it has run this long.
 const ENOUGH: Duration = Duration::from_secs(2);
@@ -31,11 +32,12 @@ const RULES: usize = 1000;
 const TURNS_UNTIL: Duration = Duration::from_secs(240);
 
 fn main() -> Result<(), Failure> {
-    let (mut pods, mut keep, mut programs) = (2000, None, Vec::new());
+    let (mut pods, mut keep, mut only, mut programs) = (2000, None, None, Vec::new());
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("pods", count)) => pods = count.parse::<usize>()?,
             Some(("keep", dir)) => keep = Some(PathBuf::from(dir)),
+            Some(("only", part)) => only = Some(part.to_owned()),
             Some(_) => programs.push(argument),
             None => return Err(format!("{argument:?} is not NAME=VALUE").into()),
         }
@@ -43,6 +45,7 @@ fn main() -> Result<(), Failure> {
     let own_dir = tempfile::tempdir()?;
     let dir = keep.unwrap_or_else(|| own_dir.path().to_owned());
     std::fs::create_dir_all(&dir)?;
+    let wants = |part: &str| only.as_ref().is_none_or(|only| only == part);
     let (mut table, since) = (Table::default(), Instant::now());
     for server in rivals(&programs).into_iter().map(Server::from) {
         if since.elapsed() > TURNS_UNTIL {
@@ -51,12 +54,16 @@ fn main() -> Result<(), Failure> {
         }
         table.servers.push(server.rival.name);
         let end = prepare(&server, &dir.join("hour"), &|| Pods::new(pods), 240)?;
-        hour(&server, &dir.join("hour"), end, &mut table)?;
-        if server.rival.name == "pyrometer" {
+        if wants("requests") || wants("rules") {
+            hour(&server, &dir.join("hour"), (end, &wants), &mut table)?;
+        }
+        if wants("cancelled") && server.rival.name == "pyrometer" {
             cancelled(&server, &dir.join("hour"), end)?;
         }
-        prepare(&server, &dir.join("million"), &|| Pods::cpu_only(pods * 500), 1)?;
-        completion(&server, &dir.join("million"), &mut table)?;
+        if wants("completion") {
+            prepare(&server, &dir.join("million"), &|| Pods::cpu_only(pods * 500), 1)?;
+            completion(&server, &dir.join("million"), &mut table)?;
+        }
     }
     table.print();
     Ok(())
@@ -105,15 +112,22 @@ impl Table {
 }
 
 /// What is asked of the hour, and the rules over it: one start, as that of a rival may take long.
-fn hour(server: &Server, dir: &Path, end: i64, table: &mut Table) -> Result<(), Failure> {
+fn hour(
+    server: &Server,
+    dir: &Path,
+    (end, wants): (i64, &dyn Fn(&str) -> bool),
+    table: &mut Table,
+) -> Result<(), Failure> {
     let (rules_file, config) = (dir.join("rules.yml"), dir.join("with-rules.yml"));
     std::fs::write(&rules_file, "groups: []\n")?;
     std::fs::write(&config, format!("rule_files: ['{}']\n", rules_file.display()))?;
-    let has_rules = server.rival.name != "victoria-metrics";
+    let has_rules = server.rival.name != "victoria-metrics" && wants("rules");
     let data = dir.join(server.rival.name);
     let (running, address) = server.start_with(&data, has_rules.then_some(&*config))?;
     settle(&running);
-    requests(server, &running, &address, (end, table))?;
+    if wants("requests") {
+        requests(server, &running, &address, (end, table))?;
+    }
     if has_rules {
         std::fs::write(&rules_file, rules_text()?)?;
         rules(server, &running, &address, table)?;
@@ -256,34 +270,66 @@ fn rules(server: &Server, running: &Measured, address: &str, table: &mut Table) 
     Ok(())
 }
 
-/// How long a heavy query goes on once its client has hung up.
+/// Heavy in different parts of the engine.
+const HEAVY: [&str; 9] = [
+    "sum by (pod) (rate({__name__=~\"container.*\"}[10m]))",
+    "sort_desc({__name__=~\"container.*\"})",
+    "quantile_over_time(0.9, http_request_duration_seconds_bucket[10m])",
+    "{__name__=~\"container.*\"} * on (pod, __name__, id) {__name__=~\"container.*\"}",
+    "container_cpu_usage_seconds_total and on (pod) container_memory_working_set_bytes",
+    "label_replace(http_requests_total, \"short\", \"$1\", \"pod\", \"(.*)-.*\")",
+    "sort_by_label(http_request_duration_seconds_bucket, \"le\", \"pod\")",
+    "histogram_quantile(0.9, rate(http_request_duration_seconds_bucket[5m]))",
+    "max_over_time(rate(http_requests_total[1m])[30m:15s])",
+];
+
+/// How long a heavy query goes on once its client has hung up. Only one query may run at a time, so that the answer to
+/// another shows when the heavy one has left, with all that it held.
 fn cancelled(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
-    let (running, address) = server.start(&dir.join(server.rival.name))?;
+    const PLACES: u32 = 16;
+    let address = free_address()?;
+    let mut arguments = (server.rival.arguments)(&address, &dir.join(server.rival.name));
+    arguments.push("--query.max-concurrency=1".to_owned());
+    let running = Measured::start(&server.rival.program, &arguments)?;
+    wait(Instant::now(), Duration::from_secs(60), || get(&address, "/-/ready").is_some())
+        .ok_or("not ready")?;
     settle(&running);
+    let probe = || -> Result<Duration, Failure> {
+        let since = Instant::now();
+        get(&address, "/api/v1/query?query=1").ok_or("no answer")?;
+        Ok(since.elapsed())
+    };
+    let mut idle = (0..20).map(|_| probe()).collect::<Result<Vec<_>, _>>()?;
+    idle.sort();
+    println!("{:<17} {:>8.1?} for a query that does nothing", server.rival.name, idle[10]);
     let (start, end) = (end / 1000 - 3600, end / 1000);
-    for text in [
-        "sum by (pod) (rate({__name__=~\"container.*\"}[10m]))",
-        "sort_desc({__name__=~\"container.*\"})",
-        "quantile_over_time(0.9, {__name__=~\"http.*\"}[1h])",
-        "{__name__=~\"container.*\"} * on (pod, __name__, id) {__name__=~\"container.*\"}",
-    ] {
-        let path = format!("/api/v1/query_range?query={}&start={start}&end={end}&step=15", escape(text));
-        let mut worst = Duration::ZERO;
-        for after_ms in [5, 20, 50, 100, 150] {
+    for text in HEAVY {
+        let kind = if text.starts_with("sort") {
+            format!("query?time={end}")
+        } else {
+            format!("query_range?start={start}&end={end}&step=15")
+        };
+        let path = format!("/api/v1/{kind}&query={}", escape(text));
+        get(&address, &path).ok_or("no answer")?;
+        let since = Instant::now();
+        get(&address, &path).ok_or("no answer")?;
+        let whole = since.elapsed();
+        let (mut worst, mut place) = (Duration::ZERO, Duration::ZERO);
+        for at in 0..PLACES {
             let mut stream = TcpStream::connect(&address)?;
             stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
-            std::thread::sleep(Duration::from_millis(after_ms));
+            let after = whole * (2 * at + 1) / (2 * PLACES);
+            std::thread::sleep(after);
             drop(stream);
-            let since = Instant::now();
-            loop {
-                let page = get(&address, "/metrics").ok_or("no metrics")?;
-                if metric(&page, "prometheus_engine_queries") == Some(0.0) {
-                    break;
-                }
+            let gone = probe()?;
+            if gone > worst {
+                (worst, place) = (gone, after);
             }
-            worst = worst.max(since.elapsed());
         }
-        println!("{:<17} gone {worst:>8.1?} after its client, at most: {text}", server.rival.name);
+        println!(
+            "{:<17} gone {worst:>8.1?} after its client, at most, which was after {place:.0?} of {whole:.0?}: {text}",
+            server.rival.name
+        );
     }
     running.stop()?;
     Ok(())

@@ -8,6 +8,7 @@
 
 use std::hash::BuildHasher as _;
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::{Labels, LabelsBuffer, METRIC_NAME};
 use parking_lot::Mutex;
@@ -118,10 +119,15 @@ impl Met {
 #[derive(Default)]
 pub(super) struct Groups {
     index: HashTable<Listed>,
-    labels: Vec<(Labels, bool)>,
+    /// The labels of each, and whether their name is to be removed at the end, in blocks of [`BLOCK`]: copying them as
+    /// they grow would touch twice the memory, which costs more than all else that is done for a new group.
+    labels: Vec<Vec<(Labels, bool)>>,
     /// For each worker, the groups behind its numbers, as far as they are known.
     known: Vec<Vec<Option<u32>>>,
 }
+
+/// Groups whose labels lie together.
+const BLOCK: usize = 1024;
 
 /// A group with half of its hash, so that a table that grows need not hash labels again.
 struct Listed {
@@ -165,7 +171,7 @@ impl Groups {
         // A name that is kept only to be removed at the end is still to be removed. One member that has lost its name
         // is enough.
         if loses_name {
-            let (labels, drop_name) = &mut self.labels[at];
+            let (labels, drop_name) = &mut self.labels[at / BLOCK][at % BLOCK];
             *drop_name = *drop_name || labels.metric_name().is_some();
         }
         at
@@ -173,20 +179,32 @@ impl Groups {
 
     /// The group of these labels, found or new.
     fn enlist(&mut self, labels: Labels, half: u32) -> usize {
-        let is_it = |listed: &Listed| listed.hash == half && labels == self.labels[listed.group as usize].0;
-        if let Some(listed) = self.index.find(Listed::spread(half), is_it) {
-            return listed.group as usize;
+        let is_it = |listed: &Listed| {
+            let at = listed.group as usize;
+            listed.hash == half && labels == self.labels[at / BLOCK][at % BLOCK].0
+        };
+        let at = self.index.len();
+        match self.index.entry(Listed::spread(half), is_it, |other| Listed::spread(other.hash)) {
+            Entry::Occupied(known) => return known.get().group as usize,
+            // 2^32 groups would be some 400 GB.
+            Entry::Vacant(free) => {
+                free.insert(Listed { group: u32::try_from(at).unwrap_or(u32::MAX), hash: half });
+            }
         }
-        let at = self.labels.len();
-        // 2^32 groups would be some 400 GB.
-        let listed = Listed { group: u32::try_from(at).unwrap_or(u32::MAX), hash: half };
-        self.index.insert_unique(Listed::spread(half), listed, |other| Listed::spread(other.hash));
-        self.labels.push((labels, false));
+        if at.is_multiple_of(BLOCK) {
+            self.labels.push(Vec::with_capacity(if at == 0 { 0 } else { BLOCK }));
+        }
+        self.labels[at / BLOCK].push((labels, false));
         at
     }
 
+    /// The number of groups.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     /// The labels of all groups, and whether their names are to be removed at the end.
-    pub(super) fn into_labels(self) -> Vec<(Labels, bool)> {
-        self.labels
+    pub(super) fn into_labels(self) -> impl Iterator<Item = (Labels, bool)> {
+        self.labels.into_iter().flatten()
     }
 }

@@ -11,7 +11,9 @@ use crate::annotations::Site;
 use crate::ast::AggregateOp;
 use crate::engine::QueryError;
 use crate::eval::column::{Column, Point};
+use crate::eval::order;
 use crate::eval::source::Series;
+use crate::limits::Account;
 
 /// A value that has been picked so far.
 struct Picked {
@@ -81,9 +83,11 @@ impl Aggregation<'_> {
         let labels = |at| (source.labels(at), source.drop_name(at));
         let groups = picked.len();
         if matches!(op, AggregateOp::Topk | AggregateOp::Bottomk) {
-            picked.iter_mut().flatten().for_each(|picked| sort(op, picked));
+            for picked in self.account().watched(picked.iter_mut().flatten()) {
+                sort(op, picked?, self.account())?;
+            }
         }
-        let out = unfold(picked, self.grid.count, labels);
+        let out = self.unfold(picked, labels)?;
         self.evaluator.release_bytes(0, base * groups);
         self.evaluator.release_bytes(held, size_of::<Picked>() * held);
         self.evaluator.hold(&out, self.expr)?;
@@ -108,6 +112,30 @@ impl Aggregation<'_> {
         }
         heap.replace_worst(new, value);
         false
+    }
+
+    /// Series of the picked values, in order of group and rank.
+    fn unfold(
+        &self,
+        picked: Vec<Vec<Vec<Picked>>>,
+        labels: impl Fn(usize) -> (model::Labels, bool),
+    ) -> Result<Vec<Series>, QueryError> {
+        let mut index: HashMap<usize, usize> = HashMap::new();
+        let mut out: Vec<Series> = Vec::new();
+        for group in picked {
+            for (step, picked) in group.into_iter().enumerate() {
+                for picked in self.account().watched(picked) {
+                    let Picked { series, value } = picked?;
+                    let at = *index.entry(series).or_insert_with(|| {
+                        let (labels, drop_name) = labels(series);
+                        out.push(Series { labels, drop_name, column: Column::new(self.grid.count) });
+                        out.len() - 1
+                    });
+                    out[at].column.set(step, value);
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Refuses ratios that are no numbers, and warns of the furthest that are out of bounds.
@@ -187,13 +215,13 @@ pub(super) fn extremes(values: &[f64]) -> (f64, f64) {
 }
 
 /// Puts the best first. NaN is last; of equals, the one that the heap had first is first.
-fn sort(op: AggregateOp, picked: &mut [Picked]) {
-    picked.sort_by(|a, b| {
+fn sort(op: AggregateOp, picked: &mut Vec<Picked>, account: &Account<'_>) -> Result<(), QueryError> {
+    order::sort_by(picked, account, |a, b| {
         let (a, b) = (a.float(), b.float());
         let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
         let order = if op == AggregateOp::Topk { order.reverse() } else { order };
         a.is_nan().cmp(&b.is_nan()).then(order)
-    });
+    })
 }
 
 /// Takes a value as long as there is room.
@@ -243,27 +271,4 @@ fn share(labels: &model::Labels) -> f64 {
 /// complement leaves.
 fn is_in_ratio(ratio: f64, share: f64) -> bool {
     ratio >= 0.0 && share < ratio || ratio < 0.0 && share >= 1.0 + ratio
-}
-
-/// Series of the picked values, in order of group and rank.
-fn unfold(
-    picked: Vec<Vec<Vec<Picked>>>,
-    steps: usize,
-    labels: impl Fn(usize) -> (model::Labels, bool),
-) -> Vec<Series> {
-    let mut index: HashMap<usize, usize> = HashMap::new();
-    let mut out: Vec<Series> = Vec::new();
-    for group in picked {
-        for (step, picked) in group.into_iter().enumerate() {
-            for Picked { series, value } in picked {
-                let at = *index.entry(series).or_insert_with(|| {
-                    let (labels, drop_name) = labels(series);
-                    out.push(Series { labels, drop_name, column: Column::new(steps) });
-                    out.len() - 1
-                });
-                out[at].column.set(step, value);
-            }
-        }
-    }
-    out
 }

@@ -66,14 +66,15 @@ impl Aggregation<'_> {
             }
             Ok(())
         })?;
-        let groups = groups.into_labels();
+        let groups: Vec<_> = groups.into_labels().collect();
         // `without` may name the very label that is set.
         let listed = self.aggregate.grouping.iter().any(|name| name == label);
         let drops_label = self.aggregate.without && (listed || label == METRIC_NAME);
         // The label may replace one of the grouping labels, so that groups become one.
         let mut place: HashMap<Labels, usize> = HashMap::new();
         let mut series: Vec<Series> = Vec::new();
-        for (group, shown, column) in counted {
+        for item in self.account().watched(counted) {
+            let (group, shown, column) = item?;
             let (labels, drop_name) = &groups[group];
             let mut builder = labels.to_builder();
             builder.set(label, &shown);

@@ -209,11 +209,15 @@ impl Evaluator<'_> {
             Function::Vector => Ok(one_series(self.scalar(&args[0], grid)?)),
             Function::LabelReplace => {
                 let texts = args[1..].iter().map(text).collect::<Result<Vec<_>, _>>()?;
-                labels::replace(self.taken(&args[0], grid)?, texts[0], texts[1], texts[2], texts[3])
+                labels::replace(
+                    self.taken(&args[0], grid)?,
+                    [texts[0], texts[1], texts[2], texts[3]],
+                    self.account,
+                )
             }
             Function::LabelJoin => {
                 let texts = args[1..].iter().map(text).collect::<Result<Vec<_>, _>>()?;
-                labels::join(self.taken(&args[0], grid)?, texts[0], texts[1], &texts[2..])
+                labels::join(self.taken(&args[0], grid)?, texts[0], texts[1], &texts[2..], self.account)
             }
             Function::Sort | Function::SortDesc | Function::SortByLabel | Function::SortByLabelDesc => {
                 self.sorted(call, expr, grid)
@@ -248,14 +252,14 @@ impl Evaluator<'_> {
             let text = "sort is ineffective for range queries since results are always ordered by labels";
             self.annotations.warn(Site::new(expr, expr), text);
             let by_value = matches!(call.function, Function::Sort | Function::SortDesc);
-            return Ok(if by_value { sort::floats_only(series) } else { series });
+            return if by_value { sort::floats_only(series, self.account) } else { Ok(series) };
         }
         let descending = matches!(call.function, Function::SortDesc | Function::SortByLabelDesc);
         if matches!(call.function, Function::Sort | Function::SortDesc) {
-            return Ok(sort::by_value(series, descending));
+            return sort::by_value(series, descending, self.account);
         }
         let names = call.args[1..].iter().map(text).collect::<Result<Vec<_>, _>>()?;
-        Ok(sort::by_labels(series, &names, descending))
+        sort::by_labels(series, &names, descending, self.account)
     }
 }
 

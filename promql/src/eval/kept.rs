@@ -92,11 +92,11 @@ impl<'a> Evaluator<'a> {
         let steps = || self.tally.as_ref().map_or_else(Vec::new, super::tally::Tally::steps);
         let (read, steps_before) = (self.account.read(), steps());
         let series = self.own_vector(expr, grid)?;
-        if !is_last && self.account.keep(super::weight(&series).1) {
+        if !is_last && self.account.keep(self.weight(&series)?.1) {
             let now = self.account.read();
             let read = (now.0 - read.0, now.1 - read.1);
             let steps = steps().iter().zip(steps_before).map(|(now, before)| now - before).collect();
-            state.lock().whole = Some(Whole { series: series.clone(), read, steps });
+            state.lock().whole = Some(Whole { series: self.copied(&series)?, read, steps });
         }
         Ok(series)
     }
@@ -112,15 +112,19 @@ impl<'a> Evaluator<'a> {
         if let Some(tally) = &self.tally {
             tally.steps_again(&whole.steps);
         }
-        let (samples, bytes) = super::weight(&whole.series);
+        let (samples, bytes) = self.weight(&whole.series)?;
         // The bytes of what is kept are booked already.
         self.account.hold(samples, if is_last { 0 } else { bytes }, expr)?;
         if is_last {
             return Ok(whole.series);
         }
-        let series = whole.series.clone();
+        let series = self.copied(&whole.series)?;
         state.lock().whole = Some(whole);
         Ok(series)
+    }
+
+    fn copied(&self, series: &[Series]) -> Result<Vec<Series>, QueryError> {
+        self.account.watched(series).map(|series| Ok(series?.clone())).collect()
     }
 
     /// The series of `expr` one by one, if it is a part that others equal.

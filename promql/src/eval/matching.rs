@@ -13,6 +13,7 @@ use super::grid::Grid;
 use super::source::{Series, goes_with_name, same_labelset};
 use crate::ast::{Binary, Cardinality, Expr, Matching};
 use crate::engine::QueryError;
+use crate::limits::Account;
 
 /// Series that agree in the labels that are matched.
 #[derive(Default)]
@@ -32,11 +33,17 @@ fn signature(labels: &Labels, matching: &Matching) -> Labels {
 }
 
 /// Sorts both sides into groups; groups come in order of their first series.
-fn groups(many: &[Series], one: &[Series], matching: &Matching) -> Vec<(Labels, Group)> {
+fn groups(
+    many: &[Series],
+    one: &[Series],
+    matching: &Matching,
+    account: &Account<'_>,
+) -> Result<Vec<(Labels, Group)>, QueryError> {
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut out: Vec<(Labels, Group)> = Vec::new();
     let sides = many.iter().enumerate().map(|item| (true, item));
-    for (is_many, (at, series)) in sides.chain(one.iter().enumerate().map(|item| (false, item))) {
+    for item in account.watched(sides.chain(one.iter().enumerate().map(|item| (false, item)))) {
+        let (is_many, (at, series)) = item?;
         let key = signature(&series.labels, matching);
         let group = *index.entry(key.clone()).or_insert_with(|| {
             out.push((key, Group::default()));
@@ -45,7 +52,7 @@ fn groups(many: &[Series], one: &[Series], matching: &Matching) -> Vec<(Labels, 
         let group = &mut out[group].1;
         if is_many { group.many.push(at) } else { group.one.push(at) }
     }
-    out
+    Ok(out)
 }
 
 impl Evaluator<'_> {
@@ -61,7 +68,7 @@ impl Evaluator<'_> {
         self.release(&left);
         self.release(&right);
         if binary.op.is_set() {
-            return sets::combine(binary.op, &binary.matching, left, right, grid);
+            return sets::combine(binary, (left, right), grid, self.account);
         }
         let swapped = binary.matching.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (right, left) } else { (left, right) };
@@ -116,8 +123,9 @@ impl Results {
 impl Join<'_> {
     fn run(&self) -> Result<Vec<Series>, QueryError> {
         let mut results = Results::default();
-        for (key, group) in groups(self.many, self.one, self.matching) {
-            self.operation.evaluator.check()?;
+        let account = self.account();
+        for item in account.watched(groups(self.many, self.one, self.matching, account)?) {
+            let (key, group) = item?;
             self.check_one_side(&key, &group)?;
             if group.many.is_empty() || group.one.is_empty() {
                 self.fill(&key, &group, &mut results)?;
@@ -125,13 +133,17 @@ impl Join<'_> {
             }
             let mut taken = Taken::default();
             for many in &group.many {
-                for one in &group.one {
-                    self.pair(*many, *one, &group, (&mut taken, &mut results))?;
+                for one in account.watched(&group.one) {
+                    self.pair(*many, *one?, &group, (&mut taken, &mut results))?;
                 }
             }
             self.fill(&key, &group, &mut results)?;
         }
         Ok(results.series)
+    }
+
+    fn account(&self) -> &Account<'_> {
+        self.operation.evaluator.account()
     }
 
     /// Combines two series wherever both have a value.
@@ -208,7 +220,8 @@ impl Join<'_> {
         if group.one.len() < 2 {
             return Ok(());
         }
-        for step in 0..self.grid.count {
+        for step in self.account().watched(0..self.grid.count) {
+            let step = step?;
             let mut present = group.one.iter().filter(|at| self.one[**at].column.get(step).is_some());
             let (Some(first), Some(second)) = (present.next(), present.next()) else { continue };
             // An empty side has nothing to match, and no fault is found with the other.

@@ -13,6 +13,7 @@ use super::source::{NameRule, Scratch, Source, goes_with_name};
 use crate::annotations::Site;
 use crate::ast::{Expr, ExprKind, Extension};
 use crate::engine::QueryError;
+use crate::limits::Account;
 
 /// The samples of one series in one window, which is open at the left.
 pub(crate) struct Window<'a> {
@@ -152,22 +153,32 @@ impl Windows {
     }
 
     /// Slides the window over times of floats, and calls `f` with the step, the edges and the samples
-    /// inside.
+    /// inside. Ends early if the query is over; whoever computes the series looks at that too.
     #[inline]
     pub(crate) fn slide_floats(
         &self,
         ts: &[Timestamp],
+        remarks: &Remarks<'_>,
         mut f: impl FnMut(usize, (Timestamp, Timestamp), std::ops::Range<usize>),
     ) {
         let mut floats = Slider::default();
         for (step, end) in self.edges.times().enumerate() {
             let start = end.saturating_sub(self.range_ms);
+            if step & LOOK_STEPS == LOOK_STEPS && remarks.evaluator.account().check().is_err() {
+                return;
+            }
             f(step, (start, end), floats.advance(ts, start, end));
         }
     }
 
     /// Slides the window over `samples`, which hold no markers, and calls `f` where it holds any.
-    fn slide(&self, samples: &Samples, mut f: impl FnMut(&Window<'_>)) {
+    fn slide(
+        &self,
+        samples: &Samples,
+        account: &Account<'_>,
+        mut f: impl FnMut(&Window<'_>),
+    ) -> Result<(), QueryError> {
+        let mut seen = 0;
         let mut floats = Slider::default();
         let mut histograms = Slider::default();
         let (before, after) = self.margins();
@@ -195,9 +206,18 @@ impl Windows {
             if window.len() > 0 {
                 f(&window);
             }
+            seen += 1 + window.ts.len() + LOOK_STEPS / 64 * window.histograms.len();
+            if seen > LOOK_STEPS {
+                seen = 0;
+                account.check()?;
+            }
         }
+        Ok(())
     }
 }
+
+/// After so many steps, or samples in windows, a function looks whether to go on: some 10 µs. A histogram counts as 64.
+pub(super) const LOOK_STEPS: usize = 4095;
 
 /// Two positions in a column of times that only move forwards.
 #[derive(Default)]
@@ -343,11 +363,14 @@ impl Source for Ranged<'_> {
         };
         let by_column = self.code.by_column.as_ref();
         if !by_column.is_some_and(|by_column| by_column(samples, &self.windows, &remarks, out)) {
-            self.windows.slide(samples, |window| {
+            self.windows.slide(samples, self.evaluator.account(), |window| {
                 if let Some(value) = (self.code.by_window)(window, &remarks) {
                     out.set(window.step, value);
                 }
-            });
+            })?;
+        }
+        if self.windows.times.count > LOOK_STEPS {
+            self.evaluator.account().check()?;
         }
         if let (Some(tally), Some(since)) = (&self.evaluator.tally, since) {
             tally.add(self.at.node, since, (1, out.samples(), out.heap_bytes()));
@@ -356,9 +379,9 @@ impl Source for Ranged<'_> {
                 let histograms = |window: &Window<'_>| -> usize {
                     window.histograms.iter().map(|h| histogram_samples(h)).sum()
                 };
-                self.windows.slide(samples, |window| {
+                self.windows.slide(samples, self.evaluator.account(), |window| {
                     tally.step((window.step, grid.count), window.ts.len() + histograms(window));
-                });
+                })?;
             }
         }
         Ok(())

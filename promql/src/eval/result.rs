@@ -4,6 +4,7 @@ use model::{Samples, Value};
 
 use super::column::{Column, is_absent};
 use super::grid::Grid;
+use super::order;
 use super::range::{Input, remove_stale};
 use super::source::{Scratch, Series, goes_with_name, join_equal};
 use super::{Evaluated, Evaluator};
@@ -40,7 +41,7 @@ impl Evaluator<'_> {
             }
             Evaluated::Vector(series) => {
                 let series = self.without_marked_names(series)?;
-                Ok(if is_instant { instant(series, grid) } else { matrix(series, grid) })
+                if is_instant { self.instant_vector(series) } else { self.range_of(series) }
             }
         }
     }
@@ -48,11 +49,12 @@ impl Evaluator<'_> {
     /// Removes the names that were marked for removal.
     fn without_marked_names(&self, mut series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
         let mut any = false;
-        for series in series.iter_mut().filter(|series| series.drop_name) {
+        for series in self.account.watched(series.iter_mut().filter(|series| series.drop_name)) {
+            let series = series?;
             any = true;
             series.labels = series.labels.filtered(|name| !goes_with_name(name));
         }
-        if any { join_equal(series) } else { Ok(series) }
+        if any { join_equal(series, self.account) } else { Ok(series) }
     }
 
     /// A range vector at one time.
@@ -72,7 +74,8 @@ impl Evaluator<'_> {
         };
         match vector.input {
             Input::Store { set, range } => {
-                for at in 0..set.len() {
+                for at in self.account.watched(0..set.len()) {
+                    let at = at?;
                     let mut scratch = Scratch::new(self.account);
                     self.read(expr, set.as_ref(), at, range, &mut scratch)?;
                     let mut samples = std::mem::take(&mut scratch.samples);
@@ -82,15 +85,41 @@ impl Evaluator<'_> {
                 }
             }
             Input::Computed(series) => {
-                for (labels, drop_name, samples) in series {
+                for item in self.account.watched(series) {
+                    let (labels, drop_name, samples) = item?;
                     let labels =
                         if drop_name { labels.filtered(|name| !goes_with_name(name)) } else { labels };
                     keep(labels, samples)?;
                 }
             }
         }
-        out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(QueryValue::Matrix(out))
+        self.sorted_by_labels(out)
+    }
+
+    /// In the memory of the series.
+    fn instant_vector(&self, series: Vec<Series>) -> Result<QueryValue, QueryError> {
+        let ts = self.times.query.start;
+        let sample = |Series { labels, column, .. }: Series| {
+            let value = column.get(0)?.to_value();
+            Some(VectorSample { labels, ts, value })
+        };
+        let samples = self.account.watched(series).filter_map(|series| series.map(sample).transpose());
+        samples.collect::<Result<_, _>>().map(QueryValue::Vector)
+    }
+
+    fn range_of(&self, series: Vec<Series>) -> Result<QueryValue, QueryError> {
+        let grid = self.times.query;
+        let mut out = Vec::with_capacity(series.len());
+        for series in self.account.watched(series) {
+            let Series { labels, column, .. } = series?;
+            out.push(MatrixSeries { labels, samples: samples(column, grid) });
+        }
+        self.sorted_by_labels(out)
+    }
+
+    fn sorted_by_labels(&self, mut series: Vec<MatrixSeries>) -> Result<QueryValue, QueryError> {
+        order::sort_by(&mut series, self.account, |a, b| a.labels.cmp(&b.labels))?;
+        Ok(QueryValue::Matrix(series))
     }
 }
 
@@ -109,23 +138,6 @@ fn within(samples: &mut Samples, start: i64, end: i64) {
     samples.histograms.drain(..low);
     samples.start_ts.clear();
     samples.histogram_start_ts.clear();
-}
-
-fn instant(series: Vec<Series>, grid: Grid) -> QueryValue {
-    let sample = |series: Series| {
-        let value = series.column.get(0)?.to_value();
-        Some(VectorSample { labels: series.labels, ts: grid.start, value })
-    };
-    QueryValue::Vector(series.into_iter().filter_map(sample).collect())
-}
-
-fn matrix(series: Vec<Series>, grid: Grid) -> QueryValue {
-    let mut out: Vec<_> = series
-        .into_iter()
-        .map(|series| MatrixSeries { labels: series.labels, samples: samples(series.column, grid) })
-        .collect();
-    out.sort_by(|a, b| a.labels.cmp(&b.labels));
-    QueryValue::Matrix(out)
 }
 
 /// The samples of a column, whose memory goes on as theirs if every step has a float.

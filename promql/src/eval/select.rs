@@ -8,6 +8,7 @@ use model::{Labels, Samples, SeriesSet, Timestamp, Value, is_stale_nan};
 use super::Evaluator;
 use super::column::{Column, Point, histogram_samples};
 use super::grid::Grid;
+use super::range::LOOK_STEPS;
 use super::source::{Scratch, Source};
 use crate::ast::Expr;
 use crate::engine::QueryError;
@@ -98,7 +99,12 @@ impl Source for InstantSelector<'_> {
             self.grid.end(),
         );
         self.evaluator.read(self.expr, self.set.as_ref(), at, range, scratch)?;
-        fill(&scratch.samples, self.grid, self.lookback_ms, self.yields, out);
+        let account = self.evaluator.account();
+        let goes_on = |step: usize| step & LOOK_STEPS != LOOK_STEPS || !account.is_cancelled();
+        fill(&scratch.samples, (self.grid, self.lookback_ms), self.yields, goes_on, out);
+        if self.grid.count > LOOK_STEPS {
+            account.check()?;
+        }
         self.count_steps(out);
         Ok(())
     }
@@ -113,11 +119,17 @@ fn seconds(ms: Timestamp) -> f64 {
     ms as f64 / 1000.0
 }
 
-/// Walks the samples and the steps together.
-fn fill(samples: &Samples, grid: Grid, lookback_ms: i64, yields: Yield, out: &mut Column) {
+/// Walks the samples and the steps together, as long as `goes_on` says so.
+fn fill(
+    samples: &Samples,
+    (grid, lookback_ms): (Grid, i64),
+    yields: Yield,
+    goes_on: impl Fn(usize) -> bool,
+    out: &mut Column,
+) {
     out.reset(grid.count);
     let (mut float, mut histogram) = (0, 0);
-    for (step, time) in grid.times().enumerate() {
+    for (step, time) in grid.times().enumerate().take_while(|(step, _)| goes_on(*step)) {
         while samples.ts.get(float).is_some_and(|ts| *ts <= time) {
             float += 1;
         }
@@ -175,7 +187,7 @@ mod tests {
             column.push_float(*ts, *value);
         }
         let mut out = Column::default();
-        fill(&column, grid, 10, Yield::Value, &mut out);
+        fill(&column, (grid, 10), Yield::Value, |_| true, &mut out);
         (0..grid.count)
             .map(|step| match out.get(step) {
                 Some(Point::Float(value)) => Some(value),

@@ -105,9 +105,7 @@ impl Source for Ready<'_> {
     }
 
     fn names_unique(&self) -> bool {
-        let names = |series: &Series| series.labels.filtered(goes_with_name);
-        let first = self.series.first().map(names);
-        self.series.iter().all(|series| Some(names(series)) == first)
+        have_one_name(self.series.iter().map(|series| &series.labels), self.evaluator.account())
     }
 }
 
@@ -186,16 +184,26 @@ impl Source for Mapped<'_> {
     }
 }
 
+/// Whether all label sets agree in the labels that go with the name. Where nobody waits for the answer, there is none.
+pub(crate) fn have_one_name<'l>(mut all: impl Iterator<Item = &'l Labels>, account: &Account<'_>) -> bool {
+    fn names(labels: &Labels) -> impl Iterator<Item = (&str, &str)> {
+        labels.iter().filter(|(name, _)| goes_with_name(name))
+    }
+    let Some(first) = all.next() else { return true };
+    all.all(|labels| !account.is_cancelled() && names(labels).eq(names(first)))
+}
+
 /// The error of two series that have become one.
 pub(crate) fn same_labelset() -> QueryError {
     QueryError::Execution("vector cannot contain metrics with the same labelset".to_owned())
 }
 
 /// Joins series of equal labels whose values do not overlap in time.
-pub(crate) fn join_equal(series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
+pub(crate) fn join_equal(series: Vec<Series>, account: &Account<'_>) -> Result<Vec<Series>, QueryError> {
     let mut seen: HashMap<Labels, usize> = HashMap::with_capacity(series.len());
     let mut out: Vec<Series> = Vec::with_capacity(series.len());
-    for item in series {
+    for item in account.watched(series) {
+        let item = item?;
         match seen.get(&item.labels) {
             Some(at) => {
                 if !out[*at].column.merge(&item.column) {

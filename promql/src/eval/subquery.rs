@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use model::{Histogram, Labels, ResetHint, Samples};
+use model::{Histogram, ResetHint, Samples};
 
 use super::grid::Grid;
 use super::range::{Input, Windows};
-use super::source::{Series, goes_with_name};
+use super::source::{Series, have_one_name};
 use super::{Evaluator, misplaced};
 use crate::ast::{Expr, ExprKind, Subquery};
 use crate::engine::QueryError;
@@ -49,19 +49,19 @@ impl Evaluator<'_> {
         let series = match inner {
             Some(inner) => {
                 let series = self.vector(&subquery.expr, inner)?;
-                let samples: Vec<_> =
-                    series.iter().map(|s| (s.labels.clone(), s.drop_name, to_samples(s, inner))).collect();
+                let with_samples = |s: &Series| (s.labels.clone(), s.drop_name, to_samples(s, inner));
+                let watched = self.account.watched(&series).map(|series| series.map(with_samples));
+                let samples = watched.collect::<Result<Vec<_>, _>>()?;
                 self.release(&series);
-                for (_, _, samples) in &samples {
+                for item in self.account.watched(&samples) {
+                    let (_, _, samples) = item?;
                     self.hold_bytes(super::range::sample_count(samples), samples.heap_bytes(), expr)?;
                 }
                 samples
             }
             None => Vec::new(),
         };
-        let names = |labels: &Labels| labels.filtered(goes_with_name);
-        let first = series.first().map(|(labels, _, _)| names(labels));
-        let names_unique = series.iter().all(|(labels, _, _)| Some(names(labels)) == first);
+        let names_unique = have_one_name(series.iter().map(|(labels, _, _)| labels), self.account);
         Ok(RangeVector { input: Input::Computed(series), windows, names_unique })
     }
 }

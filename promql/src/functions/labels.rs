@@ -1,10 +1,11 @@
 //! `label_replace` and `label_join`.
 
+use model::METRIC_NAME;
 use model::regex::AnchoredRegex;
-use model::{Labels, METRIC_NAME};
 
 use crate::engine::QueryError;
 use crate::eval::source::{Series, join_equal};
+use crate::limits::Account;
 use crate::text::{Quote, has_invalid_utf8};
 
 fn check_name(function: &str, name: &str) -> Result<(), QueryError> {
@@ -30,22 +31,21 @@ fn set(series: &mut Series, name: &str, value: &str) {
 /// Sets `target` to `replacement` with the groups of `pattern` filled in, where `source` matches it.
 pub(crate) fn replace(
     mut series: Vec<Series>,
-    target: &str,
-    replacement: &str,
-    source: &str,
-    pattern: &str,
+    [target, replacement, source, pattern]: [&str; 4],
+    account: &Account<'_>,
 ) -> Result<Vec<Series>, QueryError> {
     let regex = AnchoredRegex::new(pattern).map_err(|_| {
         QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}"))
     })?;
     check_name("label_replace", target)?;
-    for series in &mut series {
+    for series in account.watched(&mut series) {
+        let series = series?;
         let value = series.labels.get(source).unwrap_or("").to_owned();
         if let Some(captures) = regex.compiled().captures(&value) {
             set(series, target, &expand(replacement, &captures));
         }
     }
-    join_equal(series)
+    join_equal(series, account)
 }
 
 /// Fills `$1`, `${1}`, `$name` and `${name}` in, as Go does: a name is as long as it can be, what is
@@ -93,6 +93,7 @@ pub(crate) fn join(
     target: &str,
     separator: &str,
     sources: &[&str],
+    account: &Account<'_>,
 ) -> Result<Vec<Series>, QueryError> {
     if let Some(bad) = sources.iter().find(|name| name.is_empty() || has_invalid_utf8(name)) {
         return Err(QueryError::Execution(format!(
@@ -101,15 +102,13 @@ pub(crate) fn join(
         )));
     }
     check_name("label_join", target)?;
-    for series in &mut series {
-        let value = |labels: &Labels| {
-            let values: Vec<_> = sources.iter().map(|name| labels.get(name).unwrap_or("")).collect();
-            values.join(separator)
-        };
-        let value = value(&series.labels);
+    for series in account.watched(&mut series) {
+        let series = series?;
+        let values: Vec<_> = sources.iter().map(|name| series.labels.get(name).unwrap_or("")).collect();
+        let value = values.join(separator);
         set(series, target, &value);
     }
-    join_equal(series)
+    join_equal(series, account)
 }
 
 #[cfg(test)]

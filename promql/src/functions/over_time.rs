@@ -54,6 +54,7 @@ pub(super) fn max(values: &[f64]) -> f64 {
 pub(super) fn extremes(
     samples: &Samples,
     windows: &Windows,
+    remarks: &Remarks<'_>,
     wins: fn(f64, f64) -> bool,
     out: &mut Column,
 ) -> bool {
@@ -63,7 +64,7 @@ pub(super) fn extremes(
     let values = &samples.values;
     let mut candidates: VecDeque<usize> = VecDeque::new();
     let mut next = 0;
-    windows.slide_floats(&samples.ts, |step, _, range| {
+    windows.slide_floats(&samples.ts, remarks, |step, _, range| {
         for at in next.max(range.start)..range.end {
             if values[at].is_nan() {
                 continue;

@@ -36,8 +36,8 @@ fn extrapolated<'a>(kind: rate::Kind) -> RangeCode<'a> {
 fn extreme<'a>(of_window: fn(&[f64]) -> f64, wins: fn(f64, f64) -> bool) -> RangeCode<'a> {
     RangeCode {
         by_window: Box::new(move |window, remarks| over_time::floats(window, remarks, of_window)),
-        by_column: Some(Box::new(move |samples, windows, _, out| {
-            over_time::extremes(samples, windows, wins, out)
+        by_column: Some(Box::new(move |samples, windows, remarks, out| {
+            over_time::extremes(samples, windows, remarks, wins, out)
         })),
     }
 }

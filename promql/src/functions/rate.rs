@@ -178,7 +178,7 @@ pub(super) fn column(
     let (mut first_reset, mut any) = (0, false);
     let mut known = ((0, 0, 0, 0), Reach { span: 0.0, left: 0.0, right: 0.0 });
     let range_seconds = seconds(windows.range_ms);
-    windows.slide_floats(ts, |step, (start, end), range| {
+    windows.slide_floats(ts, remarks, |step, (start, end), range| {
         if range.len() < 2 {
             return;
         }

@@ -2,39 +2,53 @@
 
 use std::cmp::Ordering;
 
+use crate::engine::QueryError;
 use crate::eval::column::{Column, is_absent};
+use crate::eval::order;
 use crate::eval::source::Series;
+use crate::limits::Account;
 
 /// Sorts by value, NaN last either way. Histograms have no order and are left out.
-pub(crate) fn by_value(mut series: Vec<Series>, descending: bool) -> Vec<Series> {
+pub(crate) fn by_value(
+    mut series: Vec<Series>,
+    descending: bool,
+    account: &Account<'_>,
+) -> Result<Vec<Series>, QueryError> {
     let value = |column: &Column| column.floats()[0];
     series.retain(|series| !is_absent(value(&series.column)));
-    series.sort_by(|a, b| {
+    order::sort_by(&mut series, account, |a, b| {
         let (a, b) = (value(&a.column), value(&b.column));
         let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
         let order = if descending { order.reverse() } else { order };
         a.is_nan().cmp(&b.is_nan()).then(order)
-    });
-    series
+    })?;
+    Ok(series)
 }
 
 /// Leaves histograms out, in their order as it is.
-pub(crate) fn floats_only(mut series: Vec<Series>) -> Vec<Series> {
-    series.iter_mut().for_each(|series| series.column.map_floats(|_, value| Some(value)));
+pub(crate) fn floats_only(mut series: Vec<Series>, account: &Account<'_>) -> Result<Vec<Series>, QueryError> {
+    for series in account.watched(&mut series) {
+        series?.column.map_floats(|_, value| Some(value));
+    }
     series.retain(|series| !series.column.is_empty());
-    series
+    Ok(series)
 }
 
 /// Sorts by the values of `names` in natural order, ties by all labels.
-pub(crate) fn by_labels(mut series: Vec<Series>, names: &[&str], descending: bool) -> Vec<Series> {
-    series.sort_by(|a, b| {
+pub(crate) fn by_labels(
+    mut series: Vec<Series>,
+    names: &[&str],
+    descending: bool,
+    account: &Account<'_>,
+) -> Result<Vec<Series>, QueryError> {
+    order::sort_by(&mut series, account, |a, b| {
         let keyed = names
             .iter()
             .map(|name| natural(a.labels.get(name).unwrap_or(""), b.labels.get(name).unwrap_or("")));
         let order = keyed.fold(Ordering::Equal, Ordering::then).then_with(|| a.labels.cmp(&b.labels));
         if descending { order.reverse() } else { order }
-    });
-    series
+    })?;
+    Ok(series)
 }
 
 /// Compares texts so that runs of digits compare as numbers.

@@ -1,6 +1,6 @@
 //! Numbers and durations.
 
-use super::{Lexed, Lexer, TokenKind};
+use super::{Lexer, TokenKind};
 
 /// Units with their length in milliseconds, longest first.
 const UNITS: [(&str, u64); 7] = [
@@ -15,22 +15,22 @@ const UNITS: [(&str, u64); 7] = [
 
 impl Lexer<'_> {
     /// A number or a duration, standing at its first character.
-    pub(super) fn number(&mut self) -> Lexed {
+    pub(super) fn number(&mut self) -> TokenKind {
         let start = self.at;
         let number_ok = self.scan_number();
         let word_follows = |this: &Self| this.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
         if number_ok && !word_follows(self) && self.peek() != Some('.') {
-            return Ok(TokenKind::Number(parse_number(&self.text[start..self.at])));
+            return TokenKind::Number(parse_number(&self.text[start..self.at]));
         }
         if number_ok && self.scan_units() && !word_follows(self) {
-            return Ok(TokenKind::Duration(parse_duration(&self.text[start..self.at])));
+            return TokenKind::Duration(parse_duration(&self.text[start..self.at]));
         }
         // The offending character is shown, unless nothing of a unit was seen.
         let shown = self.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
         if shown && (self.at > start + 1 || self.peek() == Some('.')) {
             self.next();
         }
-        Err(format!("bad number or duration syntax: \"{}\"", &self.text[start..self.at]))
+        TokenKind::Error(format!("bad number or duration syntax: \"{}\"", &self.text[start..self.at]))
     }
 
     /// Digits in which single underscores may stand between two of them.
@@ -39,7 +39,7 @@ impl Lexer<'_> {
             return true;
         }
         loop {
-            self.word(|byte| is_digit(char::from(byte)));
+            self.bytes_while(|byte| is_digit(char::from(byte)));
             if !self.accept('_') {
                 return true;
             }
@@ -81,7 +81,7 @@ impl Lexer<'_> {
             }
             self.next();
             self.accept('s');
-            if self.word(|c| c.is_ascii_digit()).is_empty() {
+            if self.bytes_while(|c| c.is_ascii_digit()).is_empty() {
                 return true;
             }
         }

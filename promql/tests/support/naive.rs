@@ -179,8 +179,14 @@ impl Naive<'_> {
             AggregateOp::Count => n(values),
             AggregateOp::Group => 1.0,
             _ => {
-                let mean = values.iter().sum::<f64>() / n(values);
-                values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n(values)
+                // Welford's, as the reference has it: a comparison with a round number sees the last bit.
+                let (mut mean, mut squares) = (0.0, 0.0);
+                for (at, value) in values.iter().enumerate() {
+                    let delta = value - mean;
+                    mean += delta / n(&values[..=at]);
+                    squares += delta * (value - mean);
+                }
+                squares / n(values)
             }
         };
         Ok(groups.into_iter().map(|(labels, values)| (labels, value(&values))).collect())

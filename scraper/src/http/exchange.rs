@@ -211,7 +211,7 @@ impl Connection {
                 let read = http1::read_body(stream, framing, outgoing.limit, body).await;
                 // Once an answer has begun, whatever goes wrong is its fault.
                 read.map_err(|error| Broken::Answer(error.into()))?;
-                let kept = http1::is_kept(&head, framing);
+                let kept = http1::is_kept(&head, framing) && stream.is_idle().await;
                 Ok((head, kept))
             }
         }

@@ -23,6 +23,21 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Whether nothing has come since the answer, as it must be before the next request. Besides, TLS gives back the
+    /// room it took to read the answer (32 KiB), which it does when it is asked for more: an idle connection is all that
+    /// most targets are most of the time.
+    pub(crate) async fn is_idle(&mut self) -> bool {
+        let Self::Tls(stream) = self else { return true };
+        let mut byte = [0];
+        std::future::poll_fn(|context| {
+            let read = Pin::new(stream.as_mut()).poll_read(context, &mut ReadBuf::new(&mut byte));
+            Poll::Ready(read.is_pending())
+        })
+        .await
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -103,15 +103,15 @@ impl Evaluator<'_> {
         grid: Grid,
     ) -> Result<Vec<Series>, QueryError> {
         let series = self.taken(arg, grid)?;
-        let histograms = self.grouped(&series, site);
+        let histograms = self.grouped(&series, site)?;
         let mut out = Vec::new();
         // By metric name.
         let mut mended: BTreeMap<String, Mended> = BTreeMap::new();
         for (label, question) in questions {
             for histogram in &histograms {
-                self.check()?;
                 let mut column = Column::new(grid.count);
-                for step in 0..grid.count {
+                for step in self.account.watched(0..grid.count) {
+                    let step = step?;
                     let mut now = Mended::default();
                     let at = (step, site);
                     if let Some(answer) = self.answer(histogram, &series, question, at, &mut now) {
@@ -132,7 +132,7 @@ impl Evaluator<'_> {
         for (name, mended) in mended {
             self.annotations.info(site, &forced(&mended, &name));
         }
-        join_equal(out)
+        join_equal(out, self.account)
     }
 
     /// The name of a metric in remarks: it has lost it already, unless names are dropped at the end.
@@ -156,10 +156,11 @@ impl Evaluator<'_> {
     }
 
     /// Sorts series into histograms: by all labels but `le`, the name included.
-    fn grouped(&self, series: &[Series], at: Site) -> Vec<Histogram> {
+    fn grouped(&self, series: &[Series], at: Site) -> Result<Vec<Histogram>, QueryError> {
         let mut index: HashMap<Labels, usize> = HashMap::new();
         let mut out: Vec<Histogram> = Vec::new();
-        for (position, item) in series.iter().enumerate() {
+        for item in self.account.watched(series.iter().enumerate()) {
+            let (position, item) = item?;
             let has_floats = item.column.floats().iter().any(|cell| !super::is_absent(*cell));
             let le = item.labels.get(LE).unwrap_or("");
             let upper = model::float::parse(le);
@@ -191,7 +192,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        out
+        Ok(out)
     }
 
     /// The answer for one histogram at one step.

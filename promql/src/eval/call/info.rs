@@ -99,13 +99,15 @@ impl Evaluator<'_> {
         let infos = self.info_series(&wanted, call, times)?;
         let mut out: Vec<Series> = Vec::new();
         let mut index: HashMap<(usize, Labels), usize> = HashMap::new();
-        for (position, series) in base.iter().enumerate() {
+        for item in self.account.watched(base.iter().enumerate()) {
+            let (position, series) = item?;
             if wanted.is_info(&series.labels) {
                 out.push(series.clone());
                 continue;
             }
             let candidates = infos.get(&signature(&series.labels)).map_or(&[][..], Vec::as_slice);
-            for step in 0..grid.count {
+            for step in self.account.watched(0..grid.count) {
+                let step = step?;
                 let Some(point) = series.column.get(step) else { continue };
                 let current = newest(candidates, step);
                 if current.is_empty() && !wanted.is_optional() {
@@ -123,7 +125,7 @@ impl Evaluator<'_> {
                 out[slot].column.set(step, point.to_value());
             }
         }
-        super::super::source::join_equal(out)
+        super::super::source::join_equal(out, self.account)
     }
 
     /// The info series by the labels that identify them; their columns hold the times of their samples.
@@ -145,7 +147,8 @@ impl Evaluator<'_> {
         let series = self.collect(source.as_ref(), arg, times)?;
         self.release(&series);
         let mut out: HashMap<Labels, Vec<Series>> = HashMap::new();
-        for series in series {
+        for series in self.account.watched(series) {
+            let series = series?;
             out.entry(signature(&series.labels)).or_default().push(series);
         }
         Ok(out)

@@ -5,6 +5,7 @@ use model::Labels;
 use super::{Group, Join, Results};
 use crate::engine::QueryError;
 use crate::eval::column::{Column, Point};
+use crate::eval::source::Series;
 
 impl Join<'_> {
     /// Adds the results of those steps at which only one side of the group has a value.
@@ -12,13 +13,17 @@ impl Join<'_> {
         // With `group_right` the sides change places, and these values stay where they are.
         let (for_many, for_one) = (self.matching.fill_left, self.matching.fill_right);
         let steps = self.grid.count;
+        let present = |side: &[Series], members: &[usize]| -> Result<Vec<bool>, QueryError> {
+            let any = |step| members.iter().any(|at| side[*at].column.get(step).is_some());
+            self.account().watched(0..steps).map(|step| step.map(any)).collect()
+        };
         if let Some(value) = for_one {
-            for at in &group.many {
-                let series = &self.many[*at];
+            let partners = present(self.one, &group.one)?;
+            for at in self.account().watched(&group.many) {
+                let series = &self.many[*at?];
                 let mut out = Column::new(steps);
-                for step in 0..steps {
-                    let partner = group.one.iter().any(|one| self.one[*one].column.get(step).is_some());
-                    if let (Some(point), false) = (series.column.get(step), partner) {
+                for (step, has_partner) in partners.iter().enumerate() {
+                    if let (Some(point), false) = (series.column.get(step), has_partner) {
                         self.combine(point, Point::Float(value.value), step, &mut out);
                     }
                 }
@@ -27,12 +32,12 @@ impl Join<'_> {
             }
         }
         if let Some(value) = for_many {
-            for at in &group.one {
-                let series = &self.one[*at];
+            let partners = present(self.many, &group.many)?;
+            for at in self.account().watched(&group.one) {
+                let series = &self.one[*at?];
                 let mut out = Column::new(steps);
-                for step in 0..steps {
-                    let partner = group.many.iter().any(|many| self.many[*many].column.get(step).is_some());
-                    if let (Some(point), false) = (series.column.get(step), partner) {
+                for (step, has_partner) in partners.iter().enumerate() {
+                    if let (Some(point), false) = (series.column.get(step), has_partner) {
                         self.combine(Point::Float(value.value), point, step, &mut out);
                     }
                 }
