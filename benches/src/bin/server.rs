@@ -5,7 +5,7 @@
 //! cargo build --release
 //! cargo run --release -p benches --bin server -- [pods=2000] [keep=DIR] [only=PART] [RIVAL=PROGRAM ...]
 //! ```
-//! `PART` is `hour`, `cancelled` or `completion`.
+//! `PART` is `requests`, `rules`, `cancelled` or `completion`.
 //! `RIVAL` is `prometheus` or `victoria-metrics`, as of the `queries` bench, and the data are those (`keep` may name the same
 //! directory, whose hour must not have passed for the rules to have something to do): 200,000 series of an hour, and
 //! the CPU counters of 500 times as many pods at one time. Everything runs on loopback, one server after the other,
@@ -54,8 +54,8 @@ fn main() -> Result<(), Failure> {
         }
         table.servers.push(server.rival.name);
         let end = prepare(&server, &dir.join("hour"), &|| Pods::new(pods), 240)?;
-        if wants("hour") {
-            hour(&server, &dir.join("hour"), end, &mut table)?;
+        if wants("requests") || wants("rules") {
+            hour(&server, &dir.join("hour"), (end, &wants), &mut table)?;
         }
         if wants("cancelled") && server.rival.name == "pyrometer" {
             cancelled(&server, &dir.join("hour"), end)?;
@@ -112,15 +112,22 @@ impl Table {
 }
 
 /// What is asked of the hour, and the rules over it: one start, as that of a rival may take long.
-fn hour(server: &Server, dir: &Path, end: i64, table: &mut Table) -> Result<(), Failure> {
+fn hour(
+    server: &Server,
+    dir: &Path,
+    (end, wants): (i64, &dyn Fn(&str) -> bool),
+    table: &mut Table,
+) -> Result<(), Failure> {
     let (rules_file, config) = (dir.join("rules.yml"), dir.join("with-rules.yml"));
     std::fs::write(&rules_file, "groups: []\n")?;
     std::fs::write(&config, format!("rule_files: ['{}']\n", rules_file.display()))?;
-    let has_rules = server.rival.name != "victoria-metrics";
+    let has_rules = server.rival.name != "victoria-metrics" && wants("rules");
     let data = dir.join(server.rival.name);
     let (running, address) = server.start_with(&data, has_rules.then_some(&*config))?;
     settle(&running);
-    requests(server, &running, &address, (end, table))?;
+    if wants("requests") {
+        requests(server, &running, &address, (end, table))?;
+    }
     if has_rules {
         std::fs::write(&rules_file, rules_text()?)?;
         rules(server, &running, &address, table)?;
@@ -284,7 +291,8 @@ fn cancelled(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
     let mut arguments = (server.rival.arguments)(&address, &dir.join(server.rival.name));
     arguments.push("--query.max-concurrency=1".to_owned());
     let running = Measured::start(&server.rival.program, &arguments)?;
-    wait(Instant::now(), Duration::from_secs(60), || get(&address, "/-/ready").is_some()).ok_or("not ready")?;
+    wait(Instant::now(), Duration::from_secs(60), || get(&address, "/-/ready").is_some())
+        .ok_or("not ready")?;
     settle(&running);
     let probe = || -> Result<Duration, Failure> {
         let since = Instant::now();
