@@ -272,21 +272,21 @@ fn rules(server: &Server, running: &Measured, address: &str, table: &mut Table) 
 
 /// Heavy in different parts of the engine.
 const HEAVY: [&str; 9] = [
-    "sum by (pod) (rate({__name__=~\"container.*\"}[10m]))",
+    "sum by (pod) (rate(container_cpu_usage_seconds_total[10m]))",
     "sort_desc({__name__=~\"container.*\"})",
-    "quantile_over_time(0.9, http_request_duration_seconds_bucket[10m])",
+    "quantile_over_time(0.9, http_requests_total[10m])",
     "{__name__=~\"container.*\"} * on (pod, __name__, id) {__name__=~\"container.*\"}",
     "container_cpu_usage_seconds_total and on (pod) container_memory_working_set_bytes",
     "label_replace(http_requests_total, \"short\", \"$1\", \"pod\", \"(.*)-.*\")",
     "sort_by_label(http_request_duration_seconds_bucket, \"le\", \"pod\")",
-    "histogram_quantile(0.9, rate(http_request_duration_seconds_bucket[5m]))",
+    "histogram_quantile(0.9, rate(http_request_duration_seconds_bucket{namespace=~\"namespace-1.*\"}[5m]))",
     "max_over_time(rate(http_requests_total[1m])[30m:15s])",
 ];
 
 /// How long a heavy query goes on once its client has hung up. Only one query may run at a time, so that the answer to
 /// another shows when the heavy one has left, with all that it held.
 fn cancelled(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
-    const PLACES: u32 = 16;
+    const PLACES: u32 = 10;
     let address = free_address()?;
     let mut arguments = (server.rival.arguments)(&address, &dir.join(server.rival.name));
     arguments.push("--query.max-concurrency=1".to_owned());
@@ -310,9 +310,10 @@ fn cancelled(server: &Server, dir: &Path, end: i64) -> Result<(), Failure> {
             format!("query_range?start={start}&end={end}&step=15")
         };
         let path = format!("/api/v1/{kind}&query={}", escape(text));
-        get(&address, &path).ok_or("no answer")?;
+        // One that ends in an error is as heavy until then.
+        let _ = get(&address, &path);
         let since = Instant::now();
-        get(&address, &path).ok_or("no answer")?;
+        let _ = get(&address, &path);
         let whole = since.elapsed();
         let (mut worst, mut place) = (Duration::ZERO, Duration::ZERO);
         for at in 0..PLACES {
