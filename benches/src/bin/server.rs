@@ -278,7 +278,7 @@ const HEAVY: [&str; 9] = [
     "{__name__=~\"container.*\"} * on (pod, __name__, id) {__name__=~\"container.*\"}",
     "container_cpu_usage_seconds_total and on (pod) container_memory_working_set_bytes",
     "label_replace(http_requests_total, \"short\", \"$1\", \"pod\", \"(.*)-.*\")",
-    "sort_by_label(http_request_duration_seconds_bucket, \"le\", \"pod\")",
+    "sort(http_request_duration_seconds_bucket)",
     "histogram_quantile(0.9, rate(http_request_duration_seconds_bucket{namespace=~\"namespace-1.*\"}[5m]))",
     "max_over_time(rate(http_requests_total[1m])[30m:15s])",
 ];
