@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{Labels, Matcher, Timestamp, is_stale_nan};
+use model::{Labels, Matcher, Timestamp, is_stale_nan, stale_nan};
 
 use crate::roster::{Counter, Names};
 use crate::usage::{self, NodeUsage, PodScope, PodTable, Points};
@@ -58,6 +58,7 @@ struct Table {
 #[derive(Clone, Copy, Debug)]
 struct Row {
     cpu: (Timestamp, f64),
+    /// The point of the counter before that one; at first a stale one of the time when the row came to be.
     before: (Timestamp, f64),
     memory: (Timestamp, f64),
     /// In seconds since the epoch.
@@ -69,12 +70,13 @@ struct Row {
 const NEVER: (Timestamp, f64) = (Timestamp::MIN, 0.0);
 
 impl Row {
-    const fn of(source: u16) -> Self {
-        Self { cpu: NEVER, before: NEVER, memory: NEVER, start: NEVER, source }
+    fn new(source: u16, now: Timestamp) -> Self {
+        Self { cpu: NEVER, before: (now, stale_nan()), memory: NEVER, start: NEVER, source }
     }
 
     fn newest(&self) -> Timestamp {
-        self.cpu.0.max(self.memory.0).max(self.start.0)
+        let times = [self.cpu.0, self.before.0, self.memory.0, self.start.0];
+        times.into_iter().fold(Timestamp::MIN, Timestamp::max)
     }
 
     fn take(&mut self, (kind, source): (u64, u16), ts: Timestamp, value: f64) {
@@ -83,7 +85,7 @@ impl Row {
                 return;
             }
             // It is somewhere else now, and counts from there.
-            *self = Self::of(source);
+            *self = Self::new(source, ts - 1);
         }
         match kind {
             CPU | CPU_OF_NODES if ts > self.cpu.0 => (self.before, self.cpu) = (self.cpu, (ts, value)),
@@ -109,19 +111,23 @@ impl Row {
 
 impl Table {
     /// The row of these names, which is added if it is new. None for what is too long to be a name.
-    fn row(&mut self, names: [&str; 3], source: u16) -> Option<usize> {
+    fn row(&mut self, names: [&str; 3], (source, now): (u16, Timestamp)) -> Option<usize> {
         let row = match self.names.row(names) {
             Some(row) => row,
             None => Arc::make_mut(&mut self.names).add(names)?,
         } as usize;
         if row == self.rows.len() {
-            self.rows.push(Row::of(source));
+            self.rows.push(Row::new(source, now));
         }
         (row < self.rows.len()).then_some(row)
     }
 
-    /// Takes out the rows without a point since `oldest`.
-    fn prune(&mut self, oldest: Timestamp) {
+    /// Takes out the rows without a point since `oldest`. False if there are none: then all keep their numbers.
+    fn prune(&mut self, oldest: Timestamp) -> bool {
+        if self.rows.iter().all(|row| row.newest() >= oldest) {
+            self.rows_max = ROWS_MIN.max(2 * self.rows.len());
+            return false;
+        }
         let mut kept = Self::default();
         for (at, row) in (0_u32..).zip(&self.rows) {
             if row.newest() >= oldest && Arc::make_mut(&mut kept.names).add(self.names.values(at)).is_some() {
@@ -130,6 +136,7 @@ impl Table {
         }
         kept.rows_max = ROWS_MIN.max(2 * kept.rows.len());
         *self = kept;
+        true
     }
 
     /// The names in their order.
@@ -224,11 +231,11 @@ impl NewestPage<'_> {
             CPU | MEMORY | START => (containers, ["container", "namespace", "pod"].map(text)),
             _ => (nodes, [text("node"), "", ""]),
         };
-        if table.rows.len() >= table.rows_max.max(ROWS_MIN) {
-            table.prune(newest.saturating_sub(POINT_AGE_MAX_MS));
+        let is_full = table.rows.len() >= table.rows_max.max(ROWS_MIN);
+        if is_full && table.prune(newest.saturating_sub(POINT_AGE_MAX_MS)) {
             *generation = generation.wrapping_add(1);
         }
-        let row = table.row(names, source).and_then(|row| u32::try_from(row).ok());
+        let row = table.row(names, (source, *newest)).and_then(|row| u32::try_from(row).ok());
         let Some(row) = row.filter(|row| *row < 1 << ROW_BITS) else { return NOTHING };
         u64::from(*generation) << 48 | u64::from(source) << 32 | u64::from(row) << KIND_BITS | kind
     }

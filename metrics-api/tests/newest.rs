@@ -217,3 +217,18 @@ fn containers_that_are_gone_make_room_and_numbers_are_given_anew() {
     drop(page);
     assert!(newest.rows() < 3_000, "{} rows", newest.rows());
 }
+
+#[test]
+fn a_page_may_be_of_many_new_containers() {
+    let newest = Newest::new();
+    for ts in [NOW - 15_000, NOW] {
+        let mut page = newest.page();
+        let series: Vec<u64> = (0..5_000)
+            .map(|at| {
+                page.series(&container("node-1", &format!("pod-{at}"), "container_memory_working_set_bytes"))
+            })
+            .collect();
+        assert!(series.iter().all(|series| page.append(*series, ts, 1.0)));
+    }
+    assert_eq!(newest.rows(), 5_000);
+}
