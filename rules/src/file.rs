@@ -19,6 +19,8 @@ pub struct FileError {
     pub column: u64,
     /// What is wrong.
     pub what: String,
+    /// Further mistakes in the file, which have none themselves: one a rule.
+    pub others: Vec<FileError>,
 }
 
 impl fmt::Display for FileError {
@@ -34,7 +36,26 @@ impl std::error::Error for FileError {}
 
 impl FileError {
     fn at(location: Location, what: impl Into<String>) -> Self {
-        Self { line: location.line(), column: location.column(), what: what.into() }
+        Self::new((location.line(), location.column()), what.into())
+    }
+
+    fn new((line, column): (u64, u64), what: String) -> Self {
+        Self { line, column, what, others: Vec::new() }
+    }
+
+    /// The first of several mistakes, with the others.
+    fn of(mut all: Vec<Self>) -> Result<(), Self> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut first = all.remove(0);
+        first.others = all;
+        Err(first)
+    }
+
+    /// All mistakes, each on its own.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
     }
 
     /// Says in which group the mistake is.
@@ -89,7 +110,7 @@ impl<'de> Deserialize<'de> for Duration {
 /// Reads the text of a rule file. The groups do not know the file's name yet: see [`Group::file`].
 ///
 /// # Errors
-/// The first mistake in the text.
+/// The mistakes in the text, the first of which is shown.
 pub fn parse(text: &str) -> Result<Vec<Group>, FileError> {
     parse_with(text, Dialect::default())
 }
@@ -124,18 +145,20 @@ impl Unknown {
 /// As [`parse`], for files that may have fields for other readers, or expressions that not every server takes.
 ///
 /// # Errors
-/// The first mistake in the text.
+/// The mistakes in the text, the first of which is shown.
 pub fn parse_with(text: &str, Dialect { unknown, grammar }: Dialect) -> Result<Vec<Group>, FileError> {
     let parsed = parse_strictly(text, &grammar);
     match parsed {
         Err(fault) if unknown == Unknown::Ignored && fault.what.contains("unknown field") => {
-            let known = serde_saphyr::from_str(text).map(without_unknown).map_err(|error| FileError {
-                line: 0,
-                column: 0,
-                what: first_line(&error.without_snippet().to_string()),
-            })?;
+            let known = serde_saphyr::from_str(text)
+                .map(without_unknown)
+                .map_err(|error| FileError::new((0, 0), first_line(&error.without_snippet().to_string())))?;
             let parsed = parse_strictly(&known.to_string(), &grammar);
-            parsed.map_err(|fault| FileError { line: 0, column: 0, ..fault })
+            parsed.map_err(|mut fault| {
+                (fault.line, fault.column) = (0, 0);
+                fault.others.iter_mut().for_each(|other| (other.line, other.column) = (0, 0));
+                fault
+            })
         }
         parsed => parsed,
     }
@@ -168,19 +191,19 @@ fn parse_strictly(text: &str, grammar: &ParseOptions) -> Result<Vec<Group>, File
         return Ok(Vec::new());
     }
     let file: RawFile = serde_saphyr::from_str(text).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-        FileError { line, column, what: first_line(&error.without_snippet().to_string()) }
+        let place = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        FileError::new(place, first_line(&error.without_snippet().to_string()))
     })?;
-    let mut names = BTreeSet::new();
-    let mut groups = Vec::new();
+    let (mut names, mut groups, mut mistakes) = (BTreeSet::new(), Vec::new(), Vec::new());
     for raw in file.groups.unwrap_or_default() {
-        let group = group(raw, grammar)?;
-        if !names.insert(group.1.name.clone()) {
-            let what = format!("groupname: {:?} is repeated in the same file", group.1.name);
-            return Err(FileError::at(group.0, what));
+        let Some((at, group)) = group(raw, grammar, &mut mistakes) else { continue };
+        if !names.insert(group.name.clone()) {
+            let what = format!("groupname: {:?} is repeated in the same file", group.name);
+            mistakes.push(FileError::at(at, what));
         }
-        groups.push(group.1);
+        groups.push(group);
     }
+    FileError::of(mistakes)?;
     Ok(groups)
 }
 
@@ -191,15 +214,21 @@ fn first_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-/// A group and where its name stands.
-fn group(raw: Spanned<RawGroup>, grammar: &ParseOptions) -> Result<(Location, Group), FileError> {
+/// A group and where its name stands. Of what is wrong with its rules `mistakes` is told; none without a name.
+fn group(
+    raw: Spanned<RawGroup>,
+    grammar: &ParseOptions,
+    mistakes: &mut Vec<FileError>,
+) -> Option<(Location, Group)> {
     let (at, raw) = (raw.referenced, raw.value);
     let Some(name) = raw.name.filter(|name| !name.value.is_empty()) else {
-        return Err(FileError::at(at, "Groupname must not be empty"));
+        mistakes.push(FileError::at(at, "Groupname must not be empty"));
+        return None;
     };
     let mut labels = BTreeMap::new();
     if let Some(given) = raw.labels {
-        check_labels(&given).map_err(|error| error.within(&format!("group {:?}: ", name.value)))?;
+        let wrong = check_labels(&given).map_err(|error| error.within(&format!("group {:?}: ", name.value)));
+        mistakes.extend(wrong.err());
         labels = given.value;
     }
     let mut rules = Vec::new();
@@ -207,7 +236,10 @@ fn group(raw: Spanned<RawGroup>, grammar: &ParseOptions) -> Result<(Location, Gr
         let called = raw.value.record.as_ref().or(raw.value.alert.as_ref());
         let called = called.map_or(String::new(), |called| format!(", {:?}", called.value));
         let context = format!("group {:?}, rule {}{called}: ", name.value, index + 1);
-        rules.push(rule(raw, &labels, grammar).map_err(|error| error.within(&context))?);
+        match rule(raw, &labels, grammar) {
+            Ok(rule) => rules.push(rule),
+            Err(error) => mistakes.push(error.within(&context)),
+        }
     }
     let group = Group {
         file: String::new(),
@@ -217,7 +249,7 @@ fn group(raw: Spanned<RawGroup>, grammar: &ParseOptions) -> Result<(Location, Gr
         limit: raw.limit.unwrap_or(0),
         rules,
     };
-    Ok((name.referenced, group))
+    Some((name.referenced, group))
 }
 
 fn rule(
@@ -355,6 +387,17 @@ mod tests {
         let unknown = text.replace("name", "more: 1, name");
         assert!(parse_with(&unknown, dialect).is_err());
         assert_eq!(parse_with(&unknown, Dialect { unknown: Unknown::Ignored, ..dialect }).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn every_rule_that_is_wrong_is_told_of() {
+        let text = "groups:\n- name: g\n  rules:\n  - {record: a, expr: 'sum('}\n  - {record: b, expr: up}\n  \
+                    - {expr: up}\n- name: g\n- rules: []\n";
+        let error = parse(text).unwrap_err();
+        let all: Vec<(u64, &str)> = error.all().map(|error| (error.line, error.what.as_str())).collect();
+        assert_eq!(all.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 6, 7, 8], "{all:?}");
+        assert!(all[1].1.starts_with("group \"g\", rule 3: one of 'record' or 'alert'"), "{all:?}");
+        assert!(error.to_string().starts_with("4:"), "{error}");
     }
 
     #[test]

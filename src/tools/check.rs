@@ -107,15 +107,25 @@ pub(super) fn rules(files: &[PathBuf], lint: &Lint, dialect: Dialect) -> anyhow:
     if files.is_empty() {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
-        let parsed =
-            ::rules::parse_with(&text, dialect).map_err(|fault| anyhow::anyhow!("standard input:{fault}"));
-        checked("standard input", parsed)?;
+        let parsed = ::rules::parse_with(&text, dialect);
+        checked("standard input", parsed.map_err(|fault| mistakes("standard input", &fault)))?;
     }
     for path in files {
-        checked(&path.display().to_string(), config::load_rules(path, dialect).map_err(Into::into))?;
+        let name = path.display().to_string();
+        let loaded = config::load_rules(path, dialect).map_err(|error| match error {
+            config::ConfigError::Rules { fault, .. } => mistakes(&name, &fault),
+            error => error.into(),
+        });
+        checked(&name, loaded)?;
     }
     ensure!(failed == 0, "{failed} of {} files cannot be used", files.len().max(1));
     Ok(checks.ending(found))
+}
+
+/// All that is wrong with a rule file, a line each.
+fn mistakes(name: &str, fault: &::rules::FileError) -> anyhow::Error {
+    let lines: Vec<String> = fault.all().map(|fault| format!("{name}:{fault}")).collect();
+    anyhow::anyhow!(lines.join("\n"))
 }
 
 /// Prints what is in a file; returns whether lint found anything.
