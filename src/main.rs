@@ -37,19 +37,7 @@ use cli::{Cli, CommandLine};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Has the allocator give pages back as soon as they are free, not some time later: a third less resident memory while
-/// series come and go and after large answers, at no CPU that could be measured (`--bin ingest`, `--bin metrics-api`).
-#[expect(unsafe_code, reason = "the allocator's option can be set in no other way")]
-fn return_pages_at_once() {
-    /// `mi_option_purge_delay` in `mimalloc.h`, in milliseconds.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: it stores a number among the allocator's options, which it allows at any time, and ignores a number that
-    // is no option's. No memory of ours is involved.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) }
-}
-
 fn main() -> ExitCode {
-    return_pages_at_once();
     if let Some((command, features)) = cli::promtool() {
         return tools::run(command, &features);
     }

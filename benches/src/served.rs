@@ -54,8 +54,13 @@ impl Server {
             arguments.push(format!("--config.file={}", config.display()));
         }
         let server = Measured::start(&self.rival.program, &arguments)?;
-        wait(Instant::now(), PATIENCE, || get(&address, self.rival.ready_path).is_some())
-            .ok_or("not ready")?;
+        // Ours answers before it has its history, and says so in each answer.
+        let is_whole = || {
+            let answer = get(&address, "/api/v1/query?query=1");
+            get(&address, self.rival.ready_path).is_some()
+                && answer.is_some_and(|body| !body.contains("\"warnings\""))
+        };
+        wait(Instant::now(), PATIENCE, is_whole).ok_or("not ready")?;
         Ok((server, address))
     }
 }

@@ -49,7 +49,7 @@ const THREADS_MAX: usize = 4;
 const INLINE_BYTES_MAX: usize = 4 << 20;
 
 /// Starts the threads; without any, scrapes run where the caller does.
-fn start_threads(idle: &CancellationToken) -> Vec<Handle> {
+fn start_threads(threads_max: usize, idle: &CancellationToken) -> Vec<Handle> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let start = |number: usize| -> std::io::Result<Handle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -58,17 +58,19 @@ fn start_threads(idle: &CancellationToken) -> Vec<Handle> {
         thread.spawn(move || runtime.block_on(idle.cancelled()))?;
         Ok(handle)
     };
-    (0..processors.min(THREADS_MAX)).filter_map(|number| start(number).ok()).collect()
+    (0..processors.min(threads_max)).filter_map(|number| start(number).ok()).collect()
 }
 
 impl Shared {
     pub(crate) fn new(store: Arc<Store>, clock: Clock, shutdown: CancellationToken) -> Self {
         let idle = CancellationToken::new();
+        // A sink takes one page after the other, whichever thread has it.
+        let threads_max = if store.sink.is_some() { 1 } else { THREADS_MAX };
         Self {
+            threads: start_threads(threads_max, &idle),
             store,
             clock,
             buffers: Mutex::default(),
-            threads: start_threads(&idle),
             idle,
             shutdown,
             tasks: TaskTracker::new(),
