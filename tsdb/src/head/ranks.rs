@@ -144,6 +144,8 @@ impl Ranks {
         let mut all = self.0.lock();
         if let Some(hot) = all.iter_mut().find(|hot| &*hot.name == name) {
             hot.state = column.map_or(State::Counted, |column| State::Ready(Arc::new(column)));
+            // Those who asked while it was built had to go without; it owes nothing to those who come now.
+            hot.owed = 0;
         }
         let is_ready = |hot: &&mut Hot| matches!(hot.state, State::Ready(_));
         let surplus = all.iter().filter(|hot| matches!(hot.state, State::Ready(_))).count();
@@ -323,6 +325,20 @@ mod tests {
             values.len() < most
         });
         values
+    }
+
+    #[test]
+    fn those_who_ask_while_a_column_is_built_do_not_ask_for_the_next() {
+        let ranks = Ranks::default();
+        let ask = || ranks.owe("pod", 1_000_000, 1_000_000);
+        ask();
+        assert!(ranks.is_due("pod", 1_000_000) && ranks.begin("pod"));
+        ask();
+        assert!(!ranks.is_due("pod", 1_000_000), "it is being built");
+        ranks.finish("pod", Some(Column { ranks: Vec::new(), texts: String::new(), ends: Vec::new() }));
+        assert!(!ranks.is_due("pod", 1_000_000), "it is there");
+        ask();
+        assert!(ranks.is_due("pod", 1_000_000), "so many series are newer than it");
     }
 
     proptest! {
