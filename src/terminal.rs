@@ -85,16 +85,17 @@ pub(crate) struct Greeting<'a> {
     pub(crate) version: &'a str,
     pub(crate) scrapes: String,
     pub(crate) url: String,
-    pub(crate) data_dir: String,
+    /// What becomes of the samples.
+    pub(crate) kept: String,
 }
 
 impl Greeting<'_> {
     pub(crate) fn print(&self) {
-        let Self { version, scrapes, url, data_dir } = self;
+        let Self { version, scrapes, url, kept } = self;
         println!("Pyrometer {version}");
         println!("Scraping  {scrapes}");
         println!("Open      {url}/");
         println!("Try       kubectl --server {url} top pods -A");
-        println!("Stop      with Ctrl-C; samples are kept in {data_dir}");
+        println!("Stop      with Ctrl-C; {kept}");
     }
 }

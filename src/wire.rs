@@ -602,10 +602,16 @@ fn answer_demands(state: &api::State, reload: &Arc<Reload>, stop: &Shutdown) {
 fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
     let mut scrapes = if !cli.has_built_in_jobs() {
         String::new()
-    } else if jobs.of_cluster.is_empty() {
-        format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name)
     } else {
-        "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
+        let alone = cli.mode == cli::Mode::MetricsApiOnly;
+        match (jobs.of_cluster.is_empty(), alone) {
+            (true, true) => format!("this machine as node {:?}", jobs.local.node_name),
+            (true, false) => format!("this machine as node {:?} and Pyrometer itself", jobs.local.node_name),
+            (false, true) => "the cluster's kubelets".to_owned(),
+            (false, false) => {
+                "Pyrometer itself, and the cluster's kubelets, annotated pods and services".to_owned()
+            }
+        }
     };
     if let Some(path) = &cli.config_file {
         let fixed: usize =
@@ -639,7 +645,10 @@ fn greet(cli: &Cli, loaded: &Loaded, jobs: &Jobs) {
         version: env!("CARGO_PKG_VERSION"),
         scrapes,
         url: jobs.place.url(),
-        data_dir: cli.storage.path.display().to_string(),
+        kept: match cli.keeps_newest_alone() {
+            true => "the newest points are kept in memory alone".to_owned(),
+            false => format!("samples are kept in {}", cli.storage.path.display()),
+        },
     };
     greeting.print();
 }

@@ -140,6 +140,7 @@ impl Parts {
     pub(crate) fn greet(&self, url: String, spool_dir: String) {
         let shards = self.router.as_ref().map_or(0, |router| router.map().shards().len());
         let scrapes = format!("nothing: this is a router, its samples go to {shards} shards");
-        Greeting { version: env!("CARGO_PKG_VERSION"), scrapes, url, data_dir: spool_dir }.print();
+        let kept = format!("samples are kept in {spool_dir}");
+        Greeting { version: env!("CARGO_PKG_VERSION"), scrapes, url, kept }.print();
     }
 }
