@@ -142,10 +142,7 @@ async fn route(cli: &Cli, listening: &Listening) -> anyhow::Result<()> {
     let Some(parts) = unless_stopped(&mut signals, starting).await? else { return Ok(()) };
     let routes = parts.mount(cli, axum::Router::new(), &stop);
     let servers = listening.serve(listeners, &routes, cli, &stop);
-    parts.greet(
-        place.url(),
-        cli.cluster.spool_dir.as_ref().unwrap_or(&cli.storage.path).display().to_string(),
-    );
+    parts.greet(place.url(), cli.cluster.spool_dir.as_ref().unwrap_or(&cli.storage.path));
     signals.stop().await;
     stop.cancel();
     for server in servers {

@@ -137,10 +137,10 @@ impl Parts {
     }
 
     /// Greets for a router that is nothing else.
-    pub(crate) fn greet(&self, url: String, spool_dir: String) {
+    pub(crate) fn greet(&self, url: String, spool_dir: &std::path::Path) {
         let shards = self.router.as_ref().map_or(0, |router| router.map().shards().len());
         let scrapes = format!("nothing: this is a router, its samples go to {shards} shards");
-        let kept = format!("samples are kept in {spool_dir}");
+        let kept = format!("samples are kept in {}", spool_dir.display());
         Greeting { version: env!("CARGO_PKG_VERSION"), scrapes, url, kept }.print();
     }
 }
