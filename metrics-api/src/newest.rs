@@ -3,7 +3,8 @@
 //!
 //! Arithmetic. A container is one row: 72 bytes of points (two of its counter, one of its memory, its start) and 100 of
 //! names ([`crate::roster`]), 2.4 MB for 14,000; in a store it is three series of 190 bytes and five minutes of samples,
-//! 9.5 MB. A sample is a comparison and a write, 5 ns; a list reads the rows in the order of their names, 30 ns each.
+//! 9.5 MB. A sample is a comparison and a write; a list reads the rows in the order of their names.
+//! `benches/src/bin/metrics-api.rs` measures the process: 36 MB with a store, 18 with this.
 //!
 //! What is computed from the points is computed by the same function as from a store's samples ([`crate::usage`]), and
 //! a property test holds both against each other. Two things differ: nothing outlives the process, and a kubelet whose

@@ -307,8 +307,9 @@ impl Catalog {
     }
 
     /// Values of a label over `ids`, ascending and each once. Looks through the values of the name or through the series,
-    /// whichever is cheaper. A look at a series is some 40 ns, and its text some 100 where it lies anywhere. Of a value, its series are probed until one is wanted, at
-    /// 10 ns each: all that it has at worst, and if one in n is wanted, n of them on average.
+    /// whichever is cheaper. A look at a series is some 40 ns, and its text some 100 where it lies anywhere. Of a value,
+    /// its series are probed until one is wanted, at 10 ns each: all that it has at worst, and if one in n is wanted, n of
+    /// them on average.
     fn values_of(&self, (name, text): (Symbol, &str), ids: &[u32]) -> Vec<&str> {
         let (all, wanted) = (self.by_hash.len() as u64, ids.len() as u64);
         let values = self.postings.value_count(name);
