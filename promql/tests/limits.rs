@@ -72,60 +72,22 @@ fn a_query_ends_at_its_deadline() {
     assert!(matches!(ask(&engine, &store(5), "m"), Err(QueryError::Timeout(_))));
 }
 
-/// A store whose reading takes its time, and is counted.
-struct Slow(Memory, AtomicUsize);
+/// A store that calls something before each series is read.
+struct Watched<'a>(Memory, &'a (dyn Fn() + Sync));
 
-struct SlowSet<'a>(Box<dyn SeriesSet + 'a>, &'a AtomicUsize);
+struct WatchedSet<'a>(Box<dyn SeriesSet + 'a>, &'a (dyn Fn() + Sync));
 
-impl Querier for Slow {
-    fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
-        Ok(Box::new(SlowSet(self.0.select(selection)?, &self.1)))
-    }
-
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(
-        &self,
-        _: &str,
-        _: &[Matcher],
-        _: TimeRange,
-        _: usize,
-    ) -> Result<Vec<String>, StorageError> {
-        Ok(Vec::new())
-    }
-}
-
-impl SeriesSet for SlowSet<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn visit_labels(&self, index: usize, visit: &mut dyn FnMut(&str, &str)) {
-        self.0.visit_labels(index, visit);
-    }
-
-    fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
-        self.1.fetch_add(1, Ordering::Relaxed);
+/// Reading takes its time, and is counted.
+fn slowly(reads: &AtomicUsize) -> impl Fn() + Sync {
+    || {
+        reads.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(2));
-        self.0.samples(index, range, into)
     }
 }
 
-/// A store in which the query is cancelled while some series is read; what is read afterwards is counted.
-struct Cancelling<'a> {
-    store: Memory,
-    at: usize,
-    reads: &'a AtomicUsize,
-    flag: &'a QueryCancelled,
-}
-
-struct CancellingSet<'a>(Box<dyn SeriesSet + 'a>, &'a Cancelling<'a>);
-
-impl Querier for Cancelling<'_> {
+impl Querier for Watched<'_> {
     fn select(&self, selection: &Selection<'_>) -> Result<Box<dyn SeriesSet + '_>, StorageError> {
-        Ok(Box::new(CancellingSet(self.store.select(selection)?, self)))
+        Ok(Box::new(WatchedSet(self.0.select(selection)?, self.1)))
     }
 
     fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, StorageError> {
@@ -143,7 +105,7 @@ impl Querier for Cancelling<'_> {
     }
 }
 
-impl SeriesSet for CancellingSet<'_> {
+impl SeriesSet for WatchedSet<'_> {
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -153,9 +115,7 @@ impl SeriesSet for CancellingSet<'_> {
     }
 
     fn samples(&self, index: usize, range: TimeRange, into: &mut Samples) -> Result<(), StorageError> {
-        if self.1.reads.fetch_add(1, Ordering::Relaxed) + 1 == self.1.at {
-            self.1.flag.set();
-        }
+        (self.1)();
         self.0.samples(index, range, into)
     }
 }
@@ -167,13 +127,20 @@ fn a_query_that_nobody_waits_for_ends_with_the_series_that_its_workers_are_at() 
     let expr = parse("sum(rate(m[1m]))", &ParseOptions::default()).unwrap();
     let store = store(5000);
     for at in [1, 2, 17, 600, 4096, 4999] {
-        let (reads, flag) = (AtomicUsize::new(0), QueryCancelled::new());
-        let store = Cancelling { store: store.clone(), at, reads: &reads, flag: &flag };
+        let (reads, late, flag) = (AtomicUsize::new(0), AtomicUsize::new(0), QueryCancelled::new());
+        let watch = || {
+            late.fetch_add(usize::from(flag.is_set()), Ordering::Relaxed);
+            if reads.fetch_add(1, Ordering::Relaxed) + 1 == at {
+                flag.set();
+            }
+        };
+        let store = Watched(store.clone(), &watch);
         let options = QueryOptions { cancelled: Some(&flag), ..QueryOptions::default() };
         let result = engine.range(&store, &expr, 0, 500_000, 10_000, &options);
         assert!(matches!(result, Err(QueryError::Cancelled)), "{at}: {result:?}");
-        let after = reads.load(Ordering::Relaxed) - at;
-        assert!(after < WORKERS, "{at}: {after} series were read after that");
+        // A worker that has looked just before reads one more.
+        let late = late.load(Ordering::Relaxed);
+        assert!(late < WORKERS, "{at}: {late} series were read after that");
         // It has left its place, once.
         assert_eq!((engine.stats().running, engine.bytes_held()), (0, 0));
     }
@@ -182,18 +149,22 @@ fn a_query_that_nobody_waits_for_ends_with_the_series_that_its_workers_are_at() 
 #[test]
 fn equal_selectors_decode_their_series_once() {
     for query in ["m / (m + m)", "rate(m[5m]) / ignoring(x) rate(m[1m]) + m"] {
-        let store = Slow(store(20), AtomicUsize::new(0));
+        let (reads, store) = (AtomicUsize::new(0), store(20));
+        let watch = slowly(&reads);
+        let store = Watched(store, &watch);
         let outcome = ask(&engine(Limits::default()), &store, query).unwrap();
         let alone = ask(&engine(Limits::default()), &store.0, query).unwrap();
-        assert_eq!(store.1.load(Ordering::Relaxed), 20, "{query}");
+        assert_eq!(reads.load(Ordering::Relaxed), 20, "{query}");
         // Some are NaN, which equals nothing.
         assert!(format!("{:?}", outcome.value) == format!("{:?}", alone.value), "{query}");
     }
     // Where nothing may be kept, each decodes for itself; the answer is the same.
-    let store = Slow(store(20), AtomicUsize::new(0));
+    let (reads, store) = (AtomicUsize::new(0), store(20));
+    let watch = slowly(&reads);
+    let store = Watched(store, &watch);
     let limits = Limits { bytes_per_query_max: 90_000, ..Limits::default() };
     ask(&engine(limits), &store, "sum(m) + count(m)").unwrap();
-    assert!((21..=40).contains(&store.1.load(Ordering::Relaxed)), "{:?}", store.1);
+    assert!((21..=40).contains(&reads.load(Ordering::Relaxed)), "{reads:?}");
 }
 
 #[test]
@@ -203,10 +174,12 @@ fn equal_parts_are_computed_once_and_counted_as_often_as_they_are_named() {
         ("sum(rate(m[5m])) / count(rate(m[5m]))", 20),
         ("max_over_time(rate(m[5m])[1m:10s]) - min_over_time(rate(m[5m])[1m:10s])", 20),
     ] {
-        let store = Slow(store(20), AtomicUsize::new(0));
+        let (reads, store) = (AtomicUsize::new(0), store(20));
+        let watch = slowly(&reads);
+        let store = Watched(store, &watch);
         let engine = engine(Limits::default());
         let outcome = ask(&engine, &store, query).unwrap();
-        assert_eq!(store.1.load(Ordering::Relaxed), decoded, "{query}");
+        assert_eq!(reads.load(Ordering::Relaxed), decoded, "{query}");
         // As without sharing.
         let apart = query.replacen("m[", "m{x!=\"\"}[", 1).replace("x!=\"\"", "x=\"\"");
         let apart = ask(&engine, &store.0, &apart).unwrap();
@@ -238,11 +211,13 @@ fn what_is_kept_for_others_never_takes_more_than_half_of_a_limit() {
 fn queries_beyond_the_concurrency_wait() {
     let limits = Limits { concurrency: 1, timeout: Duration::from_millis(200), ..Limits::default() };
     let engine = engine(limits);
-    let store = Slow(store(5000), AtomicUsize::new(0));
+    let (reads, store) = (AtomicUsize::new(0), store(5000));
+    let watch = slowly(&reads);
+    let store = Watched(store, &watch);
     let expr = parse("sum(m)", &ParseOptions::default()).unwrap();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| engine.instant(&store, &expr, 500_000, &QueryOptions::default()));
-        while store.1.load(Ordering::Relaxed) == 0 {
+        while reads.load(Ordering::Relaxed) == 0 {
             std::thread::yield_now();
         }
         let options = QueryOptions { timeout: Some(Duration::from_millis(20)), ..QueryOptions::default() };
